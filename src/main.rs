@@ -1,0 +1,15 @@
+//! The binary `run`: parse, call, report.
+
+use std::process::ExitCode;
+
+use kiln::cli;
+
+fn main() -> ExitCode {
+    match cli::guard(|| cli::parse(std::env::args_os()).and_then(cli::call)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            error.report();
+            ExitCode::from(error.code())
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! Element-wise and row-wise kernels, and the two helpers they are built on:
+//! cutting rows among threads, and compiling a loop for the CPU's widest vectors.
+
+use rayon::prelude::*;
+
+use crate::ops::RopeTable;
+use crate::rng::Stream;
+
+/// Elements a task gets at least; less is not worth another thread.
+const GRAIN: usize = 1 << 14;
+
+/// Runs `f` compiled for the widest vector instructions this CPU has.
+#[inline(always)]
+pub fn vectorised<R>(f: impl FnOnce() -> R) -> R {
+    struct Op<F>(F);
+    impl<R, F: FnOnce() -> R> pulp::WithSimd for Op<F> {
+        type Output = R;
+        #[inline(always)]
+        fn with_simd<S: pulp::Simd>(self, _: S) -> R {
+            self.0()
+        }
+    }
+    thread_local! {
+        static ARCH: pulp::Arch = pulp::Arch::new();
+    }
+    ARCH.with(|arch| *arch).dispatch(Op(f))
+}
+
+/// Calls `f(first row, rows)` on blocks of whole rows of `out`, in parallel
+/// where there is enough to do.
+pub fn by_rows(out: &mut [f32], width: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
+    let block = GRAIN.div_ceil(width.max(1)) * width;
+    if out.len() <= block {
+        f(0, out);
+    } else {
+        out.par_chunks_mut(block)
+            .enumerate()
+            .for_each(|(i, rows)| f(i * block / width, rows));
+    }
+}
+
+/// e^x to about 1 ulp for x <= 88: Cody and Waite reduction by ln 2, then the
+/// degree-6 polynomial of Cephes' expf. Vectorises, which libm's does not.
+#[inline(always)]
+pub fn exp(x: f32) -> f32 {
+    let x = x.clamp(-87.336_54, 88.376_26);
+    // Adding 1.5 x 2^23 rounds to the nearest integer in the low mantissa bits.
+    let magic = 12_582_912.0f32;
+    let n = x.mul_add(std::f32::consts::LOG2_E, magic) - magic;
+    let r = n.mul_add(-0.693_359_4, x);
+    let r = n.mul_add(2.121_944_4e-4, r);
+    let p = 1.987_569_1e-4f32;
+    let p = p.mul_add(r, 1.398_2e-3);
+    let p = p.mul_add(r, 8.333_452e-3);
+    let p = p.mul_add(r, 4.166_579_6e-2);
+    let p = p.mul_add(r, 1.666_666_5e-1);
+    let p = p.mul_add(r, 5.000_000_1e-1);
+    let y = p.mul_add(r * r, r) + 1.0;
+    y * f32::from_bits(((n as i32 + 127) as u32) << 23)
+}
+
+#[inline(always)]
+fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + exp(-x))
+}
+
+pub fn swiglu(gate: &[f32], up: &[f32]) -> Vec<f32> {
+    let mut out = vec![0.0; gate.len()];
+    by_rows(&mut out, 1, |at, out| {
+        vectorised(|| {
+            for ((o, &g), &u) in out.iter_mut().zip(&gate[at..]).zip(&up[at..]) {
+                *o = g * sigmoid(g) * u;
+            }
+        });
+    });
+    out
+}
+
+/// d gate = dy up s (1 + gate (1 - s)) and d up = dy gate s, with s = sigmoid(gate).
+pub fn swiglu_backward(gate: &[f32], up: &[f32], dy: &[f32]) -> (Vec<f32>, Vec<f32>) {
+    let mut d_gate = vec![0.0; gate.len()];
+    let mut d_up = vec![0.0; gate.len()];
+    d_gate
+        .par_chunks_mut(GRAIN)
+        .zip(d_up.par_chunks_mut(GRAIN))
+        .enumerate()
+        .for_each(|(i, (dg, du))| {
+            let range = i * GRAIN..i * GRAIN + dg.len();
+            let (gate, up, dy) = (&gate[range.clone()], &up[range.clone()], &dy[range]);
+            vectorised(|| {
+                for i in 0..dg.len() {
+                    let s = sigmoid(gate[i]);
+                    dg[i] = dy[i] * up[i] * s * (1.0 + gate[i] * (1.0 - s));
+                    du[i] = dy[i] * gate[i] * s;
+                }
+            });
+        });
+    (d_gate, d_up)
+}
+
+pub fn add(a: &mut [f32], b: &[f32]) {
+    assert_eq!(a.len(), b.len());
+    by_rows(a, 1, |at, a| {
+        for (a, b) in a.iter_mut().zip(&b[at..]) {
+            *a += b;
+        }
+    });
+}
+
+pub fn dropout(x: &[f32], p: f32, stream: Stream) -> Vec<f32> {
+    let keep = 1.0 / (1.0 - p);
+    let mut out = vec![0.0; x.len()];
+    by_rows(&mut out, 1, |at, out| {
+        vectorised(|| {
+            for (i, (o, &x)) in out.iter_mut().zip(&x[at..]).enumerate() {
+                let kept = stream.uniform((at + i) as u64) >= p;
+                *o = if kept { x * keep } else { 0.0 };
+            }
+        });
+    });
+    out
+}
+
+pub fn gather_rows(table: &[f32], width: usize, ids: &[u32]) -> Vec<f32> {
+    let mut out = Vec::with_capacity(ids.len() * width);
+    for &id in ids {
+        let at = id as usize * width;
+        out.extend_from_slice(&table[at..at + width]);
+    }
+    out
+}
+
+/// Rotary embedding in place: pairs (j, j + head_dim/2) turn by the row's angle.
+pub fn rope(x: &mut [f32], width: usize, table: &RopeTable, positions: &[u32], inverse: bool) {
+    let half = table.head_dim / 2;
+    let sign = if inverse { -1.0 } else { 1.0 };
+    by_rows(x, width, |first, rows| {
+        vectorised(|| {
+            for (row, &position) in rows.chunks_exact_mut(width).zip(&positions[first..]) {
+                let at = position as usize * half;
+                let (cos, sin) = (&table.cos[at..at + half], &table.sin[at..at + half]);
+                for head in row.chunks_exact_mut(2 * half) {
+                    let (a, b) = head.split_at_mut(half);
+                    for j in 0..half {
+                        let (u, v, s) = (a[j], b[j], sin[j] * sign);
+                        a[j] = u * cos[j] - v * s;
+                        b[j] = v * cos[j] + u * s;
+                    }
+                }
+            }
+        });
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exp_is_within_two_ulp_of_libm() {
+        let s = Stream::new(1, &[]);
+        for i in 0..200_000 {
+            let x = (s.uniform(i) - 0.5) * 170.0;
+            let want = f64::from(x).exp();
+            let got = f64::from(exp(x));
+            assert!((got - want).abs() <= 2.5e-7 * want, "{x}: {got} {want}");
+        }
+        assert_eq!(exp(0.0), 1.0);
+        assert!(exp(f32::NEG_INFINITY) < 2e-38);
+    }
+
+    #[test]
+    fn dropout_keeps_the_mean_and_its_backward_is_itself() {
+        let x = vec![1.0; 100_000];
+        let y = dropout(&x, 0.3, Stream::new(5, &[1]));
+        let mean = y.iter().map(|v| f64::from(*v)).sum::<f64>() / 1e5;
+        assert!((mean - 1.0).abs() < 0.01, "{mean}");
+        let zeros = y.iter().filter(|v| **v == 0.0).count();
+        assert!((29_000..31_000).contains(&zeros));
+        assert_eq!(y, dropout(&x, 0.3, Stream::new(5, &[1])));
+    }
+}

@@ -1,0 +1,126 @@
+//! Matrix products on strided views, by the gemm crate (the one burn's flex
+//! backend uses), with accumulation into the destination.
+
+/// A strided f32 matrix.
+#[derive(Clone, Copy)]
+pub struct Mat<'a> {
+    pub data: &'a [f32],
+    pub rows: usize,
+    pub cols: usize,
+    row_stride: usize,
+    col_stride: usize,
+}
+
+impl<'a> Mat<'a> {
+    pub fn row_major(data: &'a [f32], rows: usize, cols: usize) -> Self {
+        Self::strided(data, rows, cols, cols)
+    }
+
+    /// Rows of `cols` elements that start `row_stride` apart.
+    pub fn strided(data: &'a [f32], rows: usize, cols: usize, row_stride: usize) -> Self {
+        assert!(rows == 0 || cols == 0 || (rows - 1) * row_stride + cols <= data.len());
+        Self {
+            data,
+            rows,
+            cols,
+            row_stride,
+            col_stride: 1,
+        }
+    }
+
+    pub fn t(self) -> Self {
+        Self {
+            rows: self.cols,
+            cols: self.rows,
+            row_stride: self.col_stride,
+            col_stride: self.row_stride,
+            ..self
+        }
+    }
+}
+
+/// Whether a product may use all cores or stays on the calling thread.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Threads {
+    All,
+    One,
+}
+
+/// Below this many multiply-adds, waking other threads costs more than it gives.
+const PARALLEL_FROM: usize = 1 << 19;
+
+/// `dst (+)= alpha x a . b`, where rows of `dst` start `dst_stride` apart.
+pub fn gemm(
+    dst: &mut [f32],
+    dst_stride: usize,
+    a: Mat<'_>,
+    b: Mat<'_>,
+    alpha: f32,
+    accumulate: bool,
+    threads: Threads,
+) {
+    let (m, n, k) = (a.rows, b.cols, a.cols);
+    assert_eq!(k, b.rows, "inner dimensions differ");
+    if m == 0 || n == 0 {
+        return;
+    }
+    assert!((m - 1) * dst_stride + n <= dst.len());
+    // SAFETY: the asserts above and in `Mat` keep every access inside its slice.
+    unsafe {
+        gemm_raw(
+            dst.as_mut_ptr(),
+            dst_stride,
+            a,
+            b,
+            alpha,
+            accumulate,
+            threads,
+        )
+    }
+}
+
+/// As [`gemm`], into memory that other threads write elsewhere.
+///
+/// # Safety
+/// `dst` must be valid for writes of `a.rows` rows of `b.cols` elements,
+/// `dst_stride` apart, which no other thread touches meanwhile.
+pub unsafe fn gemm_raw(
+    dst: *mut f32,
+    dst_stride: usize,
+    a: Mat<'_>,
+    b: Mat<'_>,
+    alpha: f32,
+    accumulate: bool,
+    threads: Threads,
+) {
+    let (m, n, k) = (a.rows, b.cols, a.cols);
+    let parallelism = if threads == Threads::All && m * n * k >= PARALLEL_FROM {
+        gemm::Parallelism::Rayon(0)
+    } else {
+        gemm::Parallelism::None
+    };
+    // SAFETY: the caller vouches for `dst`; the operands lie inside their slices.
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            k,
+            dst,
+            1,
+            dst_stride as isize,
+            accumulate,
+            a.data.as_ptr(),
+            a.col_stride as isize,
+            a.row_stride as isize,
+            b.data.as_ptr(),
+            b.col_stride as isize,
+            b.row_stride as isize,
+            1.0f32,
+            alpha,
+            false,
+            false,
+            false,
+            parallelism,
+        );
+    }
+}

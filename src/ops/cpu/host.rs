@@ -1,0 +1,83 @@
+//! The bridge between burn tensors on the flex backend and plain slices.
+
+use burn::tensor::{Bytes, DType, Device, Shape, Tensor};
+use burn_flex::{Flex, FlexTensor, Layout};
+
+use super::gemm::Mat;
+
+/// Whether `device` is burn's flex backend, the CPU.
+pub fn is_cpu(device: &Device) -> bool {
+    *device == Device::flex()
+}
+
+/// A shared, contiguous view of a float tensor on the CPU.
+pub struct Host(FlexTensor);
+
+impl Host {
+    /// No copy unless the tensor is a transposed or strided view.
+    pub fn new<const D: usize>(tensor: &Tensor<D>) -> Self {
+        let flex = tensor
+            .clone()
+            .try_into_primitive::<Flex>()
+            .unwrap_or_else(|e| panic!("a CPU op was given a tensor of another device: {e:?}"));
+        Self(flex.to_contiguous())
+    }
+
+    pub fn slice(&self) -> &[f32] {
+        let layout = self.0.layout();
+        let start = layout.start_offset();
+        &self.0.storage::<f32>()[start..start + layout.num_elements()]
+    }
+
+    /// `[rows, columns]` of a rank-2 tensor.
+    pub fn shape(&self) -> [usize; 2] {
+        let shape = self.0.layout().shape();
+        [shape[0], shape[1]]
+    }
+
+    /// The tensor as a matrix operand, transposed if asked.
+    pub fn mat(&self, transposed: bool) -> Mat<'_> {
+        let [rows, cols] = self.shape();
+        let mat = Mat::row_major(self.slice(), rows, cols);
+        if transposed { mat.t() } else { mat }
+    }
+}
+
+/// An owned float tensor to be changed in place.
+pub struct HostMut(FlexTensor);
+
+/// Takes a tensor for writing: in place where nobody else holds it, else on a copy.
+pub fn into_host_mut(tensor: Tensor<2>) -> HostMut {
+    let flex = tensor
+        .try_into_primitive::<Flex>()
+        .unwrap_or_else(|e| panic!("a CPU op was given a tensor of another device: {e:?}"));
+    // `to_contiguous` shares the storage where it is contiguous already; dropping
+    // `flex` first makes the result its only owner.
+    let contiguous = flex.to_contiguous();
+    drop(flex);
+    HostMut(contiguous)
+}
+
+impl HostMut {
+    pub fn slice_mut(&mut self) -> &mut [f32] {
+        let start = self.0.layout().start_offset();
+        let len = self.0.layout().num_elements();
+        &mut self.0.storage_mut::<f32>()[start..start + len]
+    }
+
+    pub fn shape(&self) -> [usize; 2] {
+        let shape = self.0.layout().shape();
+        [shape[0], shape[1]]
+    }
+
+    pub fn into_tensor(self) -> Tensor<2> {
+        Tensor::from_primitive::<Flex>(self.0)
+    }
+}
+
+/// A tensor that takes over `data`.
+pub fn tensor2(data: Vec<f32>, shape: [usize; 2]) -> Tensor<2> {
+    debug_assert_eq!(data.len(), shape[0] * shape[1]);
+    let layout = Layout::contiguous(Shape::new(shape));
+    Tensor::from_primitive::<Flex>(FlexTensor::new(Bytes::from_elems(data), layout, DType::F32))
+}

@@ -1,0 +1,46 @@
+//! AdamW in place, and the sum of squares for the global norm.
+
+use rayon::prelude::*;
+
+use super::elementwise::vectorised;
+use crate::ops::AdamW;
+
+const BLOCK: usize = 1 << 14;
+
+/// torch's update: p *= 1 - lr wd; m, v; p -= lr / (1 - b1^t) . m / (sqrt(v) / sqrt(1 - b2^t) + eps).
+pub fn adamw(p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], h: &AdamW) {
+    let t = h.step as i32;
+    let decay = (1.0 - h.lr * h.weight_decay) as f32;
+    let step_size = (h.lr / (1.0 - h.beta1.powi(t))) as f32;
+    let inv_bias2 = (1.0 / (1.0 - h.beta2.powi(t)).sqrt()) as f32;
+    let (b1, b2, eps, scale) = (
+        h.beta1 as f32,
+        h.beta2 as f32,
+        h.eps as f32,
+        h.grad_scale as f32,
+    );
+    let (c1, c2) = ((1.0 - h.beta1) as f32, (1.0 - h.beta2) as f32);
+    p.par_chunks_mut(BLOCK)
+        .zip(g.par_chunks(BLOCK))
+        .zip(m.par_chunks_mut(BLOCK).zip(v.par_chunks_mut(BLOCK)))
+        .for_each(|((p, g), (m, v))| {
+            vectorised(|| {
+                for i in 0..p.len() {
+                    let g = g[i] * scale;
+                    m[i] = m[i] * b1 + g * c1;
+                    v[i] = v[i] * b2 + g * g * c2;
+                    let denominator = v[i].sqrt() * inv_bias2 + eps;
+                    p[i] = p[i] * decay - step_size * (m[i] / denominator);
+                }
+            });
+        });
+}
+
+/// In f64, over fixed blocks added in order.
+pub fn sum_squares(x: &[f32]) -> f64 {
+    let parts: Vec<f64> = x
+        .par_chunks(BLOCK)
+        .map(|x| x.iter().map(|&v| f64::from(v) * f64::from(v)).sum())
+        .collect();
+    parts.iter().sum()
+}
