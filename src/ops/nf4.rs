@@ -283,6 +283,29 @@ impl Nf4 {
             .for_each(|(task, chunk)| self.dequantize_from(start + task * TASK, chunk));
     }
 
+    /// The weight as bitsandbytes' CPU kernel (0.50.2) computes it, which is what
+    /// the reference stack trains with where there is no GPU. It differs from
+    /// [`Nf4::dequantize_into`] only where rows are of even length and no multiple
+    /// of the block: there the kernel takes maximum `row x (in / block) + column /
+    /// block` (whole divisions), although blocks run on over the ends of rows.
+    /// Linear layers of published models have rows of whole blocks.
+    ///
+    /// # Panics
+    /// If `out` has another length than the weight.
+    pub fn dequantize_as_cpu_kernel(&self, out: &mut [f32]) {
+        let ([_, columns], block) = (self.shape, self.block_size);
+        if columns % 2 == 1 || columns.is_multiple_of(block) {
+            return self.dequantize_into(out);
+        }
+        assert_eq!(out.len(), self.numel(), "elements of the output");
+        for (row, values) in out.chunks_exact_mut(columns).enumerate() {
+            for (piece, values) in values.chunks_mut(block).enumerate() {
+                let maximum = self.absmax.get(row * (columns / block) + piece);
+                unpack(&self.packed, row * columns + piece * block, maximum, values);
+            }
+        }
+    }
+
     /// Writes the flat elements from `start` on into `out`, block by block.
     fn dequantize_from(&self, start: usize, mut out: &mut [f32]) {
         let mut position = start;

@@ -94,7 +94,7 @@ impl Nf4Tensor {
         match self {
             Self::Host(w) => {
                 let mut out = vec![0.0; w.shape[0] * w.shape[1]];
-                w.dequantize_into(&mut out);
+                w.dequantize_as_cpu_kernel(&mut out);
                 cpu::tensor2(out, w.shape)
             }
             Self::Device(w) => w.dequantize(),

@@ -1,0 +1,143 @@
+//! CSV (RFC 4180) and TSV. TSV is read as GLUE's files are written: without quoting.
+
+use std::io::{Chain, Read};
+use std::sync::Arc;
+
+use csv::{ByteRecord, ReaderBuilder, Terminator};
+
+use super::error::{DataError, RowProblem};
+use super::example::Example;
+use super::fields::{Cell, Layout, Spec};
+use super::formats::{Input, Source};
+
+/// Put after the file: its record marks the end, and a field that holds it was
+/// opened by a quote that nothing closed.
+const END: &[u8] = b"\n\0\n";
+
+/// Records with the true line they start on. The csv crate's own position is that
+/// of the end of the record before, which blank lines and `\r\n` put off.
+struct Records {
+    reader: csv::Reader<Chain<Input, &'static [u8]>>,
+    record: ByteRecord,
+}
+
+struct Rows {
+    records: Records,
+    layout: Layout,
+    spec: Spec,
+}
+
+/// Reads the header and gives the rows. `row` of an example is the line it starts on.
+pub(super) fn open(spec: &Spec, input: Input, separator: u8) -> Result<Source, DataError> {
+    let reader = ReaderBuilder::new()
+        .delimiter(separator)
+        .quoting(separator != b'\t')
+        .terminator(Terminator::Any(b'\n'))
+        .flexible(true)
+        .has_headers(false)
+        .from_reader(input.chain(END));
+    let mut records = Records {
+        reader,
+        record: ByteRecord::new(),
+    };
+    let line = records.advance(spec)?.unwrap_or(1);
+    let mut names = Vec::with_capacity(records.record.len());
+    for (i, field) in records.record.iter().enumerate() {
+        let column = || format!("{} of the header", i + 1);
+        let name = utf8(field, column).map_err(|p| DataError::row(&spec.path, line, p))?;
+        names.push(name.trim().to_string());
+    }
+    let layout = Layout::new(spec, names, line)?;
+    Ok(Box::new(Rows {
+        records,
+        layout,
+        spec: spec.clone(),
+    }))
+}
+
+impl Records {
+    /// Reads the next record that is not blank; its line, or `None` at the end.
+    fn advance(&mut self, spec: &Spec) -> Result<Option<usize>, DataError> {
+        loop {
+            match self.reader.read_byte_record(&mut self.record) {
+                Ok(true) => {}
+                Ok(false) => return Ok(None),
+                Err(error) => return Err(csv_error(spec, error)),
+            }
+            let inner = self
+                .record
+                .as_slice()
+                .iter()
+                .filter(|b| **b == b'\n')
+                .count();
+            let line = (self.reader.position().line() as usize).saturating_sub(inner);
+            match self.record.get(self.record.len().saturating_sub(1)) {
+                Some([0]) if self.record.len() == 1 => return Ok(None),
+                Some(last) if last.ends_with(END) => {
+                    return Err(DataError::row(&spec.path, line, RowProblem::OpenQuote));
+                }
+                Some(last) if self.record.len() == 1 && last.trim_ascii().is_empty() => {}
+                // Every record but that one ends with a line end of its own.
+                _ => return Ok(Some(line.saturating_sub(1))),
+            }
+        }
+    }
+
+    /// The fields of the current record, without the `\r` of a `\r\n`.
+    fn fields(&self) -> impl Iterator<Item = &[u8]> {
+        let last = self.record.len().saturating_sub(1);
+        self.record.iter().enumerate().map(move |(i, f)| match f {
+            [inner @ .., b'\r'] if i == last => inner,
+            _ => f,
+        })
+    }
+}
+
+fn csv_error(spec: &Spec, error: csv::Error) -> DataError {
+    match error.into_kind() {
+        csv::ErrorKind::Io(e) => DataError::io(&spec.path, e),
+        other => DataError::Format {
+            path: spec.path.to_path_buf(),
+            what: format!("cannot be read as CSV ({other:?})"),
+            remedy: "check the separators and quotes".to_string(),
+        },
+    }
+}
+
+fn utf8(field: &[u8], column: impl Fn() -> String) -> Result<&str, RowProblem> {
+    std::str::from_utf8(field).map_err(|_| RowProblem::Utf8 { column: column() })
+}
+
+impl Rows {
+    fn example(&mut self, line: usize) -> Result<Example, RowProblem> {
+        let names = self.layout.names();
+        let found = self.records.record.len();
+        if found != names.len() {
+            return Err(RowProblem::Ragged {
+                found,
+                header: names.len(),
+            });
+        }
+        let mut cells = Vec::with_capacity(names.len());
+        for (field, name) in self.records.fields().zip(names) {
+            cells.push(Cell::Text(utf8(field, || name.clone())?.to_string()));
+        }
+        self.layout.example(&self.spec, line, cells)
+    }
+}
+
+impl Iterator for Rows {
+    type Item = Result<Example, DataError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let path = Arc::clone(&self.spec.path);
+        match self.records.advance(&self.spec) {
+            Ok(Some(line)) => Some(
+                self.example(line)
+                    .map_err(|p| DataError::row(&path, line, p)),
+            ),
+            Ok(None) => None,
+            Err(error) => Some(Err(error)),
+        }
+    }
+}

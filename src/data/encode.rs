@@ -1,0 +1,556 @@
+//! Examples into token ids and labels: the prompt is masked from the loss, the
+//! answer and the EOS after it are supervised.
+//!
+//! **Boundary.** Generation continues the tokens of the prompt alone, so training
+//! must see just those. The prompt and prompt + answer are both tokenised; where
+//! the second begins with the first, its rest is the answer. Where the tokeniser
+//! merges across the boundary (a prompt that ends in a blank, say), the tokens of
+//! the two parts are joined instead.
+//!
+//! **Truncation** to `training.max_seq_length`. A prompt is cut on the left, after
+//! its BOS, so that the question next to the answer stays; it keeps at least half
+//! of the length. Only what an answer needs beyond that is cut from the answer's
+//! end, EOS included. A document is not cut but split, each chunk beginning with
+//! the last token of the one before, so that every token is a target once. Rows
+//! of ready tokens are cut on the right. No sample may lose its last supervised
+//! token: that is an error, as is a row that has none to begin with.
+
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+use thiserror::Error;
+
+use super::batch::supervised;
+use super::error::list;
+use super::example::Example;
+use super::prompt::{PromptError, Prompter};
+use super::tokenizer::{Tokenizer, TokenizerError};
+use crate::config::types::{PromptConfig, TaskKind};
+
+/// The label of a token that is not supervised, as in PyTorch's `ignore_index`.
+pub const IGNORED: i64 = -100;
+
+/// The token ids of one training sequence and their labels, of one length.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sample {
+    /// The row of the example it comes from.
+    pub row: usize,
+    pub input_ids: Vec<u32>,
+    /// The label at position t supervises the logits at t - 1; -100 is masked.
+    pub labels: Vec<i64>,
+    /// Tokens that truncation removed.
+    pub cut: usize,
+}
+
+/// What encoding did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EncodeReport {
+    pub samples: usize,
+    pub tokens: usize,
+    /// Targets of the loss, after the causal shift.
+    pub supervised_tokens: usize,
+    /// Samples that lost tokens.
+    pub truncated: usize,
+    /// Tokens of the longest sample, before and after truncation.
+    pub longest_whole: usize,
+    pub longest: usize,
+    /// The largest token id, to compare with the model's vocabulary.
+    pub largest_id: u32,
+}
+
+/// Samples in the order of their examples.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Encoded {
+    pub samples: Vec<Sample>,
+    pub report: EncodeReport,
+}
+
+/// Why examples cannot be encoded.
+#[derive(Debug, Error)]
+pub enum EncodeError {
+    #[error(transparent)]
+    Template(PromptError),
+    #[error("{path}:{row}: {error}", path = path.display())]
+    Prompt {
+        path: PathBuf,
+        row: usize,
+        error: PromptError,
+    },
+    #[error("{path}:{row}: {error}", path = path.display())]
+    Tokenizer {
+        path: PathBuf,
+        row: usize,
+        error: TokenizerError,
+    },
+    #[error("{path}:{row}: text needs a tokenizer and the model directory has none: add tokenizer.json to it, or give ready tokens (data.format=tokens)",
+        path = path.display())]
+    NoTokenizer { path: PathBuf, row: usize },
+    #[error("{path}:{first}: training.max_seq_length={max_length} leaves no supervised token in {count} of the samples (rows {rows}): set training.max_seq_length={fits}",
+        path = path.display(), rows = few(rows), first = rows.first().copied().unwrap_or(0), count = rows.len())]
+    Truncation {
+        path: PathBuf,
+        rows: Vec<usize>,
+        max_length: usize,
+        fits: usize,
+    },
+    #[error("{path}:{first}: no supervised token in {count} of the samples (rows {rows}): remove them, or give them an answer or labels that are not all -100 (the first position never counts)",
+        path = path.display(), rows = few(rows), first = rows.first().copied().unwrap_or(0), count = rows.len())]
+    Unsupervised { path: PathBuf, rows: Vec<usize> },
+}
+
+/// The first rows of many.
+fn few(rows: &[usize]) -> String {
+    match rows.len() {
+        0..=8 => list(rows),
+        n => format!("{} and {} more", list(&rows[..8]), n - 8),
+    }
+}
+
+/// Turns examples of one task into samples.
+#[derive(Clone, Debug)]
+pub struct Encoder<'a> {
+    prompter: Prompter,
+    tokenizer: Option<&'a Tokenizer>,
+    kind: TaskKind,
+    max_length: usize,
+}
+
+/// Tokens before truncation.
+struct Parts {
+    prompt: Vec<u32>,
+    answer: Vec<u32>,
+}
+
+impl<'a> Encoder<'a> {
+    /// `tokenizer` may be absent where every example is a row of ready tokens.
+    pub fn new(
+        prompt: &PromptConfig,
+        kind: TaskKind,
+        tokenizer: Option<&'a Tokenizer>,
+        max_length: usize,
+    ) -> Result<Self, EncodeError> {
+        let prompter = Prompter::new(prompt).map_err(EncodeError::Template)?;
+        Ok(Self {
+            prompter,
+            tokenizer,
+            kind,
+            max_length,
+        })
+    }
+
+    pub fn prompter(&self) -> &Prompter {
+        &self.prompter
+    }
+
+    /// Encodes `examples`, read from `path`, for training.
+    ///
+    /// # Errors
+    /// The first row that cannot be encoded, or all rows without a supervised token.
+    pub fn encode(&self, examples: &[Example], path: &Path) -> Result<Encoded, EncodeError> {
+        let rows: Vec<_> = examples.par_iter().map(|e| self.samples(e, path)).collect();
+        let mut samples = Vec::with_capacity(examples.len());
+        for row in rows {
+            samples.extend(row?);
+        }
+        let (mut report, mut lost, mut never) = (EncodeReport::default(), Vec::new(), Vec::new());
+        let mut fits = 0;
+        for sample in &samples {
+            let (length, targets) = (sample.input_ids.len(), supervised(&sample.labels));
+            if targets == 0 {
+                let rows = if sample.cut > 0 {
+                    &mut lost
+                } else {
+                    &mut never
+                };
+                rows.push(sample.row);
+                if sample.cut > 0 {
+                    fits = fits.max(length + sample.cut);
+                }
+            }
+            report.samples += 1;
+            report.tokens += length;
+            report.supervised_tokens += targets;
+            report.truncated += usize::from(sample.cut > 0);
+            report.longest = report.longest.max(length);
+            report.longest_whole = report.longest_whole.max(length + sample.cut);
+            report.largest_id = sample
+                .input_ids
+                .iter()
+                .copied()
+                .fold(report.largest_id, u32::max);
+            let labels = sample.labels.iter().filter_map(|l| u32::try_from(*l).ok());
+            report.largest_id = labels.fold(report.largest_id, u32::max);
+        }
+        if !lost.is_empty() {
+            let path = path.to_path_buf();
+            return Err(EncodeError::Truncation {
+                path,
+                rows: lost,
+                max_length: self.max_length,
+                fits,
+            });
+        }
+        if !never.is_empty() {
+            return Err(EncodeError::Unsupervised {
+                path: path.to_path_buf(),
+                rows: never,
+            });
+        }
+        Ok(Encoded { samples, report })
+    }
+
+    /// The prompt's tokens for generation, cut on the left after BOS to `limit`.
+    pub fn prompt_ids(
+        &self,
+        example: &Example,
+        path: &Path,
+        limit: usize,
+    ) -> Result<Vec<u32>, EncodeError> {
+        let tokenizer = self.tokenizer(example, path)?;
+        let text = self
+            .prompter
+            .prompt(example)
+            .map_err(|e| prompt_error(e, example, path))?;
+        let ids = tokenizer
+            .encode(&text, true)
+            .map_err(|e| tokenizer_error(e, example, path))?;
+        Ok(keep_right(&ids, tokenizer.prefix(), limit))
+    }
+
+    fn tokenizer(&self, example: &Example, path: &Path) -> Result<&'a Tokenizer, EncodeError> {
+        self.tokenizer.ok_or_else(|| EncodeError::NoTokenizer {
+            path: path.to_path_buf(),
+            row: example.row,
+        })
+    }
+
+    fn samples(&self, example: &Example, path: &Path) -> Result<Vec<Sample>, EncodeError> {
+        let row = example.row;
+        if let Some(tokens) = &example.tokens {
+            let kept = tokens.input_ids.len().min(self.max_length);
+            let (input_ids, labels) = (
+                tokens.input_ids[..kept].to_vec(),
+                tokens.labels[..kept].to_vec(),
+            );
+            return Ok(vec![Sample {
+                row,
+                input_ids,
+                labels,
+                cut: tokens.input_ids.len() - kept,
+            }]);
+        }
+        let tokenizer = self.tokenizer(example, path)?;
+        let parts = self.parts(example, tokenizer, path)?;
+        if self.kind == TaskKind::Text
+            && parts.prompt.len() <= tokenizer.prefix().len()
+            && self.max_length > 1
+        {
+            let prompt = parts.prompt.len();
+            return Ok(chunks(
+                row,
+                &[parts.prompt, parts.answer].concat(),
+                prompt,
+                self.max_length,
+            ));
+        }
+        let (prompt, answer) = (parts.prompt.len(), parts.answer.len());
+        let budget = self.max_length;
+        let prompt_kept = prompt.min(budget.saturating_sub(answer).max(budget / 2));
+        let answer_kept = answer.min(budget - prompt_kept);
+        let mut input_ids = keep_right(&parts.prompt, tokenizer.prefix(), prompt_kept);
+        let mut labels = vec![IGNORED; prompt_kept];
+        input_ids.extend(&parts.answer[..answer_kept]);
+        labels.extend(parts.answer[..answer_kept].iter().map(|id| i64::from(*id)));
+        Ok(vec![Sample {
+            row,
+            input_ids,
+            labels,
+            cut: prompt + answer - prompt_kept - answer_kept,
+        }])
+    }
+
+    fn parts(
+        &self,
+        example: &Example,
+        tokenizer: &Tokenizer,
+        path: &Path,
+    ) -> Result<Parts, EncodeError> {
+        let prompt_text = self
+            .prompter
+            .prompt(example)
+            .map_err(|e| prompt_error(e, example, path))?;
+        let answer_text = self
+            .prompter
+            .answer(example)
+            .map_err(|e| prompt_error(e, example, path))?;
+        join(tokenizer, prompt_text, &answer_text).map_err(|e| tokenizer_error(e, example, path))
+    }
+}
+
+/// Tokenises the two parts with the boundary described above, and appends EOS.
+fn join(
+    tokenizer: &Tokenizer,
+    prompt_text: String,
+    answer_text: &str,
+) -> Result<Parts, TokenizerError> {
+    let prompt = tokenizer.encode(&prompt_text, true)?;
+    let mut whole = tokenizer.encode(&(prompt_text + answer_text), true)?;
+    let mut answer = match whole.starts_with(&prompt) {
+        true => whole.split_off(prompt.len()),
+        false => tokenizer.encode(answer_text, false)?,
+    };
+    let eos = tokenizer.eos_id()?;
+    if answer.last() != Some(&eos) {
+        answer.push(eos);
+    }
+    Ok(Parts { prompt, answer })
+}
+
+fn prompt_error(error: PromptError, example: &Example, path: &Path) -> EncodeError {
+    EncodeError::Prompt {
+        path: path.to_path_buf(),
+        row: example.row,
+        error,
+    }
+}
+
+fn tokenizer_error(error: TokenizerError, example: &Example, path: &Path) -> EncodeError {
+    EncodeError::Tokenizer {
+        path: path.to_path_buf(),
+        row: example.row,
+        error,
+    }
+}
+
+/// The last `limit` tokens, but with `prefix` (BOS) kept where there is room for more.
+fn keep_right(ids: &[u32], prefix: &[u32], limit: usize) -> Vec<u32> {
+    if ids.len() <= limit {
+        return ids.to_vec();
+    }
+    let head = if ids.starts_with(prefix) && limit > prefix.len() {
+        prefix.len()
+    } else {
+        0
+    };
+    [&ids[..head], &ids[ids.len() - (limit - head)..]].concat()
+}
+
+/// A document in pieces of at most `max_length` (2 or more) tokens that overlap
+/// by one; its first `masked` tokens are not supervised.
+fn chunks(row: usize, ids: &[u32], masked: usize, max_length: usize) -> Vec<Sample> {
+    let labels: Vec<i64> = ids
+        .iter()
+        .enumerate()
+        .map(|(t, id)| if t < masked { IGNORED } else { i64::from(*id) })
+        .collect();
+    let mut samples = Vec::new();
+    let mut start = 0;
+    loop {
+        let end = ids.len().min(start + max_length);
+        let (input_ids, labels) = (ids[start..end].to_vec(), labels[start..end].to_vec());
+        samples.push(Sample {
+            row,
+            input_ids,
+            labels,
+            cut: 0,
+        });
+        if end == ids.len() {
+            return samples;
+        }
+        start = end - 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::example::TokenRow;
+    use crate::data::tokenizer::tests::write_words;
+
+    const WORDS: [&str; 6] = ["q1", "q2", "q3", "q4", "a1", "a2"];
+
+    /// `<s>` 0, `</s>` 1, q1..q4 3..6, a1 a2 7 8.
+    fn tokenizer() -> Tokenizer {
+        let dir = tempfile::tempdir().unwrap();
+        write_words(dir.path(), true, &WORDS);
+        std::fs::write(
+            dir.path().join("tokenizer_config.json"),
+            r#"{"eos_token": "</s>"}"#,
+        )
+        .unwrap();
+        Tokenizer::load(dir.path()).unwrap()
+    }
+
+    fn config(template: &str, answer: &str) -> PromptConfig {
+        let (option, option_separator) = (String::new(), String::new());
+        PromptConfig {
+            template: template.to_string(),
+            answer: answer.to_string(),
+            option,
+            option_separator,
+        }
+    }
+
+    fn question(question: &str, answer: &str) -> Example {
+        Example {
+            row: 2,
+            question: Some(question.to_string()),
+            answers: vec![answer.to_string()],
+            ..Example::default()
+        }
+    }
+
+    fn encode(e: Example, kind: TaskKind, max: usize) -> Result<Encoded, EncodeError> {
+        let t = tokenizer();
+        let config = match kind {
+            TaskKind::Text => config("", "{text}"),
+            _ => config("{question}", " {answer}"),
+        };
+        Encoder::new(&config, kind, Some(&t), max)
+            .unwrap()
+            .encode(&[e], Path::new("d.csv"))
+    }
+
+    #[test]
+    fn the_prompt_is_masked_and_eos_supervised() {
+        let got = encode(question("q1 q2", "a1"), TaskKind::Saq, 64).unwrap();
+        let want = Sample {
+            row: 2,
+            input_ids: vec![0, 3, 4, 7, 1],
+            labels: vec![-100, -100, -100, 7, 1],
+            cut: 0,
+        };
+        assert_eq!(got.samples, [want]);
+        let report = EncodeReport {
+            samples: 1,
+            tokens: 5,
+            supervised_tokens: 2,
+            truncated: 0,
+            longest_whole: 5,
+            longest: 5,
+            largest_id: 7,
+        };
+        assert_eq!(got.report, report);
+        let ended = encode(question("q1", "a1 </s>"), TaskKind::Saq, 64).unwrap();
+        assert_eq!(ended.samples[0].input_ids, [0, 3, 7, 1]);
+    }
+
+    #[test]
+    fn a_merge_across_the_boundary_joins_the_parts() {
+        let t = tokenizer();
+        // "q1" + "2" would be the one unknown word "q12".
+        let parts = join(&t, "q2 q1".to_string(), "a1").unwrap();
+        assert_eq!((parts.prompt, parts.answer), (vec![0, 4, 3], vec![7, 1]));
+    }
+
+    #[test]
+    fn truncation_cuts_the_prompt_before_the_answer() {
+        let cut = |max| encode(question("q1 q2 q3 q4", "a1 a2"), TaskKind::Saq, max).unwrap();
+        assert_eq!(cut(8).samples[0].cut, 0);
+        let got = cut(6);
+        assert_eq!(got.samples[0].input_ids, [0, 5, 6, 7, 8, 1]);
+        assert_eq!(
+            (
+                got.samples[0].cut,
+                got.report.truncated,
+                got.report.longest_whole
+            ),
+            (2, 1, 8)
+        );
+        // Half the length stays with the prompt; the answer loses its end.
+        assert_eq!(cut(4).samples[0].input_ids, [0, 6, 7, 8]);
+        assert_eq!(cut(2).samples[0].labels, [-100, 7]);
+    }
+
+    #[test]
+    fn a_sample_without_supervision_is_refused_with_the_length_that_fits() {
+        let error = encode(question("q1 q2", "a1"), TaskKind::Saq, 1)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.starts_with("d.csv:2: training.max_seq_length=1 leaves no supervised token in 1"),
+            "{error}"
+        );
+        assert!(error.ends_with("set training.max_seq_length=5"), "{error}");
+        let row = |labels: Vec<i64>| Example {
+            row: 4,
+            tokens: Some(TokenRow {
+                input_ids: vec![3; labels.len()],
+                labels,
+            }),
+            ..Example::default()
+        };
+        let error = encode(row(vec![-100, -100, 7]), TaskKind::Saq, 2)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("(rows 4)") && error.ends_with("max_seq_length=3"),
+            "{error}"
+        );
+        let error = encode(row(vec![7, -100]), TaskKind::Saq, 8).unwrap_err();
+        assert!(
+            matches!(error, EncodeError::Unsupervised { ref rows, .. } if rows[..] == [4]),
+            "{error}"
+        );
+        assert_eq!(
+            encode(row(vec![7, 9, -100]), TaskKind::Text, 2)
+                .unwrap()
+                .samples[0]
+                .labels,
+            [7, 9]
+        );
+    }
+
+    #[test]
+    fn documents_split_so_that_each_token_is_a_target_once() {
+        for max in 2..12 {
+            let text = Some("q1 q2 q3 q4 a1 a2 q1 q2".to_string());
+            let got = encode(
+                Example {
+                    row: 1,
+                    text,
+                    ..Example::default()
+                },
+                TaskKind::Text,
+                max,
+            )
+            .unwrap();
+            let targets: Vec<i64> = got
+                .samples
+                .iter()
+                .flat_map(|s| s.labels[1..].to_vec())
+                .collect();
+            assert_eq!(targets, [3, 4, 5, 6, 7, 8, 3, 4, 1], "{max}");
+            assert!(
+                got.samples
+                    .iter()
+                    .all(|s| s.input_ids.len() <= max && s.cut == 0)
+            );
+            assert_eq!(got.report.supervised_tokens, 9);
+        }
+    }
+
+    #[test]
+    fn prompts_for_generation_are_the_training_prompts() {
+        let t = tokenizer();
+        let encoder = Encoder::new(
+            &config("{question}", " {answer}"),
+            TaskKind::Saq,
+            Some(&t),
+            64,
+        )
+        .unwrap();
+        let e = question("q1 q2 q3", "a1");
+        let path = Path::new("d.csv");
+        assert_eq!(encoder.prompt_ids(&e, path, 64).unwrap(), [0, 3, 4, 5]);
+        assert_eq!(encoder.prompt_ids(&e, path, 3).unwrap(), [0, 4, 5]);
+        assert_eq!(encoder.prompt_ids(&e, path, 1).unwrap(), [5]);
+        let none = Encoder::new(&config("{question}", ""), TaskKind::Saq, None, 64).unwrap();
+        assert!(
+            none.encode(&[e], path)
+                .unwrap_err()
+                .to_string()
+                .contains("data.format=tokens")
+        );
+    }
+}

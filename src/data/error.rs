@@ -1,0 +1,157 @@
+//! What can be wrong with a data file. Each message names the file and the
+//! line, says what is wrong and what to do.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+use crate::compose::nearest;
+
+/// A problem with a data set as a whole, or with one row of it.
+#[derive(Debug, Error)]
+pub enum DataError {
+    #[error("{path}: no such file: set data.path or data.test_path to a file that exists", path = .0.display())]
+    Missing(PathBuf),
+    #[error("{path}: is a directory, not a file: name one data file inside it", path = .0.display())]
+    Directory(PathBuf),
+    #[error("{path}: cannot read: {error}: check that the file may be read", path = path.display())]
+    Io { path: PathBuf, error: io::Error },
+    #[error("{path}: {what}: add at least one example", path = path.display())]
+    Empty { path: PathBuf, what: &'static str },
+    #[error("{path}: {what}: {remedy}", path = path.display())]
+    Format {
+        path: PathBuf,
+        what: String,
+        remedy: String,
+    },
+    #[error("{path}:{line}: no column '{wanted}' for {field}: the columns are {columns}; {remedy}",
+        path = path.display(), columns = list(columns))]
+    Column {
+        path: PathBuf,
+        line: usize,
+        field: &'static str,
+        wanted: String,
+        columns: Vec<String>,
+        remedy: String,
+    },
+    #[error("{path}:{line}: {problem}", path = path.display())]
+    Row {
+        path: PathBuf,
+        line: usize,
+        problem: RowProblem,
+    },
+}
+
+/// What is wrong with one row.
+#[derive(Clone, Debug, PartialEq, Error)]
+pub enum RowProblem {
+    #[error(
+        "{found} fields where the header has {header}: quote a field that holds the separator, a quote or a line end"
+    )]
+    Ragged { found: usize, header: usize },
+    #[error(
+        "a quote that opens in this row is never closed: close it, or write two for a quote in the text"
+    )]
+    OpenQuote,
+    #[error("column '{column}' is not valid UTF-8: save the file as UTF-8")]
+    Utf8 { column: String },
+    #[error("{what} is not valid UTF-8: save the file as UTF-8")]
+    Utf8Line { what: &'static str },
+    #[error("bad JSON: {0}: write one complete JSON object a line")]
+    Json(String),
+    #[error("{field} (column '{column}') is {found}, not {wanted}")]
+    Type {
+        field: &'static str,
+        column: String,
+        found: &'static str,
+        wanted: &'static str,
+    },
+    #[error("{field} is empty: fill it or remove the row")]
+    EmptyField { field: &'static str },
+    #[error("no {field}: fill it or remove the row")]
+    NoField { field: &'static str },
+    #[error(
+        "cannot split the options '{text}' ({why}): write a JSON list, 'a | b | c', or 'A) ..' lines"
+    )]
+    Options { text: String, why: &'static str },
+    #[error("option {letter} is empty: fill it or remove the row")]
+    EmptyOption { letter: char },
+    #[error("{0} options: a multiple-choice question needs 2 to 26")]
+    OptionCount(usize),
+    #[error(
+        "answer '{answer}' matches no option (of {options}): write the letter, the index from 0 or the option's text"
+    )]
+    NoSuchOption { answer: String, options: String },
+    #[error("answer '{answer}' can mean {meanings}: write the letter of the option")]
+    AmbiguousAnswer { answer: String, meanings: String },
+    #[error("id '{id}' was used before, on line {first}: ids must differ")]
+    DuplicateId { id: String, first: usize },
+    #[error("{0}")]
+    Tokens(String),
+}
+
+impl DataError {
+    /// The error of failing to open or read `path`.
+    pub(crate) fn io(path: &Path, error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::NotFound => DataError::Missing(path.to_path_buf()),
+            io::ErrorKind::IsADirectory => DataError::Directory(path.to_path_buf()),
+            _ => DataError::Io {
+                path: path.to_path_buf(),
+                error,
+            },
+        }
+    }
+
+    pub(crate) fn row(path: &Path, line: usize, problem: RowProblem) -> Self {
+        DataError::Row {
+            path: path.to_path_buf(),
+            line,
+            problem,
+        }
+    }
+
+    /// A missing column, with the override that maps the nearest one there is.
+    pub(crate) fn column(
+        path: &Path,
+        line: usize,
+        field: &'static str,
+        wanted: &str,
+        columns: &[String],
+    ) -> Self {
+        let remedy = match nearest(wanted, columns.iter().map(String::as_str)) {
+            Some(near) => format!("if '{near}' is meant, set data.columns.{field}={near}"),
+            None => format!("rename one, or set data.columns.{field}=COLUMN"),
+        };
+        DataError::Column {
+            path: path.to_path_buf(),
+            line,
+            field,
+            wanted: wanted.to_string(),
+            columns: columns.to_vec(),
+            remedy,
+        }
+    }
+}
+
+/// Names as `a, b, c`, or `none`.
+pub(crate) fn list<T: fmt::Display>(names: &[T]) -> String {
+    if names.is_empty() {
+        return "none".to_string();
+    }
+    names
+        .iter()
+        .map(T::to_string)
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+/// At most `max` characters of `text`, for a message.
+pub(crate) fn excerpt(text: &str, max: usize) -> String {
+    match text.char_indices().nth(max) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text.to_string(),
+    }
+}

@@ -1,0 +1,541 @@
+//! From the named cells of a row (a CSV record, a JSON object) to an example.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+
+use super::error::{DataError, RowProblem};
+use super::example::Example;
+use super::options::{
+    MAX_OPTIONS, finish_options, literal_list, parse_options, resolve_answer, trimmed,
+};
+use crate::config::types::TaskKind;
+
+/// Whether a row without an answer is an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answers {
+    /// Training and scoring.
+    Required,
+    /// Prediction.
+    Optional,
+}
+
+/// What a reader needs to know of the task.
+#[derive(Clone, Debug)]
+pub(super) struct Spec {
+    pub path: Arc<Path>,
+    pub kind: TaskKind,
+    pub answers: Answers,
+    /// Field name -> column name, where they differ.
+    pub columns: IndexMap<String, Option<String>>,
+}
+
+/// One cell of a row.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Cell {
+    Missing,
+    Text(String),
+    List(Vec<String>),
+    /// Nested JSON, as text.
+    Nested(String),
+}
+
+/// Which column holds which field.
+#[derive(Clone, Debug)]
+pub(super) struct Layout {
+    id: Option<usize>,
+    question: Option<usize>,
+    context: Option<usize>,
+    text: Option<usize>,
+    answer: Option<usize>,
+    /// One column with all options, or one column an option.
+    options: Vec<usize>,
+    /// The other columns, with their names.
+    extras: Vec<(usize, Arc<str>)>,
+    /// `answers` in the plural may hold a list even in a CSV cell.
+    plural: bool,
+    names: Vec<String>,
+}
+
+/// The column names tried for a field, in order, without regard to case.
+fn usual_names(field: &str) -> &'static [&'static str] {
+    match field {
+        "id" => &["id"],
+        "question" => &["question"],
+        "context" => &["context"],
+        "text" => &["text"],
+        "answer" => &[
+            "answer",
+            "answers",
+            "correct_answer",
+            "answerKey",
+            "answer_key",
+        ],
+        _ => &["options", "choices"],
+    }
+}
+
+impl Layout {
+    /// Finds the fields that the task needs among the columns `names`.
+    ///
+    /// # Errors
+    /// A field the task needs, or a column the config names, is not there, or
+    /// two columns have one name.
+    pub fn new(spec: &Spec, names: Vec<String>, line: usize) -> Result<Self, DataError> {
+        let path = &*spec.path;
+        if let Some((i, name)) = names
+            .iter()
+            .enumerate()
+            .find(|(i, n)| !n.is_empty() && names[..*i].contains(*n))
+        {
+            return Err(DataError::Format {
+                path: path.to_path_buf(),
+                what: format!(
+                    "columns {} and {} are both named '{name}'",
+                    first_of(&names, name) + 1,
+                    i + 1
+                ),
+                remedy: "rename one of them".to_string(),
+            });
+        }
+        let lookup = |field: &'static str, needed: bool| -> Result<Option<usize>, DataError> {
+            if let Some(Some(wanted)) = spec.columns.get(field) {
+                return match find(&names, wanted) {
+                    Some(index) => Ok(Some(index)),
+                    None => Err(DataError::column(path, line, field, wanted, &names)),
+                };
+            }
+            let found = usual_names(field)
+                .iter()
+                .find_map(|usual| find(&names, usual));
+            if found.is_none() && needed {
+                return Err(DataError::column(path, line, field, field, &names));
+            }
+            Ok(found)
+        };
+        let question_needed = spec.kind != TaskKind::Text;
+        let answer_needed = question_needed && spec.answers == Answers::Required;
+        let id = lookup("id", false)?;
+        let question = lookup("question", question_needed)?;
+        let context = lookup("context", false)?;
+        let text = lookup("text", spec.kind == TaskKind::Text)?;
+        let answer = lookup("answer", answer_needed)?;
+        let options = match spec.kind {
+            TaskKind::Mcq => option_columns(spec, &names, line)?,
+            TaskKind::Saq | TaskKind::Text => Vec::new(),
+        };
+        let taken = |i: &usize| {
+            [id, question, context, text, answer].contains(&Some(*i)) || options.contains(i)
+        };
+        let extras = (0..names.len())
+            .filter(|i| !taken(i))
+            .map(|i| (i, Arc::from(names[i].as_str())))
+            .collect();
+        let plural = answer.is_some_and(|i| names[i].eq_ignore_ascii_case("answers"));
+        Ok(Self {
+            id,
+            question,
+            context,
+            text,
+            answer,
+            options,
+            extras,
+            plural,
+            names,
+        })
+    }
+
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// Makes an example of the cells of a row, which are as many as the columns.
+    /// Its `id` is empty where the file has none.
+    pub fn example(
+        &self,
+        spec: &Spec,
+        row: usize,
+        mut cells: Vec<Cell>,
+    ) -> Result<Example, RowProblem> {
+        let mut out = Example {
+            row,
+            ..Example::default()
+        };
+        if let Some(i) = self.id {
+            out.id = trimmed(self.text_cell(&mut cells, i, "id")?.unwrap_or_default());
+            if out.id.is_empty() {
+                return Err(RowProblem::EmptyField { field: "id" });
+            }
+        }
+        if let Some(i) = self.question {
+            out.question = self
+                .text_cell(&mut cells, i, "question")?
+                .map(trimmed)
+                .filter(|q| !q.is_empty());
+            if out.question.is_none() && spec.kind != TaskKind::Text {
+                return Err(RowProblem::EmptyField { field: "question" });
+            }
+        }
+        if let Some(i) = self.context {
+            out.context = self.text_cell(&mut cells, i, "context")?.map(Arc::from);
+        }
+        if let Some(i) = self.text {
+            out.text = self.text_cell(&mut cells, i, "text")?;
+            if spec.kind == TaskKind::Text && out.text.as_ref().is_none_or(|t| t.trim().is_empty())
+            {
+                return Err(RowProblem::EmptyField { field: "text" });
+            }
+        }
+        if spec.kind == TaskKind::Mcq {
+            out.options = self.options(&mut cells)?;
+        }
+        if let Some(i) = self.answer {
+            out.answers = self.answers(&mut cells, i)?;
+        }
+        if spec.kind == TaskKind::Mcq {
+            match &out.answers[..] {
+                [] => {}
+                [answer] => {
+                    let index = resolve_answer(answer, &out.options)?;
+                    out.answers = vec![out.options[index].clone()];
+                    out.answer_index = Some(index);
+                }
+                _ => {
+                    let column = self
+                        .answer
+                        .map(|i| self.names[i].clone())
+                        .unwrap_or_default();
+                    return Err(RowProblem::Type {
+                        field: "answer",
+                        column,
+                        found: "a list of several",
+                        wanted: "one option",
+                    });
+                }
+            }
+        }
+        if out.answers.is_empty()
+            && spec.kind != TaskKind::Text
+            && spec.answers == Answers::Required
+        {
+            return Err(RowProblem::EmptyField { field: "answer" });
+        }
+        for (i, name) in &self.extras {
+            match std::mem::replace(&mut cells[*i], Cell::Missing) {
+                Cell::Missing => {}
+                Cell::Text(text) | Cell::Nested(text) => out.fields.push((name.clone(), text)),
+                Cell::List(items) => out.fields.push((name.clone(), items.join(", "))),
+            }
+        }
+        Ok(out)
+    }
+
+    fn text_cell(
+        &self,
+        cells: &mut [Cell],
+        i: usize,
+        field: &'static str,
+    ) -> Result<Option<String>, RowProblem> {
+        let fail = |found| RowProblem::Type {
+            field,
+            column: self.names[i].clone(),
+            found,
+            wanted: "text",
+        };
+        match std::mem::replace(&mut cells[i], Cell::Missing) {
+            Cell::Missing => Ok(None),
+            Cell::Text(text) => Ok(Some(text)),
+            Cell::List(_) => Err(fail("a list")),
+            Cell::Nested(_) => Err(fail("nested JSON")),
+        }
+    }
+
+    fn options(&self, cells: &mut [Cell]) -> Result<Vec<String>, RowProblem> {
+        if let &[one] = &self.options[..] {
+            return match std::mem::replace(&mut cells[one], Cell::Missing) {
+                Cell::Missing => Err(RowProblem::EmptyField { field: "options" }),
+                Cell::Text(text) => parse_options(&text),
+                Cell::List(items) => finish_options(items),
+                // A mapping from letters.
+                Cell::Nested(json) => parse_options(&json),
+            };
+        }
+        let mut options = Vec::with_capacity(self.options.len());
+        for &i in &self.options {
+            options.push(
+                self.text_cell(cells, i, "options")?
+                    .map(trimmed)
+                    .unwrap_or_default(),
+            );
+        }
+        // Rows may have fewer options than the widest one; gaps are an error.
+        while options.last().is_some_and(String::is_empty) {
+            options.pop();
+        }
+        finish_options(options)
+    }
+
+    /// The answers, trimmed, none empty; no element where the cell is empty.
+    fn answers(&self, cells: &mut [Cell], i: usize) -> Result<Vec<String>, RowProblem> {
+        let items = match std::mem::replace(&mut cells[i], Cell::Missing) {
+            Cell::Missing => return Ok(Vec::new()),
+            Cell::Text(text) => {
+                let text = trimmed(text);
+                if text.is_empty() {
+                    return Ok(Vec::new());
+                }
+                let listed = self.plural && text.starts_with('[') && text.ends_with(']');
+                match listed.then(|| literal_list(&text)).flatten() {
+                    Some(items) => items,
+                    None => vec![text],
+                }
+            }
+            Cell::List(items) => items,
+            Cell::Nested(_) => {
+                return Err(RowProblem::Type {
+                    field: "answer",
+                    column: self.names[i].clone(),
+                    found: "nested JSON",
+                    wanted: "text or a list of texts",
+                });
+            }
+        };
+        let items: Vec<String> = items.into_iter().map(trimmed).collect();
+        if items.iter().any(String::is_empty) {
+            return Err(RowProblem::EmptyField { field: "answer" });
+        }
+        Ok(items)
+    }
+}
+
+fn first_of(names: &[String], name: &str) -> usize {
+    names.iter().position(|n| n == name).unwrap_or_default()
+}
+
+/// The column named `wanted`: exactly, else in another case or with blanks around.
+fn find(names: &[String], wanted: &str) -> Option<usize> {
+    names.iter().position(|n| n == wanted).or_else(|| {
+        names
+            .iter()
+            .position(|n| n.trim().eq_ignore_ascii_case(wanted.trim()))
+    })
+}
+
+/// The columns of the options: what `data.columns.options` names (one column, or
+/// several with commas between), else `options` or `choices`, else a family such
+/// as `choice0..3`, `A..D`, `option_a..`.
+fn option_columns(spec: &Spec, names: &[String], line: usize) -> Result<Vec<usize>, DataError> {
+    if let Some(Some(wanted)) = spec.columns.get("options") {
+        if let Some(index) = find(names, wanted) {
+            return Ok(vec![index]);
+        }
+        return wanted
+            .split(',')
+            .map(|w| {
+                find(names, w.trim())
+                    .ok_or_else(|| DataError::column(&spec.path, line, "options", w.trim(), names))
+            })
+            .collect();
+    }
+    if let Some(index) = usual_names("options")
+        .iter()
+        .find_map(|usual| find(names, usual))
+    {
+        return Ok(vec![index]);
+    }
+    for prefix in ["option", "choice", "opt", "op", ""] {
+        let members: Vec<(usize, &str)> = names
+            .iter()
+            .enumerate()
+            .filter_map(|(i, n)| {
+                let n = n.trim();
+                let head = n
+                    .get(..prefix.len())
+                    .filter(|h| h.eq_ignore_ascii_case(prefix))?;
+                Some((i, n[head.len()..].trim_start_matches(['_', '-', ' ', '.'])))
+            })
+            .collect();
+        let at = |label: String| {
+            members
+                .iter()
+                .find(|(_, s)| s.eq_ignore_ascii_case(&label))
+                .map(|(i, _)| *i)
+        };
+        let run = |label: &dyn Fn(usize) -> String| -> Vec<usize> {
+            (0..MAX_OPTIONS).map_while(|k| at(label(k))).collect()
+        };
+        let letters = run(&|k| super::example::option_letter(k).to_string());
+        let mut families = vec![letters];
+        if !prefix.is_empty() {
+            families.push(run(&|k| k.to_string()));
+            families.push(run(&|k| (k + 1).to_string()));
+        }
+        if let Some(family) = families.into_iter().find(|f| f.len() > 1) {
+            return Ok(family);
+        }
+    }
+    Err(DataError::column(
+        &spec.path, line, "options", "options", names,
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(kind: TaskKind, columns: &[(&str, &str)]) -> Spec {
+        Spec {
+            path: Path::new("data.csv").into(),
+            kind,
+            answers: Answers::Required,
+            columns: columns
+                .iter()
+                .map(|(k, v)| (k.to_string(), Some(v.to_string())))
+                .collect(),
+        }
+    }
+
+    fn names(line: &str) -> Vec<String> {
+        line.split(',').map(str::to_string).collect()
+    }
+
+    fn example(spec: &Spec, header: &str, row: &[&str]) -> Result<Example, RowProblem> {
+        let cells = row.iter().map(|c| Cell::Text(c.to_string())).collect();
+        Layout::new(spec, names(header), 1)
+            .unwrap()
+            .example(spec, 2, cells)
+    }
+
+    #[test]
+    fn option_families_are_found_in_order() {
+        for header in [
+            "question,choice0,choice1,choice2,answer",
+            "Question,A,B,C,Answer",
+            "question,option_a,option_b,option_c,answer",
+            "question,Option 1,Option 2,Option 3,answer",
+            "question,opa,opb,opc,answer",
+        ] {
+            let e = example(
+                &spec(TaskKind::Mcq, &[]),
+                header,
+                &["q?", "x", "y", "z", "B"],
+            );
+            let e = e.unwrap_or_else(|e| panic!("{header}: {e}"));
+            assert_eq!(e.options, ["x", "y", "z"], "{header}");
+            assert_eq!(
+                (e.answer_index, e.letter(), e.answers),
+                (Some(1), Some('B'), vec!["y".to_string()])
+            );
+        }
+        let s = spec(
+            TaskKind::Mcq,
+            &[("options", "right, wrong"), ("answer", "key")],
+        );
+        let e = example(&s, "question,wrong,right,key", &["q?", "x", "y", "A"]).unwrap();
+        assert_eq!(
+            (e.options, e.answer_index),
+            (vec!["y".to_string(), "x".to_string()], Some(0))
+        );
+    }
+
+    #[test]
+    fn a_row_may_have_fewer_options_but_no_gap() {
+        let header = "question,A,B,C,answer";
+        let s = spec(TaskKind::Mcq, &[]);
+        assert_eq!(
+            example(&s, header, &["q?", "x", "y", "", "B"])
+                .unwrap()
+                .options,
+            ["x", "y"]
+        );
+        assert_eq!(
+            example(&s, header, &["q?", "x", "", "z", "A"]),
+            Err(RowProblem::EmptyOption { letter: 'B' })
+        );
+        assert_eq!(
+            example(&s, header, &["q?", "x", "", "", "A"]),
+            Err(RowProblem::OptionCount(1))
+        );
+    }
+
+    #[test]
+    fn a_missing_column_is_named_with_those_there_are() {
+        let error = Layout::new(&spec(TaskKind::Saq, &[]), names("id,questoin,answer"), 1)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.starts_with("data.csv:1: no column 'question' for question"),
+            "{error}"
+        );
+        assert!(
+            error.contains("id, questoin, answer") && error.contains("data.columns.question="),
+            "{error}"
+        );
+        let s = spec(TaskKind::Saq, &[("question", "sentnce")]);
+        let error = Layout::new(&s, names("sentence,answer"), 1)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("no column 'sentnce' for question"),
+            "{error}"
+        );
+        assert!(
+            Layout::new(
+                &spec(TaskKind::Saq, &[]),
+                names("question,answer,answer"),
+                1
+            )
+            .is_err()
+        );
+    }
+
+    #[test]
+    fn mapped_and_extra_columns_reach_the_example() {
+        let s = spec(
+            TaskKind::Saq,
+            &[("question", "sentence"), ("answer", "label")],
+        );
+        let e = example(
+            &s,
+            "sentence,label,topic,note",
+            &[" a film ", "1", "art", "n"],
+        )
+        .unwrap();
+        assert_eq!(
+            (e.question.as_deref(), &e.answers[..]),
+            (Some("a film"), &["1".to_string()][..])
+        );
+        assert_eq!(
+            e.fields,
+            [
+                ("topic".into(), "art".to_string()),
+                ("note".into(), "n".to_string())
+            ]
+        );
+    }
+
+    #[test]
+    fn answers_are_needed_only_where_asked_for() {
+        let mut s = spec(TaskKind::Saq, &[]);
+        assert_eq!(
+            example(&s, "question,answer", &["q?", " "]),
+            Err(RowProblem::EmptyField { field: "answer" })
+        );
+        s.answers = Answers::Optional;
+        assert!(
+            example(&s, "question,answer", &["q?", " "])
+                .unwrap()
+                .answers
+                .is_empty()
+        );
+        assert!(example(&s, "question", &["q?"]).unwrap().answers.is_empty());
+        assert_eq!(
+            example(&s, "question", &[" "]),
+            Err(RowProblem::EmptyField { field: "question" })
+        );
+        s.answers = Answers::Required;
+        let e = example(&s, "question,answers", &["q?", "['a b', 'c']"]).unwrap();
+        assert_eq!(e.answers, ["a b", "c"]);
+    }
+}

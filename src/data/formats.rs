@@ -1,0 +1,309 @@
+//! Data files into examples, one at a time: a file is streamed, never held whole.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::sync::Arc;
+
+use super::error::{DataError, RowProblem};
+use super::example::Example;
+use super::fields::{Answers, Spec};
+use super::{delimited, jsonl, plain, squad, tokens};
+use crate::config::types::{DataConfig, DataFormat, TaskKind};
+
+pub(super) type Input = BufReader<File>;
+pub(super) type Source = Box<dyn Iterator<Item = Result<Example, DataError>> + Send>;
+
+/// The bytes looked at to guess a format, and the size of the read buffer.
+const HEAD: usize = 256 * 1024;
+
+/// Examples in file order. Ends after the first error.
+pub struct Examples {
+    inner: Source,
+    spec: Spec,
+    format: DataFormat,
+    count: usize,
+    /// The ids that the file gives, and their rows.
+    ids: HashMap<String, usize>,
+    done: bool,
+}
+
+impl Examples {
+    /// Opens `path`; its format is `data.format`, or is guessed from the name and
+    /// the first bytes. Lines are counted from 1.
+    ///
+    /// # Errors
+    /// The file is missing, a directory, empty, of an unknown format, or has not
+    /// the columns that a task of this `kind` needs.
+    pub fn open(
+        path: &Path,
+        data: &DataConfig,
+        kind: TaskKind,
+        answers: Answers,
+    ) -> Result<Self, DataError> {
+        let file = File::open(path).map_err(|e| DataError::io(path, e))?;
+        if file.metadata().is_ok_and(|m| m.is_dir()) {
+            return Err(DataError::Directory(path.to_path_buf()));
+        }
+        let mut input = BufReader::with_capacity(HEAD, file);
+        let head = input.fill_buf().map_err(|e| DataError::io(path, e))?;
+        if head.starts_with(&[0xFF, 0xFE]) || head.starts_with(&[0xFE, 0xFF]) {
+            return Err(format_error(path, "is UTF-16", "save it as UTF-8"));
+        }
+        let bom = head.starts_with(b"\xEF\xBB\xBF");
+        let head = &head[if bom { 3 } else { 0 }..];
+        if head.iter().all(u8::is_ascii_whitespace) && head.len() < HEAD - 3 {
+            return Err(DataError::Empty {
+                path: path.to_path_buf(),
+                what: "the file is empty",
+            });
+        }
+        let format = match data.format {
+            Some(format) => format,
+            None => guess(path, head)?,
+        };
+        if bom {
+            input.consume(3);
+        }
+        let columns = data.columns.clone();
+        let spec = Spec {
+            path: Arc::from(path),
+            kind,
+            answers,
+            columns,
+        };
+        check_task(&spec, format)?;
+        let inner = match format {
+            DataFormat::Csv => delimited::open(&spec, input, b',')?,
+            DataFormat::Tsv => delimited::open(&spec, input, b'\t')?,
+            DataFormat::Jsonl => jsonl::open(&spec, input),
+            DataFormat::Squad => squad::open(&spec, input)?,
+            DataFormat::Text => plain::open(&spec, input)?,
+            DataFormat::Tokens => tokens::open(&spec, input),
+        };
+        Ok(Self {
+            inner,
+            spec,
+            format,
+            count: 0,
+            ids: HashMap::new(),
+            done: false,
+        })
+    }
+
+    /// The format that was named or guessed.
+    pub fn format(&self) -> DataFormat {
+        self.format
+    }
+
+    fn finish(&mut self, mut example: Example) -> Result<Example, DataError> {
+        self.count += 1;
+        if example.id.is_empty() {
+            example.id = self.count.to_string();
+        } else if let Some(&first) = self.ids.get(&example.id) {
+            let problem = RowProblem::DuplicateId {
+                id: example.id,
+                first,
+            };
+            return Err(DataError::row(&self.spec.path, example.row, problem));
+        } else {
+            self.ids.insert(example.id.clone(), example.row);
+        }
+        Ok(example)
+    }
+}
+
+impl Iterator for Examples {
+    type Item = Result<Example, DataError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.done {
+            return None;
+        }
+        let item = match self.inner.next() {
+            Some(item) => item.and_then(|example| self.finish(example)),
+            None if self.count == 0 => Err(DataError::Empty {
+                path: self.spec.path.to_path_buf(),
+                what: match self.format {
+                    DataFormat::Csv | DataFormat::Tsv => "has a header but no rows",
+                    _ => "has no examples",
+                },
+            }),
+            None => {
+                self.done = true;
+                return None;
+            }
+        };
+        self.done = item.is_err();
+        Some(item)
+    }
+}
+
+/// Every example of `path`. See [`Examples::open`].
+pub fn read_examples(
+    path: &Path,
+    data: &DataConfig,
+    kind: TaskKind,
+    answers: Answers,
+) -> Result<Vec<Example>, DataError> {
+    Examples::open(path, data, kind, answers)?.collect()
+}
+
+fn format_error(path: &Path, what: &str, remedy: &str) -> DataError {
+    DataError::Format {
+        path: path.to_path_buf(),
+        what: what.to_string(),
+        remedy: remedy.to_string(),
+    }
+}
+
+/// Refuses pairs of format and task that cannot work.
+fn check_task(spec: &Spec, format: DataFormat) -> Result<(), DataError> {
+    let fail = |what, remedy| Err(format_error(&spec.path, what, remedy));
+    match (format, spec.kind) {
+        (DataFormat::Text, TaskKind::Mcq | TaskKind::Saq) => fail(
+            "plain text has no questions and answers",
+            "use a CSV, TSV, JSONL or SQuAD file, or a task of type text",
+        ),
+        (DataFormat::Squad, TaskKind::Mcq) => fail(
+            "SQuAD questions have no options",
+            "use task=squad or another short-answer task",
+        ),
+        (DataFormat::Squad, TaskKind::Text) => fail(
+            "SQuAD holds questions, not documents",
+            "use task=squad or another short-answer task",
+        ),
+        _ => Ok(()),
+    }
+}
+
+const NAME_FORMAT: &str = "set data.format to csv, tsv, jsonl, squad, text or tokens";
+
+/// The format of a file by its extension, and for JSON and unknown extensions by
+/// its first bytes (without byte order mark).
+fn guess(path: &Path, head: &[u8]) -> Result<DataFormat, DataError> {
+    if head.starts_with(b"PAR1") {
+        return Err(format_error(
+            path,
+            "Parquet is not read",
+            "convert it to CSV or JSONL",
+        ));
+    }
+    if head.contains(&0) {
+        return Err(format_error(
+            path,
+            "is a binary file, not a data file",
+            "convert it to CSV or JSONL",
+        ));
+    }
+    let extension = path
+        .extension()
+        .and_then(|e| e.to_str())
+        .unwrap_or_default()
+        .to_ascii_lowercase();
+    match extension.as_str() {
+        "csv" => Ok(DataFormat::Csv),
+        "tsv" | "tab" => Ok(DataFormat::Tsv),
+        "txt" | "text" | "md" => Ok(DataFormat::Text),
+        "json" | "jsonl" | "ndjson" => guess_json(path, head),
+        _ if matches!(head.trim_ascii_start().first(), Some(b'{' | b'[')) => guess_json(path, head),
+        _ => {
+            let line = head
+                .split(|b| *b == b'\n')
+                .next()
+                .unwrap_or_default()
+                .to_ascii_lowercase();
+            let known = |separator| {
+                line.split(|b| *b == separator)
+                    .any(|c| matches!(c.trim_ascii(), b"question" | b"answer" | b"text"))
+            };
+            if line.contains(&b'\t') && known(b'\t') {
+                Ok(DataFormat::Tsv)
+            } else if line.contains(&b',') && known(b',') {
+                Ok(DataFormat::Csv)
+            } else {
+                Err(format_error(
+                    path,
+                    "cannot tell the format from the name or the first line",
+                    NAME_FORMAT,
+                ))
+            }
+        }
+    }
+}
+
+/// JSONL, ready tokens or SQuAD, told apart by the first line.
+fn guess_json(path: &Path, head: &[u8]) -> Result<DataFormat, DataError> {
+    let head = head.trim_ascii_start();
+    if head.first() == Some(&b'[') {
+        let remedy = "write one JSON object a line (jq -c '.[]' FILE > FILE.jsonl)";
+        return Err(format_error(path, "is one JSON list", remedy));
+    }
+    let line = head.split(|b| *b == b'\n').next().unwrap_or_default();
+    let has = |within: &[u8], key: &str| within.windows(key.len()).any(|w| w == key.as_bytes());
+    match serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(line) {
+        Ok(map) if map.contains_key("input_ids") => Ok(DataFormat::Tokens),
+        Ok(map) if map.get("data").is_some_and(serde_json::Value::is_array) => {
+            Ok(DataFormat::Squad)
+        }
+        Ok(_) => Ok(DataFormat::Jsonl),
+        // Longer than the head, or an object over several lines.
+        Err(_) if has(head, "\"paragraphs\"") => Ok(DataFormat::Squad),
+        Err(_) if has(line, "\"input_ids\"") => Ok(DataFormat::Tokens),
+        // A broken or very long first line: the JSONL reader names what is wrong.
+        Err(_) if line.len() > 1 => Ok(DataFormat::Jsonl),
+        Err(_) => Err(format_error(
+            path,
+            "is one JSON object over several lines, and not SQuAD",
+            NAME_FORMAT,
+        )),
+    }
+}
+
+/// Lines of bytes without their ends, with their numbers from 1; skips blank ones.
+pub(super) struct Lines {
+    input: Input,
+    path: Arc<Path>,
+    number: usize,
+}
+
+impl Lines {
+    pub fn new(spec: &Spec, input: Input) -> Self {
+        Self {
+            input,
+            path: spec.path.clone(),
+            number: 0,
+        }
+    }
+
+    /// The next line with something on it.
+    pub fn next_filled(&mut self) -> Option<Result<(usize, String), DataError>> {
+        loop {
+            match self.next_line()? {
+                Ok((_, line)) if line.trim().is_empty() => {}
+                item => return Some(item),
+            }
+        }
+    }
+
+    pub fn next_line(&mut self) -> Option<Result<(usize, String), DataError>> {
+        let mut bytes = Vec::new();
+        match self.input.read_until(b'\n', &mut bytes) {
+            Ok(0) => return None,
+            Ok(_) => self.number += 1,
+            Err(e) => return Some(Err(DataError::io(&self.path, e))),
+        }
+        while matches!(bytes.last(), Some(b'\n' | b'\r')) {
+            bytes.pop();
+        }
+        Some(match String::from_utf8(bytes) {
+            Ok(line) => Ok((self.number, line)),
+            Err(_) => Err(DataError::row(
+                &self.path,
+                self.number,
+                RowProblem::Utf8Line { what: "the line" },
+            )),
+        })
+    }
+}

@@ -1,0 +1,29 @@
+//! Data: files -> examples -> prompts -> tokens and labels -> batches.
+
+pub mod batch;
+mod delimited;
+pub mod encode;
+pub mod error;
+pub mod example;
+mod fields;
+pub mod formats;
+mod jsonl;
+pub mod options;
+mod plain;
+pub mod prompt;
+pub mod split;
+mod squad;
+#[cfg(test)]
+mod tests;
+pub mod tokenizer;
+mod tokens;
+
+pub use batch::{Batch, Schedule, ScheduleError, Window, Windows, collate};
+pub use encode::{EncodeError, EncodeReport, Encoded, Encoder, IGNORED, Sample};
+pub use error::{DataError, RowProblem};
+pub use example::{Example, TokenRow, option_letter};
+pub use fields::Answers;
+pub use formats::{Examples, read_examples};
+pub use prompt::{PromptError, Prompter, Template};
+pub use split::{Split, epoch_order, split};
+pub use tokenizer::{Tokenizer, TokenizerError};

@@ -1,0 +1,462 @@
+//! The tokenizer of a Hugging Face model directory: `tokenizer.json` and the
+//! special tokens that `tokenizer_config.json` and its neighbours name.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use thiserror::Error;
+
+/// What can be wrong with a tokenizer's files.
+#[derive(Debug, Error)]
+pub enum TokenizerError {
+    #[error("{path}: no such file: give a model directory that has a tokenizer (model.path=DIR); only training with data.format=tokens needs none",
+        path = .0.display())]
+    Missing(PathBuf),
+    #[error("{path}: cannot read: {error}", path = path.display())]
+    Read { path: PathBuf, error: io::Error },
+    #[error("{path}: cannot write: {error}: check the free space and the permissions", path = path.display())]
+    Write { path: PathBuf, error: io::Error },
+    #[error("{path}: {what}: copy the file again from the model's page", path = path.display())]
+    Bad { path: PathBuf, what: String },
+    #[error("{path}: cannot turn {what} into tokens or text: {error}", path = path.display())]
+    Use {
+        path: PathBuf,
+        what: &'static str,
+        error: String,
+    },
+    #[error("{path}: no end-of-sequence token is known: set eos_token in tokenizer_config.json", path = .0.display())]
+    NoEos(PathBuf),
+}
+
+/// The files that make up a tokenizer; an adapter carries a copy of them.
+pub const TOKENIZER_FILES: [&str; 10] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
+    "tokenizer.model",
+    "chat_template.jinja",
+    "chat_template.json",
+];
+
+/// Text to token ids and back, as transformers does it with these files.
+#[derive(Clone, Debug)]
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    dir: PathBuf,
+    /// What the post-processor puts before a text: BOS, or nothing.
+    prefix: Vec<u32>,
+    bos: Option<u32>,
+    eos: Option<u32>,
+    stops: Vec<u32>,
+    pad: u32,
+}
+
+impl Tokenizer {
+    /// Loads the tokenizer of the model directory `dir`.
+    ///
+    /// Truncation and padding stored in `tokenizer.json` are switched off, as
+    /// transformers does for a plain call.
+    ///
+    /// # Errors
+    /// `tokenizer.json` is missing, or one of the files is broken.
+    pub fn load(dir: &Path) -> Result<Self, TokenizerError> {
+        Self::load_optional(dir)?.ok_or_else(|| TokenizerError::Missing(dir.join("tokenizer.json")))
+    }
+
+    /// As [`Tokenizer::load`]; `None` where the directory has no `tokenizer.json`.
+    pub fn load_optional(dir: &Path) -> Result<Option<Self>, TokenizerError> {
+        let path = dir.join("tokenizer.json");
+        let Some(bytes) = read(&path)? else {
+            return Ok(None);
+        };
+        let bad = |what: String| TokenizerError::Bad {
+            path: path.clone(),
+            what,
+        };
+        let mut inner = tokenizers::Tokenizer::from_bytes(&bytes)
+            .map_err(|e| bad(format!("not a tokenizer: {e}")))?;
+        inner
+            .with_truncation(None)
+            .map_err(|e| bad(e.to_string()))?;
+        inner.with_padding(None);
+
+        let config = json(&dir.join("tokenizer_config.json"))?;
+        let map = json(&dir.join("special_tokens_map.json"))?;
+        let generation = json(&dir.join("generation_config.json"))?;
+        let model = json(&dir.join("config.json"))?;
+        let named = |key: &str| {
+            [&config, &map]
+                .into_iter()
+                .filter_map(|file| token_text(file.get(key)?))
+                .find_map(|text| inner.token_to_id(text))
+        };
+        let numbered = |key: &str| {
+            [&generation, &model]
+                .into_iter()
+                .map(|file| ids(file.get(key)))
+                .find(|ids| !ids.is_empty())
+                .unwrap_or_default()
+        };
+        let mut stops = numbered("eos_token_id");
+        let eos = named("eos_token").or_else(|| stops.first().copied());
+        if let Some(eos) = eos
+            && !stops.contains(&eos)
+        {
+            stops.push(eos);
+        }
+        let bos = named("bos_token").or_else(|| numbered("bos_token_id").first().copied());
+        let pad = named("pad_token")
+            .or_else(|| numbered("pad_token_id").first().copied())
+            .or(eos)
+            .unwrap_or(0);
+        let prefix = prefix(&inner).map_err(|error| TokenizerError::Use {
+            path,
+            what: "a text",
+            error,
+        })?;
+        Ok(Some(Self {
+            inner,
+            dir: dir.to_path_buf(),
+            prefix,
+            bos,
+            eos,
+            stops,
+            pad,
+        }))
+    }
+
+    /// Token ids of `text`. With `special`, BOS goes before it where the model's
+    /// post-processor adds one, but never a second one. EOS is never added here.
+    pub fn encode(&self, text: &str, special: bool) -> Result<Vec<u32>, TokenizerError> {
+        let encoding = self
+            .inner
+            .encode_fast(text, false)
+            .map_err(|e| self.fail("a text", &e))?;
+        let ids = encoding.get_ids();
+        if !special || ids.starts_with(&self.prefix) {
+            return Ok(ids.to_vec());
+        }
+        Ok([&self.prefix, ids].concat())
+    }
+
+    /// The text of `ids`, without special tokens.
+    pub fn decode(&self, ids: &[u32]) -> Result<String, TokenizerError> {
+        self.inner
+            .decode(ids, true)
+            .map_err(|e| self.fail("tokens", &e))
+    }
+
+    /// The token of `id` as the vocabulary writes it.
+    pub fn token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
+    /// The id of the token written `token` in the vocabulary.
+    pub fn token_id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
+    /// What goes before every text: one BOS, or nothing.
+    pub fn prefix(&self) -> &[u32] {
+        &self.prefix
+    }
+
+    pub fn bos_id(&self) -> Option<u32> {
+        self.bos
+    }
+
+    /// The token that ends an answer in training: the tokenizer's `eos_token`,
+    /// else the first `eos_token_id` of `generation_config.json` or `config.json`.
+    ///
+    /// # Errors
+    /// None of the files names one.
+    pub fn eos_id(&self) -> Result<u32, TokenizerError> {
+        self.eos
+            .ok_or_else(|| TokenizerError::NoEos(self.dir.clone()))
+    }
+
+    /// Every token that ends generation: the `eos_token_id` list of the model and
+    /// the tokenizer's own `eos_token`.
+    pub fn eos_ids(&self) -> &[u32] {
+        &self.stops
+    }
+
+    /// The padding token; EOS or 0 where none is named. Padding is masked anyway.
+    pub fn pad_id(&self) -> u32 {
+        self.pad
+    }
+
+    /// The number of tokens, added ones included.
+    pub fn vocab_size(&self) -> usize {
+        self.inner.get_vocab_size(true)
+    }
+
+    /// Copies the tokenizer's files into the directory `to`; gives their new paths.
+    pub fn copy_files(&self, to: &Path) -> Result<Vec<PathBuf>, TokenizerError> {
+        let mut copied = Vec::new();
+        for name in TOKENIZER_FILES {
+            if let Some(bytes) = read(&self.dir.join(name))? {
+                let path = to.join(name);
+                // Not `fs::copy`, which would carry over a read-only mode.
+                fs::write(&path, bytes).map_err(|error| TokenizerError::Write {
+                    path: path.clone(),
+                    error,
+                })?;
+                copied.push(path);
+            }
+        }
+        Ok(copied)
+    }
+
+    fn fail(&self, what: &'static str, error: &tokenizers::Error) -> TokenizerError {
+        TokenizerError::Use {
+            path: self.dir.clone(),
+            what,
+            error: error.to_string(),
+        }
+    }
+}
+
+/// The file's bytes, or `None` where there is no such file.
+fn read(path: &Path) -> Result<Option<Vec<u8>>, TokenizerError> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(e)
+            if matches!(
+                e.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(TokenizerError::Read {
+            path: path.to_path_buf(),
+            error,
+        }),
+    }
+}
+
+/// The JSON object in `path`, or null where there is no such file.
+fn json(path: &Path) -> Result<Value, TokenizerError> {
+    let Some(bytes) = read(path)? else {
+        return Ok(Value::Null);
+    };
+    serde_json::from_slice(&bytes).map_err(|e| TokenizerError::Bad {
+        path: path.to_path_buf(),
+        what: format!("bad JSON: {e}"),
+    })
+}
+
+/// A special token: its text, or an `AddedToken` object.
+fn token_text(value: &Value) -> Option<&str> {
+    value.as_str().or_else(|| value.get("content")?.as_str())
+}
+
+/// One id or a list of them.
+fn ids(value: Option<&Value>) -> Vec<u32> {
+    let id = |v: &Value| v.as_u64().and_then(|v| u32::try_from(v).ok());
+    match value {
+        Some(Value::Array(items)) => items.iter().filter_map(id).collect(),
+        Some(one) => id(one).into_iter().collect(),
+        None => Vec::new(),
+    }
+}
+
+/// Finds what the post-processor puts before a text by trying one.
+fn prefix(inner: &tokenizers::Tokenizer) -> Result<Vec<u32>, String> {
+    let probe = "a";
+    let plain = inner.encode_fast(probe, false).map_err(|e| e.to_string())?;
+    let whole = inner.encode_fast(probe, true).map_err(|e| e.to_string())?;
+    let (plain, whole) = (plain.get_ids(), whole.get_ids());
+    if plain.is_empty() {
+        return Ok(Vec::new());
+    }
+    let at = whole
+        .windows(plain.len())
+        .position(|w| w == plain)
+        .unwrap_or(0);
+    Ok(whole[..at].to_vec())
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    const SPECIAL: [&str; 3] = ["<s>", "</s>", "<eot>"];
+
+    /// A word-level tokenizer with BOS, EOS and an end-of-turn token.
+    pub(crate) fn write_words(dir: &Path, bos: bool, words: &[&str]) {
+        let mut vocab = serde_json::Map::new();
+        for word in SPECIAL.iter().chain(words) {
+            let id = vocab.len();
+            vocab.insert(word.to_string(), Value::from(id));
+        }
+        let added: Vec<Value> = (0..3)
+            .map(|i| {
+                serde_json::json!({"id": i, "content": SPECIAL[i], "single_word": false,
+                    "lstrip": false, "rstrip": false, "normalized": false, "special": true})
+            })
+            .collect();
+        let post = serde_json::json!({"type": "TemplateProcessing",
+            "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+            "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+            "special_tokens": {"<s>": {"id": "<s>", "ids": [0], "tokens": ["<s>"]}}});
+        let tokenizer = serde_json::json!({"version": "1.0",
+            "truncation": {"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0},
+            "padding": {"strategy": {"Fixed": 4}, "direction": "Right", "pad_to_multiple_of": null, "pad_id": 1,
+                "pad_type_id": 0, "pad_token": "</s>"},
+            "added_tokens": added, "normalizer": null, "pre_tokenizer": {"type": "WhitespaceSplit"},
+            "post_processor": if bos { post } else { Value::Null }, "decoder": null,
+            "model": {"type": "WordLevel", "vocab": vocab, "unk_token": "<eot>"}});
+        fs::write(dir.join("tokenizer.json"), tokenizer.to_string()).unwrap();
+    }
+
+    fn put(dir: &Path, name: &str, text: &str) {
+        fs::write(dir.join(name), text).unwrap();
+    }
+
+    #[test]
+    fn stored_truncation_and_padding_are_off_and_bos_comes_once() {
+        let dir = tempfile::tempdir().unwrap();
+        write_words(dir.path(), true, &["a", "b", "c"]);
+        let t = Tokenizer::load(dir.path()).unwrap();
+        assert_eq!(
+            t.encode("a b c a b c", true).unwrap(),
+            [0, 3, 4, 5, 3, 4, 5]
+        );
+        assert_eq!(t.encode("a", false).unwrap(), [3]);
+        assert_eq!(t.encode("<s> a", true).unwrap(), [0, 3]);
+        assert_eq!(t.encode("", true).unwrap(), [0]);
+        assert_eq!(t.decode(&[0, 3, 5, 1]).unwrap(), "a c");
+        assert_eq!((t.prefix(), t.vocab_size()), (&[0][..], 6));
+        assert!(matches!(t.eos_id(), Err(TokenizerError::NoEos(_))));
+        assert_eq!((t.pad_id(), t.eos_ids()), (0, &[][..]));
+    }
+
+    #[test]
+    fn special_tokens_come_from_any_of_the_files() {
+        let dir = tempfile::tempdir().unwrap();
+        write_words(dir.path(), false, &["a"]);
+        put(
+            dir.path(),
+            "config.json",
+            r#"{"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": null}"#,
+        );
+        let t = Tokenizer::load(dir.path()).unwrap();
+        assert_eq!(
+            (t.bos_id(), t.eos_id().unwrap(), t.eos_ids(), t.pad_id()),
+            (Some(0), 1, &[1][..], 1)
+        );
+        assert!(t.prefix().is_empty());
+        put(
+            dir.path(),
+            "generation_config.json",
+            r#"{"eos_token_id": [1, 3]}"#,
+        );
+        put(
+            dir.path(),
+            "special_tokens_map.json",
+            r#"{"eos_token": {"content": "<eot>", "lstrip": false}}"#,
+        );
+        let t = Tokenizer::load(dir.path()).unwrap();
+        assert_eq!(
+            (t.eos_id().unwrap(), t.eos_ids(), t.pad_id()),
+            (2, &[1, 3, 2][..], 2)
+        );
+        put(
+            dir.path(),
+            "tokenizer_config.json",
+            r#"{"eos_token": "</s>", "pad_token": {"content": "<s>"}}"#,
+        );
+        let t = Tokenizer::load(dir.path()).unwrap();
+        assert_eq!((t.eos_id().unwrap(), t.pad_id()), (1, 0));
+    }
+
+    #[test]
+    fn missing_and_broken_files_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(Tokenizer::load_optional(dir.path()).unwrap().is_none());
+        let message = Tokenizer::load(dir.path()).unwrap_err().to_string();
+        assert!(
+            message.contains("tokenizer.json: no such file"),
+            "{message}"
+        );
+        put(dir.path(), "tokenizer.json", "{\"version\":");
+        assert!(matches!(
+            Tokenizer::load(dir.path()),
+            Err(TokenizerError::Bad { .. })
+        ));
+        write_words(dir.path(), true, &["a"]);
+        put(dir.path(), "tokenizer_config.json", "[1,");
+        let message = Tokenizer::load(dir.path()).unwrap_err().to_string();
+        assert!(
+            message.contains("tokenizer_config.json: bad JSON"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn the_files_are_copied() {
+        let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        write_words(from.path(), true, &["a"]);
+        put(from.path(), "chat_template.jinja", "{{ messages }}");
+        let t = Tokenizer::load(from.path()).unwrap();
+        assert_eq!(t.copy_files(to.path()).unwrap().len(), 2);
+        assert_eq!(
+            Tokenizer::load(to.path())
+                .unwrap()
+                .encode("a", true)
+                .unwrap(),
+            [0, 3]
+        );
+        let missing = to.path().join("no");
+        assert!(matches!(
+            t.copy_files(&missing),
+            Err(TokenizerError::Write { .. })
+        ));
+    }
+
+    #[test]
+    fn agrees_with_transformers() {
+        let shared = Path::new(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../shared/reference/tiny"
+        ));
+        let Ok(models) = fs::read_dir(shared) else {
+            println!("skipped: no reference folder");
+            return;
+        };
+        let mut checked = 0;
+        for model in models {
+            let dir = model.unwrap().path();
+            let Ok(bytes) = fs::read(dir.join("reference_tokenizer.json")) else {
+                continue;
+            };
+            let reference: Value = serde_json::from_slice(&bytes).unwrap();
+            let t = Tokenizer::load(&dir).unwrap();
+            for sample in reference["samples"].as_array().unwrap() {
+                let text = sample["text"].as_str().unwrap();
+                let special = t.encode(text, true).unwrap();
+                assert_eq!(special, ids(Some(&sample["ids"])), "{dir:?} {text:?}");
+                assert_eq!(
+                    t.encode(text, false).unwrap(),
+                    ids(Some(&sample["ids_no_special"])),
+                    "{dir:?} {text:?}"
+                );
+                assert_eq!(
+                    t.decode(&special).unwrap(),
+                    sample["decoded_skip"].as_str().unwrap(),
+                    "{dir:?} {text:?}"
+                );
+                checked += 1;
+            }
+        }
+        assert!(checked > 0);
+    }
+}

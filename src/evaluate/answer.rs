@@ -1,0 +1,243 @@
+//! Answers of a model to questions: by ranking options, or by generation.
+
+use std::path::Path;
+
+use crate::config::types::{InferenceConfig, TaskKind};
+use crate::data::encode::{EncodeError, Encoder};
+use crate::data::example::Example;
+use crate::data::tokenizer::{Tokenizer, TokenizerError};
+use crate::generate::sampling::{Sampler, SamplingError};
+use crate::generate::validate::is_valid;
+use crate::generate::{GenerateOptions, Prompt, generate};
+use crate::model::{Decoder, Ragged};
+
+/// Why questions cannot be answered.
+#[derive(Debug, thiserror::Error)]
+pub enum AnswerError {
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    #[error(transparent)]
+    Sampling(#[from] SamplingError),
+}
+
+/// Questions and what turns them into tokens.
+pub struct Questions<'a> {
+    pub examples: &'a [Example],
+    /// The file they come from, for errors.
+    pub path: &'a Path,
+    pub kind: TaskKind,
+    pub encoder: &'a Encoder<'a>,
+    pub tokenizer: &'a Tokenizer,
+    /// Prompts longer than this are cut on the left.
+    pub max_prompt: usize,
+}
+
+/// The answer to one question.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    pub text: String,
+    /// Has the form the task asks for.
+    pub valid: bool,
+    /// Generations it took; 1 unless a retry was needed.
+    pub attempts: usize,
+}
+
+impl Questions<'_> {
+    /// The option the model finds most likely as the answer, by the sum of its
+    /// tokens' log-probabilities after the prompt, the rule of MMLU (Hendrycks et
+    /// al., 2021). Ties go to the first.
+    ///
+    /// # Errors
+    /// A question that cannot be encoded.
+    pub fn rank_options(
+        &self,
+        model: &mut Decoder,
+        adapter: bool,
+        batch_size: usize,
+    ) -> Result<Vec<usize>, AnswerError> {
+        let mut chosen = Vec::with_capacity(self.examples.len());
+        for examples in self.examples.chunks(batch_size.max(1)) {
+            let mut options = Vec::new();
+            for example in examples {
+                options.push(self.option_sequences(example)?);
+            }
+            let longest = options.iter().flatten().map(|o| o.ids.len()).max();
+            model.reserve_positions(longest.unwrap_or(1));
+            let single = options.iter().flatten().all(|o| o.labels.len() == 1);
+            if single {
+                chosen.extend(rank_by_next_token(model, &options, adapter));
+            } else {
+                chosen.extend(options.iter().map(|o| rank_by_sequence(model, o, adapter)));
+            }
+        }
+        Ok(chosen)
+    }
+
+    /// The prompt with each option's answer, without the closing EOS.
+    fn option_sequences(&self, example: &Example) -> Result<Vec<OptionTokens>, AnswerError> {
+        let variants: Vec<Example> = (0..example.options.len())
+            .map(|i| Example {
+                answer_index: Some(i),
+                answers: vec![example.options[i].clone()],
+                ..example.clone()
+            })
+            .collect();
+        let encoded = self.encoder.encode(&variants, self.path)?;
+        Ok(encoded
+            .samples
+            .into_iter()
+            .map(|sample| {
+                let first = sample.labels.iter().position(|l| *l >= 0).unwrap_or(0);
+                let end = sample.input_ids.len() - 1;
+                OptionTokens {
+                    labels: sample.input_ids[first..end].to_vec(),
+                    ids: sample.input_ids[..end].to_vec(),
+                }
+            })
+            .collect())
+    }
+
+    /// Generated answers. Where validation is on, an answer without the form of
+    /// the task is generated again, sampling, up to `max_retries` times; the last
+    /// attempt stands.
+    ///
+    /// # Errors
+    /// A question that cannot be encoded, or logits that are not finite.
+    pub fn generate(
+        &self,
+        model: &mut Decoder,
+        inference: &InferenceConfig,
+        seed: u64,
+        adapter: bool,
+    ) -> Result<Vec<Answer>, AnswerError> {
+        let mut prompts = Vec::with_capacity(self.examples.len());
+        for example in self.examples {
+            prompts.push(self.encoder.prompt_ids(example, self.path, self.max_prompt)?);
+        }
+        let none = Answer {
+            text: String::new(),
+            valid: false,
+            attempts: 0,
+        };
+        let mut answers = vec![none; prompts.len()];
+        let mut open: Vec<usize> = (0..prompts.len()).collect();
+        let retries = match inference.validation.enabled {
+            true => inference.validation.max_retries,
+            false => 0,
+        };
+        let greedy = Sampler::new(inference)?;
+        for attempt in 0..=retries {
+            let sampler = if attempt == 0 { greedy } else { greedy.sampling() };
+            let options = GenerateOptions {
+                max_new_tokens: inference.max_new_tokens,
+                sampler,
+                eos_ids: self.tokenizer.eos_ids().to_vec(),
+                seed,
+                adapter,
+            };
+            for batch in open.chunks(inference.batch_size.max(1)) {
+                let batch_prompts: Vec<Prompt<'_>> = batch
+                    .iter()
+                    .map(|&i| Prompt {
+                        ids: &prompts[i],
+                        key: [i as u64, attempt as u64],
+                    })
+                    .collect();
+                let stop = |ids: &[u32]| self.stops(ids, inference);
+                let outputs = generate(model, &batch_prompts, &options, &stop)?;
+                for (&i, ids) in batch.iter().zip(outputs) {
+                    let text = self.finish(&ids, inference)?;
+                    answers[i] = Answer {
+                        valid: is_valid(self.kind, &text, &self.examples[i].options),
+                        text,
+                        attempts: attempt + 1,
+                    };
+                }
+            }
+            open.retain(|&i| !answers[i].valid);
+        }
+        Ok(answers)
+    }
+
+    fn stops(&self, ids: &[u32], inference: &InferenceConfig) -> bool {
+        inference.use_stop_tokens
+            && self.tokenizer.decode(ids).is_ok_and(|text| {
+                inference.stop.iter().any(|s| !s.is_empty() && text.contains(s.as_str()))
+            })
+    }
+
+    /// Decodes, cuts at the first stop string, trims.
+    fn finish(&self, ids: &[u32], inference: &InferenceConfig) -> Result<String, AnswerError> {
+        let mut text = self.tokenizer.decode(ids)?;
+        if inference.use_stop_tokens {
+            let stops = inference.stop.iter().filter(|s| !s.is_empty());
+            if let Some(at) = stops.filter_map(|s| text.find(s.as_str())).min() {
+                text.truncate(at);
+            }
+        }
+        Ok(text.trim().to_string())
+    }
+}
+
+/// One option of a question in tokens.
+struct OptionTokens {
+    /// Prompt and option.
+    ids: Vec<u32>,
+    /// The option's tokens, the end of `ids`.
+    labels: Vec<u32>,
+}
+
+/// One forward pass a question: the options differ in the next token only.
+fn rank_by_next_token(
+    model: &Decoder,
+    questions: &[Vec<OptionTokens>],
+    adapter: bool,
+) -> Vec<usize> {
+    let mut batch = Ragged::default();
+    let asked: Vec<&Vec<OptionTokens>> = questions.iter().filter(|q| !q.is_empty()).collect();
+    for options in &asked {
+        let ids = &options[0].ids;
+        batch.push(&ids[..ids.len() - 1]);
+    }
+    if batch.is_empty() {
+        return vec![0; questions.len()];
+    }
+    let rows = batch.last_rows();
+    let logits = model.logits(&batch, &rows, adapter, None);
+    let mut scored = logits.chunks_exact(model.arch.vocab_size);
+    questions
+        .iter()
+        .map(|options| match options.is_empty() {
+            true => 0,
+            false => scored.next().map_or(0, |row| {
+                best(options.iter().map(|o| f64::from(row[o.labels[0] as usize])))
+            }),
+        })
+        .collect()
+}
+
+fn rank_by_sequence(model: &Decoder, options: &[OptionTokens], adapter: bool) -> usize {
+    best(options.iter().map(|option| {
+        let mut labels = vec![-100; option.ids.len()];
+        let from = option.ids.len() - option.labels.len();
+        for (label, &id) in labels[from..].iter_mut().zip(&option.labels) {
+            *label = i64::from(id);
+        }
+        let mut batch = Ragged::default();
+        batch.push_labelled(&option.ids, &labels);
+        -model.loss(&batch, adapter)
+    }))
+}
+
+/// Index of the first largest score.
+fn best(scores: impl Iterator<Item = f64>) -> usize {
+    let mut best = (0, f64::NEG_INFINITY);
+    for (i, score) in scores.enumerate() {
+        if score > best.1 {
+            best = (i, score);
+        }
+    }
+    best.0
+}

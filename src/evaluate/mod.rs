@@ -1,0 +1,8 @@
+//! Evaluation: answers of a model to a test set, and their metrics.
+
+pub mod answer;
+pub mod metrics;
+pub mod score;
+
+pub use answer::{Answer, AnswerError, Questions};
+pub use score::{Scored, references, score};

@@ -1,0 +1,81 @@
+//! A test set answered and scored by the metrics of its task.
+
+use indexmap::IndexMap;
+
+use super::answer::{Answer, AnswerError, Questions};
+use super::metrics;
+use crate::config::types::{InferenceConfig, Metric, TaskKind};
+use crate::data::example::{Example, option_letter};
+use crate::generate::validate::chosen_option;
+use crate::model::Decoder;
+
+/// A model's answers with their scores, fractions 0-1 by metric name.
+pub struct Scored {
+    pub answers: Vec<Answer>,
+    pub metrics: IndexMap<String, f64>,
+}
+
+/// Answers every question and scores the answers: multiple choice by ranking the
+/// options, other questions by generation.
+///
+/// # Errors
+/// A question that cannot be answered.
+pub fn score(
+    model: &mut Decoder,
+    questions: &Questions<'_>,
+    wanted: &[Metric],
+    inference: &InferenceConfig,
+    seed: u64,
+    adapter: bool,
+) -> Result<Scored, AnswerError> {
+    let answers = if questions.kind == TaskKind::Mcq {
+        let chosen = questions.rank_options(model, adapter, inference.batch_size)?;
+        let letter = |i| Answer {
+            text: option_letter(i).to_string(),
+            valid: true,
+            attempts: 1,
+        };
+        chosen.into_iter().map(letter).collect()
+    } else {
+        questions.generate(model, inference, seed, adapter)?
+    };
+    let metrics = wanted
+        .iter()
+        .filter_map(|metric| {
+            let value = value(*metric, questions.examples, &answers)?;
+            Some((metric_name(*metric).to_string(), value))
+        })
+        .collect();
+    Ok(Scored { answers, metrics })
+}
+
+/// The metric's name in configs, summaries and tables.
+pub fn metric_name(metric: Metric) -> &'static str {
+    match metric {
+        Metric::Accuracy => "accuracy",
+        Metric::ExactMatch => "exact_match",
+        Metric::F1 => "f1",
+    }
+}
+
+fn value(metric: Metric, examples: &[Example], answers: &[Answer]) -> Option<f64> {
+    let pairs = examples.iter().zip(answers);
+    match metric {
+        Metric::Accuracy => metrics::accuracy(pairs.filter_map(|(example, answer)| {
+            let right = example.answer_index?;
+            Some((chosen_option(&answer.text, &example.options), right))
+        })),
+        Metric::ExactMatch => {
+            metrics::mean(pairs.map(|(e, a)| metrics::exact_match(&a.text, &references(e))))
+        }
+        Metric::F1 => metrics::mean(pairs.map(|(e, a)| metrics::f1(&a.text, &references(e)))),
+    }
+}
+
+/// The reference answers: for multiple choice the right letter.
+pub fn references(example: &Example) -> Vec<String> {
+    match example.letter() {
+        Some(letter) => vec![letter.to_string()],
+        None => example.answers.clone(),
+    }
+}

@@ -1,0 +1,495 @@
+//! Checkpoints on disk: whole or absent, and a torn one is recognised.
+//!
+//! `checkpoints/step-000123/` holds `tensors.safetensors`, `state.json` and
+//! `manifest.json`, which lists every other file with its size and CRC-32 (the
+//! IEEE polynomial, as zlib and Python's `zlib.crc32`).
+
+mod crc32;
+
+use std::borrow::Cow;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use memmap2::Mmap;
+use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, View, serialize_to_file};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::fsx::{self, FsError};
+
+const MANIFEST: &str = "manifest.json";
+const TENSORS: &str = "tensors.safetensors";
+const STATE: &str = "state.json";
+
+/// A checkpoint that cannot be written or read.
+#[derive(Debug, Error)]
+pub enum CheckpointError {
+    #[error(transparent)]
+    Fs(#[from] FsError),
+    #[error(
+        "{}: not a whole checkpoint: {why}; resume from an older one or start afresh",
+        .path.display()
+    )]
+    Torn { path: PathBuf, why: String },
+    #[error("{}: the checkpoint cannot be encoded: {why}", .path.display())]
+    Encode { path: PathBuf, why: String },
+}
+
+/// A tensor by name: parameters, optimiser moments.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NamedTensor {
+    pub name: String,
+    pub shape: Vec<usize>,
+    /// Row-major, as many values as `shape` says.
+    pub data: Vec<f32>,
+}
+
+/// A checkpoint's place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// Optimiser steps done.
+    pub step: usize,
+    pub path: PathBuf,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Manifest {
+    format: u32,
+    step: usize,
+    files: Vec<ManifestFile>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ManifestFile {
+    name: String,
+    bytes: u64,
+    crc32: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StateFile {
+    /// Tensor names in the order they were given; safetensors sorts them.
+    tensors: Vec<String>,
+    state: serde_json::Value,
+}
+
+/// `step-000123`.
+pub fn directory_name(step: usize) -> String {
+    format!("step-{step:06}")
+}
+
+/// The step of a path whose last part is a [`directory_name`].
+pub fn step_of(path: &Path) -> Option<usize> {
+    parse_directory_name(path.file_name()?.to_str()?)
+}
+
+fn parse_directory_name(name: &str) -> Option<usize> {
+    let digits = name.strip_prefix("step-")?;
+    let plain = digits.len() >= 6 && digits.bytes().all(|b| b.is_ascii_digit());
+    plain.then(|| digits.parse().ok()).flatten()
+}
+
+/// Writes a checkpoint through a closure that fills a temporary directory
+/// (files only, no folders), then gives it its name. A torn checkpoint of the
+/// same step is replaced.
+pub fn write<F>(dir: &Path, step: usize, fill: F) -> Result<Checkpoint, CheckpointError>
+where
+    F: FnOnce(&Path) -> Result<(), CheckpointError>,
+{
+    let path = dir.join(directory_name(step));
+    fsx::publish_dir(&path, |temp| {
+        fill(temp)?;
+        let manifest = Manifest {
+            format: 1,
+            step,
+            files: describe_files(temp)?,
+        };
+        write_json(&temp.join(MANIFEST), &manifest)
+    })?;
+    Ok(Checkpoint { step, path })
+}
+
+/// Saves tensors and a JSON state. JSON keeps integers and finite floats
+/// exactly; NaN and infinities become null, so they belong into tensors.
+pub fn save(
+    dir: &Path,
+    step: usize,
+    tensors: &[NamedTensor],
+    state: &serde_json::Value,
+) -> Result<Checkpoint, CheckpointError> {
+    let free = fsx::available_space(dir);
+    let needed: u64 = tensors.iter().map(|t| 4 * t.data.len() as u64).sum();
+    write(dir, step, |temp| {
+        let file = temp.join(TENSORS);
+        let named = dir.join(directory_name(step));
+        serialize_to_file(
+            tensors.iter().map(|t| (t.name.as_str(), TensorView(t))),
+            None,
+            &file,
+        )
+        .map_err(|e| match e {
+            SafeTensorError::IoError(cause) => {
+                let mut error = FsError::new("write", named, cause).needing(Some(needed));
+                // Measured now it would count the torn file as used.
+                error.available = error.available.and(free);
+                CheckpointError::Fs(error)
+            }
+            other => CheckpointError::Encode {
+                path: named,
+                why: other.to_string(),
+            },
+        })?;
+        let state = StateFile {
+            tensors: tensors.iter().map(|t| t.name.clone()).collect(),
+            state: state.clone(),
+        };
+        write_json(&temp.join(STATE), &state)
+    })
+}
+
+/// Loads what [`save`] wrote, after checking every file against the manifest.
+pub fn load(path: &Path) -> Result<(Vec<NamedTensor>, serde_json::Value), CheckpointError> {
+    verify(path)?;
+    let torn = |why: String| CheckpointError::Torn {
+        path: path.to_path_buf(),
+        why,
+    };
+    let text = fsx::read_to_string(&path.join(STATE))?;
+    let state: StateFile =
+        serde_json::from_str(&text).map_err(|e| torn(format!("{STATE}: {e}")))?;
+    let tensors_path = path.join(TENSORS);
+    let file = File::open(&tensors_path).map_err(|e| FsError::new("read", &tensors_path, e))?;
+    // SAFETY: the run's lock keeps other processes of ours from changing the file.
+    let bytes = unsafe { Mmap::map(&file) }.map_err(|e| FsError::new("read", &tensors_path, e))?;
+    let read = SafeTensors::deserialize(&bytes).map_err(|e| torn(format!("{TENSORS}: {e}")))?;
+    let tensors = state.tensors.into_iter().map(|name| {
+        let view = read
+            .tensor(&name)
+            .map_err(|e| torn(format!("{TENSORS}: {e}")))?;
+        if view.dtype() != Dtype::F32 {
+            return Err(torn(format!("{TENSORS}: tensor {name} is not f32")));
+        }
+        Ok(NamedTensor {
+            shape: view.shape().to_vec(),
+            data: view
+                .data()
+                .as_chunks::<4>()
+                .0
+                .iter()
+                .map(|b| f32::from_le_bytes(*b))
+                .collect(),
+            name,
+        })
+    });
+    let tensors = tensors.collect::<Result<Vec<_>, CheckpointError>>()?;
+    Ok((tensors, state.state))
+}
+
+/// Checks every file of a checkpoint against its manifest, sizes and checksums.
+pub fn verify(path: &Path) -> Result<(), CheckpointError> {
+    let torn = |why: String| CheckpointError::Torn {
+        path: path.to_path_buf(),
+        why,
+    };
+    for file in &check_sizes(path)?.files {
+        let crc = crc32::of_file(&path.join(&file.name))?;
+        if crc != file.crc32 {
+            return Err(torn(format!(
+                "{} has checksum {crc:08x}, its manifest says {:08x}",
+                file.name, file.crc32
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// The checkpoints in `dir` whose files all have their sizes, oldest first.
+/// A missing directory holds none.
+pub fn list(dir: &Path) -> Result<Vec<Checkpoint>, CheckpointError> {
+    let mut all = named_steps(dir)?;
+    all.retain(|c| check_sizes(&c.path).is_ok());
+    Ok(all)
+}
+
+/// The newest checkpoint that passes [`verify`]; torn ones are skipped.
+pub fn newest_whole(dir: &Path) -> Result<Option<Checkpoint>, CheckpointError> {
+    let mut all = list(dir)?;
+    while let Some(checkpoint) = all.pop() {
+        if verify(&checkpoint.path).is_ok() {
+            return Ok(Some(checkpoint));
+        }
+    }
+    Ok(None)
+}
+
+/// Removes the oldest checkpoints until `limit` are left, never the newest
+/// (so 0 acts as 1), and torn ones older than it. Returns what was removed.
+pub fn prune(dir: &Path, limit: usize) -> Result<Vec<Checkpoint>, CheckpointError> {
+    let whole = list(dir)?;
+    let Some(newest) = whole.last() else {
+        return Ok(Vec::new());
+    };
+    let kept = &whole[whole.len() - limit.clamp(1, whole.len())..];
+    let mut removed = named_steps(dir)?;
+    removed.retain(|c| c.step < newest.step && !kept.contains(c));
+    for checkpoint in &removed {
+        fsx::remove_dir(&checkpoint.path)?;
+    }
+    Ok(removed)
+}
+
+/// Directories named like checkpoints, whole or not, oldest first.
+fn named_steps(dir: &Path) -> Result<Vec<Checkpoint>, CheckpointError> {
+    let fail = |e| FsError::new("read", dir, e);
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(fail(e).into()),
+    };
+    let mut steps = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(fail)?;
+        let path = entry.path();
+        if let Some(step) = step_of(&path) {
+            steps.push(Checkpoint { step, path });
+        }
+    }
+    steps.sort_by_key(|c| c.step);
+    Ok(steps)
+}
+
+fn check_sizes(path: &Path) -> Result<Manifest, CheckpointError> {
+    let torn = |why: String| CheckpointError::Torn {
+        path: path.to_path_buf(),
+        why,
+    };
+    let text = match fs::read_to_string(path.join(MANIFEST)) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            return Err(torn(format!("it has no {MANIFEST}")));
+        }
+        other => other.map_err(|e| FsError::new("read", path.join(MANIFEST), e))?,
+    };
+    let manifest: Manifest =
+        serde_json::from_str(&text).map_err(|e| torn(format!("{MANIFEST}: {e}")))?;
+    if manifest.format != 1 {
+        let found = manifest.format;
+        return Err(torn(format!("{MANIFEST} has format {found}, known is 1")));
+    }
+    for file in &manifest.files {
+        let bytes = fs::metadata(path.join(&file.name)).map(|m| m.len()).ok();
+        if bytes != Some(file.bytes) {
+            let found = bytes.map_or("missing".to_string(), |b| format!("{b} bytes long"));
+            let (name, wanted) = (&file.name, file.bytes);
+            return Err(torn(format!("{name} is {found}, not {wanted} bytes long")));
+        }
+    }
+    Ok(manifest)
+}
+
+fn describe_files(dir: &Path) -> Result<Vec<ManifestFile>, CheckpointError> {
+    let fail = |e| FsError::new("read", dir, e);
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir).map_err(fail)? {
+        let entry = entry.map_err(fail)?;
+        files.push(ManifestFile {
+            name: entry.file_name().to_string_lossy().into_owned(),
+            bytes: entry.metadata().map_err(fail)?.len(),
+            crc32: crc32::of_file(&entry.path())?,
+        });
+    }
+    files.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(files)
+}
+
+fn write_json(path: &Path, value: &impl Serialize) -> Result<(), CheckpointError> {
+    let text = serde_json::to_string_pretty(value).map_err(|e| CheckpointError::Encode {
+        path: path.to_path_buf(),
+        why: e.to_string(),
+    })?;
+    Ok(fsx::write(path, text.as_bytes())?)
+}
+
+struct TensorView<'a>(&'a NamedTensor);
+
+impl View for TensorView<'_> {
+    fn dtype(&self) -> Dtype {
+        Dtype::F32
+    }
+    fn shape(&self) -> &[usize] {
+        &self.0.shape
+    }
+    fn data(&self) -> Cow<'_, [u8]> {
+        let bytes = self.0.data.iter().flat_map(|v| v.to_le_bytes());
+        Cow::Owned(bytes.collect())
+    }
+    fn data_len(&self) -> usize {
+        4 * self.0.data.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn tensors(seed: f32) -> Vec<NamedTensor> {
+        vec![
+            NamedTensor {
+                name: "z.lora_A".to_string(),
+                shape: vec![2, 3],
+                data: vec![
+                    seed,
+                    -0.0,
+                    f32::MIN_POSITIVE,
+                    f32::NAN,
+                    1e-45,
+                    f32::INFINITY,
+                ],
+            },
+            NamedTensor {
+                name: "a.scalar".to_string(),
+                shape: vec![],
+                data: vec![0.1 * seed],
+            },
+        ]
+    }
+
+    fn bits(tensors: &[NamedTensor]) -> Vec<(&str, &[usize], Vec<u32>)> {
+        let bits = |t: &NamedTensor| t.data.iter().map(|v| v.to_bits()).collect();
+        tensors
+            .iter()
+            .map(|t| (t.name.as_str(), t.shape.as_slice(), bits(t)))
+            .collect()
+    }
+
+    fn steps(checkpoints: &[Checkpoint]) -> Vec<usize> {
+        checkpoints.iter().map(|c| c.step).collect()
+    }
+
+    #[test]
+    fn what_is_saved_comes_back_bit_for_bit_and_in_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = json!({"step": u64::MAX, "loss": 1.0 / 3.0, "order": [3, 1, 2]});
+        let saved = save(dir.path(), 123, &tensors(1.5), &state).unwrap();
+        assert_eq!(saved.path, dir.path().join("step-000123"));
+        let (read, read_state) = load(&saved.path).unwrap();
+        assert_eq!(bits(&read), bits(&tensors(1.5)));
+        assert_eq!(read_state, state);
+    }
+
+    #[test]
+    fn every_kind_of_tear_is_recognised_and_skipped() {
+        type Harm = fn(&Path);
+        let harms: [Harm; 6] = [
+            |p| fs::remove_file(p.join(MANIFEST)).unwrap(),
+            |p| fs::write(p.join(MANIFEST), "{\"format\": 1, \"st").unwrap(),
+            |p| fs::remove_file(p.join(STATE)).unwrap(),
+            |p| {
+                let file = File::options().write(true).open(p.join(TENSORS)).unwrap();
+                file.set_len(40).unwrap();
+            },
+            |p| {
+                let mut bytes = fs::read(p.join(TENSORS)).unwrap();
+                *bytes.last_mut().unwrap() ^= 1;
+                fs::write(p.join(TENSORS), bytes).unwrap();
+            },
+            |p| {
+                fs::remove_dir_all(p).unwrap();
+                fs::create_dir(p).unwrap();
+            },
+        ];
+        for (i, harm) in harms.iter().enumerate() {
+            let dir = tempfile::tempdir().unwrap();
+            save(dir.path(), 10, &tensors(1.0), &json!(1)).unwrap();
+            let newer = save(dir.path(), 20, &tensors(2.0), &json!(2)).unwrap();
+            assert_eq!(newest_whole(dir.path()).unwrap().unwrap().step, 20);
+            harm(&newer.path);
+            let text = load(&newer.path).unwrap_err().to_string();
+            assert!(
+                text.contains("step-000020: not a whole checkpoint"),
+                "{i}: {text}"
+            );
+            assert_eq!(newest_whole(dir.path()).unwrap().unwrap().step, 10, "{i}");
+            // Training comes by again: the torn one is replaced.
+            save(dir.path(), 20, &tensors(3.0), &json!(3)).unwrap();
+            assert_eq!(load(&newer.path).unwrap().1, json!(3));
+        }
+    }
+
+    #[test]
+    fn a_half_written_checkpoint_has_no_name_and_is_swept() {
+        let dir = tempfile::tempdir().unwrap();
+        let torn = dir.path().join(".step-000030.tmp-99999999-1");
+        fs::create_dir(&torn).unwrap();
+        fs::write(torn.join(TENSORS), "half").unwrap();
+        assert_eq!(newest_whole(dir.path()).unwrap(), None);
+        save(dir.path(), 30, &tensors(1.0), &json!({})).unwrap();
+        assert!(!torn.exists());
+        let failed = write(dir.path(), 40, |temp| {
+            fsx::write(&temp.join("a"), b"1")?;
+            Err(CheckpointError::Fs(FsError::new(
+                "write",
+                temp,
+                io::Error::from_raw_os_error(libc::ENOSPC),
+            )))
+        });
+        assert!(failed.is_err());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn pruning_takes_the_oldest_and_never_the_newest() {
+        let dir = tempfile::tempdir().unwrap();
+        for step in [5, 10, 100, 1_000_000] {
+            save(dir.path(), step, &tensors(1.0), &json!(step)).unwrap();
+        }
+        fs::remove_file(dir.path().join("step-000010").join(STATE)).unwrap();
+        fs::create_dir(dir.path().join("step-best")).unwrap();
+        assert_eq!(steps(&list(dir.path()).unwrap()), [5, 100, 1_000_000]);
+        assert_eq!(steps(&prune(dir.path(), 2).unwrap()), [5, 10]);
+        assert_eq!(steps(&list(dir.path()).unwrap()), [100, 1_000_000]);
+        assert_eq!(steps(&prune(dir.path(), 0).unwrap()), [100]);
+        assert!(prune(dir.path(), 5).unwrap().is_empty());
+        assert!(dir.path().join("step-best").exists());
+        assert!(prune(&dir.path().join("none"), 2).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_full_disk_keeps_the_older_checkpoint() {
+        let Some(disk) = fsx::tests::small_disk::SmallDisk::mount("128k") else {
+            println!("skipped: mounting a tmpfs is not permitted here");
+            return;
+        };
+        save(disk.path(), 1, &tensors(1.0), &json!({})).unwrap();
+        let big = NamedTensor {
+            name: "big".to_string(),
+            shape: vec![100_000],
+            data: vec![1.0; 100_000],
+        };
+        let text = save(disk.path(), 2, &[big], &json!({}))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            text.contains("step-000002: cannot write: no space left"),
+            "{text}"
+        );
+        assert!(text.contains("400.0 kB needed, "), "{text}");
+        assert!(!text.contains("0 B available"), "{text}");
+        assert_eq!(newest_whole(disk.path()).unwrap().unwrap().step, 1);
+        assert_eq!(fs::read_dir(disk.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_shape_that_does_not_fit_its_data_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut bad = tensors(1.0);
+        bad[0].shape = vec![7];
+        assert!(matches!(
+            save(dir.path(), 1, &bad, &json!({})),
+            Err(CheckpointError::Encode { .. })
+        ));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+}

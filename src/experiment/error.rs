@@ -1,0 +1,96 @@
+//! Why a job failed.
+
+use std::path::PathBuf;
+
+use super::checkpoints::CheckpointError;
+use super::fsx::FsError;
+use super::metrics::MetricsError;
+use super::publish::PublishError;
+use super::registry::RegistryError;
+use super::run_dir::RunDirError;
+use super::summary::SummaryError;
+use crate::config::JobError;
+use crate::data::batch::ScheduleError;
+use crate::data::encode::EncodeError;
+use crate::data::error::DataError;
+use crate::data::tokenizer::TokenizerError;
+use crate::device::DeviceError;
+use crate::evaluate::AnswerError;
+use crate::model::LoadError;
+use crate::model::export::ExportError;
+use crate::model::peft::PeftError;
+
+/// Any failure of a job; each message says what is wrong, where, and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Answer(#[from] AnswerError),
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    #[error(transparent)]
+    Data(#[from] DataError),
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
+    #[error(transparent)]
+    Export(#[from] ExportError),
+    #[error(transparent)]
+    Fs(#[from] FsError),
+    #[error(transparent)]
+    Job(#[from] JobError),
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    #[error(transparent)]
+    Metrics(#[from] MetricsError),
+    #[error(transparent)]
+    Peft(#[from] PeftError),
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    #[error(transparent)]
+    RunDir(#[from] RunDirError),
+    #[error(transparent)]
+    Schedule(#[from] ScheduleError),
+    #[error(transparent)]
+    Summary(#[from] SummaryError),
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    #[error("{0} is not set: give it on the command line, e.g. {0}={1}")]
+    Missing(&'static str, &'static str),
+    #[error(
+        "model.name={0}: fetching models from the Hugging Face hub is not in this version; download it and give its directory, model.path=DIR"
+    )]
+    NoModelPath(String),
+    #[error(
+        "{}: {what}=true needs a GPU; on the CPU the model computes in f32: leave training.{what} unset",
+        "command line or config"
+    )]
+    HalfOnCpu { what: &'static str },
+    #[error(
+        "{}: token id {id} is outside the model's vocabulary of {vocab}: the data was made with another tokenizer",
+        path.display()
+    )]
+    Vocabulary { path: PathBuf, id: u32, vocab: usize },
+    #[error(
+        "step {step}: the loss is {loss}: training diverged; lower training.learning_rate (now {lr}) or lengthen training.warmup_ratio. Checkpoints before it are kept in {}",
+        run.display()
+    )]
+    Diverged {
+        step: usize,
+        loss: f64,
+        lr: f64,
+        run: PathBuf,
+    },
+    #[error("{}: this checkpoint does not fit the config: {what}; resume with the run's own settings", path.display())]
+    CheckpointMismatch { path: PathBuf, what: String },
+    #[error("{}: cannot write: {error}", path.display())]
+    Csv { path: PathBuf, error: csv::Error },
+    #[error(
+        "adapter is not set and outputs/adapters/adapter_{0} does not exist: run `run train task={0}` first, or give adapter=DIR"
+    )]
+    NoAdapter(String),
+    #[error("task.type=text has no questions to answer; choose task=mcq, saq or squad")]
+    NoQuestions,
+}

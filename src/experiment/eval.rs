@@ -1,0 +1,72 @@
+//! `run eval`: the task's metrics for the base and, where there is one, an adapter.
+
+use std::time::Instant;
+
+use super::error::Error;
+use super::infer::{adapter_dir, new_run};
+use super::log::Console;
+use super::metrics::peak_memory_bytes;
+use super::predictions;
+use super::setup::{Setup, questions};
+use super::summary::{Status, Summary};
+use super::train::comparison;
+use crate::config::Job;
+use crate::data::Answers;
+use crate::evaluate::score;
+use crate::model::Adaptation;
+
+/// Scores the test set. Without `adapter` and without a published one for the
+/// task, the base alone.
+///
+/// # Errors
+/// See [`Error`].
+pub fn eval(mut job: Job) -> Result<(), Error> {
+    let console = Console::stdio();
+    let began = Instant::now();
+    let config = job.config.clone();
+    let setup = Setup::new(&config)?;
+    let path = config.data.test_path.as_ref();
+    let path = path.ok_or(Error::Missing("data.test_path", "data/questions.csv"))?;
+    let file = questions(path, &config, Answers::Required)?;
+    let adapter = match adapter_dir(&config) {
+        Ok(dir) => Some(dir),
+        Err(Error::NoAdapter(_)) => None,
+        Err(other) => return Err(other),
+    };
+    let adaptation = adapter.as_deref().map_or(Adaptation::None, Adaptation::Adapter);
+    let mut model = setup.load(&config, adaptation)?;
+    let run = new_run(&mut job)?;
+    console.attach(&run.log())?;
+    let with = match &adapter {
+        Some(dir) => format!("adapter {}", dir.display()),
+        None => "no adapter: the base alone".to_string(),
+    };
+    console.line(&format!(
+        "task {}, model {}, {with}",
+        config.task.name,
+        setup.model_dir.display()
+    ));
+    let mut summary = Summary::started("eval", &config.task.name, &setup.chosen.name);
+    summary.write(&run.summary())?;
+
+    let encoder = setup.encoder(&config)?;
+    let asked = file.with(&setup, &encoder, &config)?;
+    let (metrics, inference) = (&config.task.metrics, &config.inference);
+    let base = score(&mut model, &asked, metrics, inference, config.seed, false)?;
+    let mut answers = base.answers;
+    summary.metrics.base = base.metrics;
+    if adapter.is_some() {
+        let tuned = score(&mut model, &asked, metrics, inference, config.seed, true)?;
+        answers = tuned.answers;
+        summary.metrics.tuned = tuned.metrics;
+    }
+    predictions::write(&run.predictions(), &file.examples, &answers)?;
+    let title = format!("{}, {} questions", path.display(), file.examples.len());
+    let (base, tuned) = (&summary.metrics.base, &summary.metrics.tuned);
+    console.line(&comparison(&config.task.name, &title, base, tuned));
+    console.line(&format!("run        {}", run.root().display()));
+    summary.status = Status::Finished;
+    summary.duration_s = Some(began.elapsed().as_secs_f64());
+    summary.peak_memory_bytes = peak_memory_bytes();
+    Ok(summary.write(&run.summary())?)
+}

@@ -1,0 +1,91 @@
+//! `run infer`: answers to the questions of a file.
+
+use std::path::Path;
+use std::time::Instant;
+
+use super::error::Error;
+use super::log::Console;
+use super::metrics::peak_memory_bytes;
+use super::predictions;
+use super::publish::adapter_path;
+use super::run_dir::{RunDir, Snapshot};
+use super::setup::{OUTPUTS, Setup, questions};
+use super::summary::{Status, Summary};
+use crate::config::Job;
+use crate::config::types::Config;
+use crate::data::Answers;
+use crate::model::Adaptation;
+
+/// Generates an answer to every question of `data.test_path` with the base and
+/// the adapter (`adapter`, else the task's published one), and writes
+/// predictions.csv into a new run directory and, if given, to `output`.
+///
+/// # Errors
+/// See [`Error`].
+pub fn infer(mut job: Job) -> Result<(), Error> {
+    let console = Console::stdio();
+    let began = Instant::now();
+    let config = job.config.clone();
+    let setup = Setup::new(&config)?;
+    let path = config.data.test_path.as_ref();
+    let path = path.ok_or(Error::Missing("data.test_path", "data/questions.csv"))?;
+    let file = questions(path, &config, Answers::Optional)?;
+    let adapter = adapter_dir(&config)?;
+    let mut model = setup.load(&config, Adaptation::Adapter(&adapter))?;
+    let run = new_run(&mut job)?;
+    console.attach(&run.log())?;
+    console.line(&format!(
+        "task {}, model {}, adapter {}, {} questions",
+        config.task.name,
+        setup.model_dir.display(),
+        adapter.display(),
+        file.examples.len()
+    ));
+    let mut summary = Summary::started("infer", &config.task.name, &setup.chosen.name);
+    summary.write(&run.summary())?;
+
+    let encoder = setup.encoder(&config)?;
+    let asked = file.with(&setup, &encoder, &config)?;
+    let answers = asked.generate(&mut model, &config.inference, config.seed, true)?;
+    predictions::write(&run.predictions(), &file.examples, &answers)?;
+    if let Some(output) = &config.output {
+        predictions::write(output, &file.examples, &answers)?;
+        console.line(&format!("answers    {}", output.display()));
+    }
+    let valid = answers.iter().filter(|a| a.valid).count();
+    let retried = answers.iter().filter(|a| a.attempts > 1).count();
+    console.line(&format!("{valid} of {} answers valid, {retried} retried", answers.len()));
+    console.line(&format!("run        {}", run.root().display()));
+    summary.status = Status::Finished;
+    summary.duration_s = Some(began.elapsed().as_secs_f64());
+    summary.peak_memory_bytes = peak_memory_bytes();
+    Ok(summary.write(&run.summary())?)
+}
+
+/// `adapter`, else the published adapter of the task.
+pub fn adapter_dir(config: &Config) -> Result<std::path::PathBuf, Error> {
+    if let Some(dir) = &config.adapter {
+        return Ok(dir.clone());
+    }
+    let published = adapter_path(Path::new(OUTPUTS), &config.task.name)?;
+    if published.is_dir() {
+        return Ok(published);
+    }
+    Err(Error::NoAdapter(config.task.name.clone()))
+}
+
+/// A new run directory with the config in it.
+pub fn new_run(job: &mut Job) -> Result<RunDir, Error> {
+    let run = match job.run_dir_given {
+        true => RunDir::create_given(&job.run_dir)?,
+        false => RunDir::create_numbered(&job.run_dir)?,
+    };
+    job.set_output_dir(run.root())?;
+    run.write_snapshot(&Snapshot {
+        config: &job.config_yaml(),
+        overrides: &job.overrides_yaml(),
+        hydra: &job.hydra_yaml(),
+        resolved: &job.resolved_yaml(),
+    })?;
+    Ok(run)
+}

@@ -1,0 +1,26 @@
+//! A run: its directory, metrics, checkpoints and registry, and the three jobs
+//! that fill it: [`train`], [`infer`] and [`eval`].
+
+pub mod checkpoints;
+mod error;
+mod eval;
+pub mod fsx;
+mod infer;
+pub mod log;
+pub mod metrics;
+mod predictions;
+pub mod progress;
+pub mod publish;
+pub mod registry;
+mod resume;
+pub mod run_dir;
+mod setup;
+pub mod summary;
+pub mod table;
+mod train;
+mod watch;
+
+pub use error::Error;
+pub use eval::eval;
+pub use infer::infer;
+pub use train::train;

@@ -1,0 +1,143 @@
+//! What every job needs before it can run: device, model directory, tokenizer,
+//! examples. All of it is checked before a run directory is made.
+
+use std::path::{Path, PathBuf};
+
+use super::error::Error;
+use crate::config::types::{Config, TaskKind};
+use crate::data::encode::Encoder;
+use crate::data::example::Example;
+use crate::data::Answers;
+use crate::data::formats::read_examples;
+use crate::data::tokenizer::Tokenizer;
+use crate::device::{self, Chosen};
+use crate::evaluate::Questions;
+use crate::model::{Adaptation, Decoder, LoadOptions, load};
+
+/// Where all runs lie.
+pub const OUTPUTS: &str = "outputs";
+
+/// The common ground of a job.
+pub struct Setup {
+    pub chosen: Chosen,
+    pub model_dir: PathBuf,
+    pub tokenizer: Option<Tokenizer>,
+}
+
+/// A file of questions.
+pub struct QuestionFile {
+    pub path: PathBuf,
+    pub examples: Vec<Example>,
+}
+
+impl Setup {
+    /// # Errors
+    /// The device, the model directory or the tokenizer cannot be used.
+    pub fn new(config: &Config) -> Result<Self, Error> {
+        let chosen = device::choose(&config.device)?;
+        if chosen.name == "cpu" {
+            for (what, set) in [
+                ("bf16", config.training.bf16),
+                ("fp16", config.training.fp16),
+            ] {
+                if set == Some(true) {
+                    return Err(Error::HalfOnCpu { what });
+                }
+            }
+        }
+        let model_dir = model_dir(config)?;
+        // Reading config.json first gives the better error for a wrong directory.
+        crate::model::hf_config::ArchConfig::from_dir(&model_dir)
+            .map_err(crate::model::LoadError::from)?;
+        let tokenizer = Tokenizer::load_optional(&model_dir)?;
+        Ok(Self {
+            chosen,
+            model_dir,
+            tokenizer,
+        })
+    }
+
+    /// # Errors
+    /// The weights or the adapter cannot be used.
+    pub fn load(&self, config: &Config, adaptation: Adaptation<'_>) -> Result<Decoder, Error> {
+        Ok(load(&LoadOptions {
+            dir: &self.model_dir,
+            init: config.model.init,
+            quantization: &config.quantization,
+            adaptation,
+            seed: config.seed,
+            device: &self.chosen.device,
+        })?)
+    }
+
+    /// The encoder of the config's prompts.
+    ///
+    /// # Errors
+    /// A template that cannot be read.
+    pub fn encoder(&self, config: &Config) -> Result<Encoder<'_>, Error> {
+        Ok(Encoder::new(
+            &config.prompt,
+            config.task.kind,
+            self.tokenizer.as_ref(),
+            config.training.max_seq_length,
+        )?)
+    }
+}
+
+fn model_dir(config: &Config) -> Result<PathBuf, Error> {
+    match (&config.model.path, &config.model.name) {
+        (Some(path), _) => Ok(path.clone()),
+        (None, Some(name)) => Err(Error::NoModelPath(name.clone())),
+        (None, None) => Err(Error::Missing("model.path", "data/models/tiny")),
+    }
+}
+
+/// The questions at `path`, at most `task.max_test_examples` of them.
+///
+/// # Errors
+/// The file cannot be read as the task's questions.
+pub fn questions(path: &Path, config: &Config, answers: Answers) -> Result<QuestionFile, Error> {
+    if config.task.kind == TaskKind::Text {
+        return Err(Error::NoQuestions);
+    }
+    let mut examples = read_examples(path, &config.data, config.task.kind, answers)?;
+    if let Some(most) = config.task.max_test_examples {
+        examples.truncate(most);
+    }
+    Ok(QuestionFile {
+        path: path.to_path_buf(),
+        examples,
+    })
+}
+
+impl QuestionFile {
+    /// The questions with what turns them into tokens.
+    ///
+    /// # Errors
+    /// The model directory has no tokenizer.
+    pub fn with<'a>(
+        &'a self,
+        setup: &'a Setup,
+        encoder: &'a Encoder<'a>,
+        config: &Config,
+    ) -> Result<Questions<'a>, Error> {
+        let tokenizer = setup.tokenizer.as_ref();
+        let tokenizer = match tokenizer {
+            Some(tokenizer) => tokenizer,
+            None => return Err(no_tokenizer(&setup.model_dir)),
+        };
+        Ok(Questions {
+            examples: &self.examples,
+            path: &self.path,
+            kind: config.task.kind,
+            encoder,
+            tokenizer,
+            max_prompt: config.training.max_seq_length,
+        })
+    }
+}
+
+fn no_tokenizer(dir: &Path) -> Error {
+    let file = dir.join("tokenizer.json");
+    crate::data::tokenizer::TokenizerError::Missing(file).into()
+}

@@ -1,0 +1,377 @@
+//! `run train`: from a job to a run directory with an adapter and its result.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use indexmap::IndexMap;
+
+use super::error::Error;
+use super::log::Console;
+use super::metrics::{MetricsWriter, peak_memory_bytes};
+use super::registry::{ResumePlan, ResumeRequest, plan_resume};
+use super::run_dir::{RunDir, Snapshot};
+use super::setup::{OUTPUTS, QuestionFile, Setup, questions};
+use super::summary::{Status, Summary};
+use super::table::{Comparison, Unit, metric_label, render};
+use super::watch::Watch;
+use super::{fsx, predictions, publish, resume};
+use crate::config::Job;
+use crate::config::types::{Config, Method, ModelInit, TaskKind};
+use crate::data::Answers;
+use crate::data::batch::Schedule as Plan;
+use crate::data::encode::Sample;
+use crate::data::formats::read_examples;
+use crate::data::split::split;
+use crate::evaluate::{Scored, score};
+use crate::model::export::WeightType;
+use crate::model::{Adaptation, Decoder};
+use crate::train::{Optimizer, Progress, Schedule, Trainer};
+
+/// Fine-tunes a model and evaluates it on the task's test set.
+///
+/// # Errors
+/// See [`Error`]. Nothing is left behind by what fails before the first step;
+/// what fails later leaves a run that can be resumed.
+pub fn train(mut job: Job) -> Result<(), Error> {
+    let console = Console::stdio();
+    let plan = plan_resume(&ResumeRequest {
+        resume: job.config.training.resume.as_deref(),
+        run_dir: job.run_dir_given.then_some(job.run_dir.as_path()),
+        outputs: Path::new(OUTPUTS),
+        resolved_config: &job.resolved_yaml(),
+    })?;
+    if let ResumePlan::AlreadyFinished { run_dir } = &plan {
+        console.line(&format!(
+            "{} is finished; nothing to do. Start a new run without training.resume.",
+            run_dir.display()
+        ));
+        return Ok(());
+    }
+    let ready = Ready::new(&job.config)?;
+    let mut model = ready.setup.load(&job.config, adaptation(&job.config))?;
+    ready.check_vocabulary(&job.config, &model)?;
+
+    let (run, checkpoint) = match plan {
+        ResumePlan::Continue {
+            run,
+            checkpoint,
+            changed,
+        } => {
+            for change in changed {
+                console.line(&format!("changed since the run began: {change}"));
+            }
+            (run, checkpoint)
+        }
+        _ if job.run_dir_given => (RunDir::create_given(&job.run_dir)?, None),
+        _ => (RunDir::create_numbered(&job.run_dir)?, None),
+    };
+    job.set_output_dir(run.root())?;
+    run.write_snapshot(&Snapshot {
+        config: &job.config_yaml(),
+        overrides: &job.overrides_yaml(),
+        hydra: &job.hydra_yaml(),
+        resolved: &job.resolved_yaml(),
+    })?;
+    console.attach(&run.log())?;
+
+    let (optimizer, progress) = match &checkpoint {
+        Some(found) => {
+            console.line(&format!("resuming from {}", found.path.display()));
+            resume::restore(found, &mut model.params, &ready.setup.chosen.device)?
+        }
+        None => (Optimizer::new(&model.params), Progress::default()),
+    };
+    let mut session = Session {
+        config: &job.config,
+        console: &console,
+        run: &run,
+        ready: &ready,
+        summary: Summary::started("train", &job.config.task.name, &ready.setup.chosen.name),
+        began: Instant::now(),
+    };
+    let outcome = session.work(&mut model, optimizer, progress);
+    session.close(outcome)
+}
+
+fn adaptation(config: &Config) -> Adaptation<'_> {
+    match config.method {
+        Method::Lora => Adaptation::Lora(&config.lora),
+        Method::Full => Adaptation::Full,
+    }
+}
+
+/// All inputs, read and checked.
+struct Ready {
+    setup: Setup,
+    data_path: PathBuf,
+    train: Vec<Sample>,
+    val: Vec<Sample>,
+    truncated: usize,
+    largest_id: u32,
+    plan: Plan,
+    test: Option<QuestionFile>,
+}
+
+impl Ready {
+    fn new(config: &Config) -> Result<Self, Error> {
+        publish::adapter_path(Path::new(OUTPUTS), &config.task.name)?;
+        let setup = Setup::new(config)?;
+        let path = config.data.path.as_ref();
+        let path = path.ok_or(Error::Missing("data.path", "data/train.csv"))?;
+        let examples = read_examples(path, &config.data, config.task.kind, Answers::Required)?;
+        let encoded = setup.encoder(config)?.encode(&examples, path)?;
+        let parts = split(encoded.samples.len(), config.training.val_ratio, config.seed);
+        let mut samples: Vec<Option<Sample>> = encoded.samples.into_iter().map(Some).collect();
+        let mut pick = |rows: Vec<usize>| -> Vec<Sample> {
+            rows.into_iter().filter_map(|i| samples[i].take()).collect()
+        };
+        let (train, val) = (pick(parts.train), pick(parts.val));
+        let t = &config.training;
+        let accumulation = t.gradient_accumulation_steps;
+        let plan = Plan::new(train.len(), t.batch_size, accumulation, t.epochs, t.max_steps)?;
+        let test = match &config.data.test_path {
+            Some(path) if config.task.kind != TaskKind::Text => {
+                Some(questions(path, config, Answers::Required)?)
+            }
+            _ => None,
+        };
+        Ok(Self {
+            setup,
+            data_path: path.clone(),
+            train,
+            val,
+            truncated: encoded.report.truncated,
+            largest_id: encoded.report.largest_id,
+            plan,
+            test,
+        })
+    }
+
+    fn check_vocabulary(&self, config: &Config, model: &Decoder) -> Result<(), Error> {
+        let vocab = model.arch.vocab_size;
+        if self.largest_id as usize >= vocab {
+            return Err(Error::Vocabulary {
+                path: self.data_path.clone(),
+                id: self.largest_id,
+                vocab,
+            });
+        }
+        // Found now, not after an hour of training.
+        if let Some(test) = &self.test {
+            let encoder = self.setup.encoder(config)?;
+            encoder.encode(&test.examples, &test.path)?;
+        }
+        Ok(())
+    }
+}
+
+/// One run from its first step to its summary.
+struct Session<'a> {
+    config: &'a Config,
+    console: &'a Console,
+    run: &'a RunDir,
+    ready: &'a Ready,
+    summary: Summary,
+    began: Instant,
+}
+
+impl Session<'_> {
+    fn work(
+        &mut self,
+        model: &mut Decoder,
+        optimizer: Optimizer,
+        progress: Progress,
+    ) -> Result<(), Error> {
+        let (trainable, total) = (model.params.count(), model.total_parameters());
+        self.summary.trainable_parameters = Some(trainable as u64);
+        self.summary.trainable_percent = Some(100.0 * trainable as f64 / total as f64);
+        self.summary.write(&self.run.summary())?;
+        self.introduce(trainable, total);
+
+        let (progress, seconds) = self.optimise(model, optimizer, progress)?;
+        self.summary.train_loss = progress.train_loss;
+        self.summary.val_loss = progress.val_loss;
+        self.summary.tokens_per_s = seconds.map(|(tokens, s)| tokens as f64 / s.max(1e-9));
+        self.save(model)?;
+        if self.ready.test.is_some() {
+            self.evaluate(model)?;
+        }
+        if self.config.method == Method::Lora {
+            let outputs = Path::new(OUTPUTS);
+            let name = &self.config.task.name;
+            let place = publish::publish_adapter(outputs, name, &self.run.adapter())?;
+            self.console.line(&format!("adapter    {}", place.display()));
+        }
+        self.console.line(&format!("run        {}", self.run.root().display()));
+        Ok(())
+    }
+
+    fn introduce(&self, trainable: usize, total: usize) {
+        let (config, ready) = (self.config, self.ready);
+        let base = match (config.method, config.quantization.method) {
+            (Method::Full, _) => "full fine-tuning, f32".to_string(),
+            (Method::Lora, crate::config::types::QuantMethod::Nf4) => "QLoRA, NF4 base".to_string(),
+            (Method::Lora, crate::config::types::QuantMethod::None) => "LoRA, f32 base".to_string(),
+        };
+        self.console.line(&format!(
+            "task {}, model {}, {base}, device {}",
+            config.task.name,
+            ready.setup.model_dir.display(),
+            ready.setup.chosen.name
+        ));
+        self.console.line(&format!(
+            "{trainable} of {total} parameters train ({:.2} %)",
+            100.0 * trainable as f64 / total as f64
+        ));
+        self.console.line(&format!(
+            "{} training and {} validation examples, {} steps{}",
+            ready.train.len(),
+            ready.val.len(),
+            ready.plan.total_steps(),
+            match ready.truncated {
+                0 => String::new(),
+                n => format!("; {n} truncated to training.max_seq_length"),
+            }
+        ));
+    }
+
+    /// Trains; returns where it ended, with the tokens and seconds of this session.
+    #[allow(clippy::type_complexity)]
+    fn optimise(
+        &mut self,
+        model: &mut Decoder,
+        optimizer: Optimizer,
+        progress: Progress,
+    ) -> Result<(Progress, Option<(u64, f64)>), Error> {
+        let training = &self.config.training;
+        let done = progress.step;
+        let (metrics, last) = match done {
+            0 => (MetricsWriter::create(&self.run.metrics())?, None),
+            step => MetricsWriter::resume(&self.run.metrics(), step)?,
+        };
+        let before = last.map_or(0.0, |row| row.elapsed_s);
+        let plan = self.ready.plan;
+        let mut watch = Watch::new(self.run, self.console, metrics, plan, done, training, before);
+        let tokens_before = progress.tokens;
+        let mut trainer = Trainer {
+            model,
+            optimizer,
+            progress,
+            config: training,
+            seed: self.config.seed,
+            train: &self.ready.train,
+            val: &self.ready.val,
+            plan,
+            schedule: Schedule::new(
+                training.scheduler,
+                training.learning_rate,
+                training.warmup_ratio,
+                training.warmup_steps,
+                plan.total_steps(),
+            ),
+        };
+        trainer.run(&mut watch)?;
+        watch.metrics.sync()?;
+        let progress = trainer.progress;
+        let tokens = progress.tokens - tokens_before;
+        let seconds = watch.began.elapsed().as_secs_f64();
+        Ok((progress, (tokens > 0).then_some((tokens, seconds))))
+    }
+
+    /// Writes `adapter/`, or `model/` after full fine-tuning.
+    fn save(&self, model: &Decoder) -> Result<(), Error> {
+        let setup = &self.ready.setup;
+        let copy_tokenizer = |dir: &Path| -> Result<(), Error> {
+            if let Some(tokenizer) = &setup.tokenizer {
+                tokenizer.copy_files(dir)?;
+            }
+            Ok(())
+        };
+        match model.adapter(&setup.model_dir) {
+            Some(adapter) => fsx::publish_dir(&self.run.adapter(), |dir| {
+                adapter.write_into(dir)?;
+                copy_tokenizer(dir)
+            }),
+            None => {
+                let bf16 = model.arch.dtype.as_deref() == Some("bfloat16");
+                let stored = if bf16 { WeightType::Bf16 } else { WeightType::F32 };
+                let dir = self.run.root().join("model");
+                model.write_checkpoint(&dir, stored, copy_tokenizer)
+            }
+        }
+    }
+
+    /// Base and tuned on the held-out test set.
+    fn evaluate(&mut self, model: &mut Decoder) -> Result<(), Error> {
+        let Some(test) = &self.ready.test else {
+            return Ok(());
+        };
+        let config = self.config;
+        let base = match config.method {
+            Method::Lora => Some(self.score(model, test, false)?),
+            Method::Full if config.model.init == ModelInit::Random => None,
+            Method::Full => {
+                let mut base = self.ready.setup.load(config, Adaptation::None)?;
+                Some(self.score(&mut base, test, false)?)
+            }
+        };
+        let tuned = self.score(model, test, true)?;
+        predictions::write(&self.run.predictions(), &test.examples, &tuned.answers)?;
+        let base_metrics = base.map(|b| b.metrics).unwrap_or_default();
+        let title = format!("held-out test set, {} questions", test.examples.len());
+        self.console.line("");
+        self.console.line(&comparison(&config.task.name, &title, &base_metrics, &tuned.metrics));
+        self.console.line("");
+        self.summary.metrics.base = base_metrics;
+        self.summary.metrics.tuned = tuned.metrics;
+        Ok(())
+    }
+
+    fn score(
+        &self,
+        model: &mut Decoder,
+        test: &QuestionFile,
+        adapter: bool,
+    ) -> Result<Scored, Error> {
+        let config = self.config;
+        let encoder = self.ready.setup.encoder(config)?;
+        let questions = test.with(&self.ready.setup, &encoder, config)?;
+        let (metrics, inference) = (&config.task.metrics, &config.inference);
+        Ok(score(model, &questions, metrics, inference, config.seed, adapter)?)
+    }
+
+    /// Writes the final summary, whatever happened.
+    fn close(mut self, outcome: Result<(), Error>) -> Result<(), Error> {
+        self.summary.duration_s = Some(self.began.elapsed().as_secs_f64());
+        self.summary.peak_memory_bytes = peak_memory_bytes();
+        match &outcome {
+            Ok(()) => self.summary.status = Status::Finished,
+            Err(error) => {
+                self.summary.status = Status::Failed;
+                self.summary.error = Some(error.to_string());
+            }
+        }
+        let written = self.summary.write(&self.run.summary());
+        outcome?;
+        Ok(written?)
+    }
+}
+
+/// The table of base and tuned metrics.
+pub fn comparison(
+    task: &str,
+    title: &str,
+    base: &IndexMap<String, f64>,
+    tuned: &IndexMap<String, f64>,
+) -> String {
+    let names = tuned.keys().chain(base.keys().filter(|k| !tuned.contains_key(*k)));
+    let rows: Vec<Comparison> = names
+        .map(|name| Comparison {
+            label: metric_label(task, name),
+            unit: Unit::Fraction,
+            base: base.get(name).copied(),
+            tuned: tuned.get(name).copied(),
+        })
+        .collect();
+    render(title, &rows)
+}

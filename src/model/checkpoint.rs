@@ -1,0 +1,420 @@
+//! Weights of a Hugging Face directory: one `model.safetensors`, or shards
+//! listed by `model.safetensors.index.json`, mapped into memory and read a
+//! tensor at a time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use half::{bf16, f16};
+use memmap2::Mmap;
+use rayon::prelude::*;
+use safetensors::{Dtype, SafeTensorError, SafeTensors};
+use serde_json::Value;
+use thiserror::Error;
+
+use super::hf_config::ArchConfig;
+
+const SINGLE: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+/// Elements converted before their pages are given back, a bound on how much
+/// of the file counts as this process's memory.
+const WINDOW: usize = 1 << 22;
+/// Elements that one task converts.
+const TASK: usize = 1 << 16;
+
+#[derive(Debug, Error)]
+pub enum CheckpointError {
+    #[error("{}: no model weights found; looked for {SINGLE} and {INDEX}{hint}", dir.display())]
+    NoWeights { dir: PathBuf, hint: String },
+    #[error("{}: cannot read: {source}", file.display())]
+    Io { file: PathBuf, source: io::Error },
+    #[error("{}: not a whole safetensors file: {problem}", file.display())]
+    Damaged { file: PathBuf, problem: String },
+    #[error("{}: {problem}", file.display())]
+    Index { file: PathBuf, problem: String },
+    #[error("{}: tensor `{tensor}` is missing{more}; does config.json belong to these weights?", dir.display())]
+    Missing {
+        dir: PathBuf,
+        tensor: String,
+        more: String,
+    },
+    #[error("{}: tensor `{tensor}` has shape {found:?}, but config.json asks for {expected:?}", file.display())]
+    Shape {
+        file: PathBuf,
+        tensor: String,
+        found: Vec<usize>,
+        expected: Vec<usize>,
+    },
+    #[error("{}: tensor `{tensor}` is stored as {found}; F32, F16 and BF16 can be read", file.display())]
+    Dtype {
+        file: PathBuf,
+        tensor: String,
+        found: String,
+    },
+    #[error("{}: tensor `{tensor}` holds NaN or infinity (element {element}); the checkpoint is damaged", file.display())]
+    NotFinite {
+        file: PathBuf,
+        tensor: String,
+        element: usize,
+    },
+}
+
+/// An open checkpoint. Files must not be cut while it is open: reading a
+/// mapped page that is gone ends the process.
+#[derive(Debug)]
+pub struct Checkpoint {
+    dir: PathBuf,
+    shards: Vec<Shard>,
+    tensors: BTreeMap<String, Entry>,
+}
+
+#[derive(Debug)]
+struct Shard {
+    file: PathBuf,
+    map: Mmap,
+}
+
+#[derive(Debug)]
+struct Entry {
+    shard: usize,
+    dtype: Dtype,
+    shape: Vec<usize>,
+    /// Bytes of the shard's file; checked to lie within it.
+    bytes: Range<usize>,
+}
+
+impl Checkpoint {
+    /// Opens the weights in `dir` and checks every header: sizes, offsets that
+    /// overlap or leave the file, and an index that names other directories.
+    ///
+    /// # Errors
+    /// Names the file, and what to do where that is known.
+    pub fn open(dir: &Path) -> Result<Self, CheckpointError> {
+        let mut checkpoint = Self {
+            dir: dir.to_path_buf(),
+            shards: Vec::new(),
+            tensors: BTreeMap::new(),
+        };
+        if dir.join(SINGLE).is_file() {
+            checkpoint.tensors = checkpoint.open_file(&dir.join(SINGLE))?;
+        } else if dir.join(INDEX).is_file() {
+            checkpoint.open_shards(&dir.join(INDEX))?;
+        } else {
+            return Err(no_weights(dir));
+        }
+        Ok(checkpoint)
+    }
+
+    /// Opens a lone safetensors file, such as an adapter's.
+    pub(crate) fn open_single(file: &Path) -> Result<Self, CheckpointError> {
+        let mut checkpoint = Self {
+            dir: file.to_path_buf(),
+            shards: Vec::new(),
+            tensors: BTreeMap::new(),
+        };
+        checkpoint.tensors = checkpoint.open_file(file)?;
+        Ok(checkpoint)
+    }
+
+    fn open_shards(&mut self, index: &Path) -> Result<(), CheckpointError> {
+        let weight_map = read_index(index)?;
+        let files: BTreeSet<&String> = weight_map.values().collect();
+        let mut contents = BTreeMap::new();
+        for name in files {
+            let file = self.dir.join(name);
+            if !file.is_file() {
+                return Err(CheckpointError::Index {
+                    file: index.to_path_buf(),
+                    problem: format!(
+                        "names the shard `{name}`, which is not in the directory; download the \
+                         model again"
+                    ),
+                });
+            }
+            contents.insert(name, self.open_file(&file)?);
+        }
+        for (tensor, name) in &weight_map {
+            let entry = contents
+                .get_mut(name)
+                .and_then(|shard| shard.remove(tensor));
+            let entry = entry.ok_or_else(|| CheckpointError::Index {
+                file: index.to_path_buf(),
+                problem: format!("says that `{name}` holds `{tensor}`, but it does not"),
+            })?;
+            self.tensors.insert(tensor.clone(), entry);
+        }
+        Ok(())
+    }
+
+    /// Maps one file and returns what its header lists.
+    fn open_file(&mut self, file: &Path) -> Result<BTreeMap<String, Entry>, CheckpointError> {
+        let io = |source| CheckpointError::Io {
+            file: file.to_path_buf(),
+            source,
+        };
+        let handle = File::open(file).map_err(io)?;
+        // SAFETY: the map is only read; cutting the file meanwhile is the
+        // documented misuse.
+        let map = unsafe { Mmap::map(&handle) }.map_err(io)?;
+        let damaged = |problem| CheckpointError::Damaged {
+            file: file.to_path_buf(),
+            problem,
+        };
+        let (header, metadata) = SafeTensors::read_metadata(&map)
+            .map_err(|error| damaged(explain(&error, map.len())))?;
+        // The format counts offsets from the end of the header and its length field.
+        let start = header + 8;
+        let shard = self.shards.len();
+        let mut entries = BTreeMap::new();
+        for (name, info) in metadata.tensors() {
+            let (from, to) = info.data_offsets;
+            let bytes = match (start.checked_add(from), start.checked_add(to)) {
+                (Some(from), Some(to)) if from <= to && to <= map.len() => from..to,
+                _ => return Err(damaged(format!("tensor `{name}` lies outside the file"))),
+            };
+            let entry = Entry {
+                shard,
+                dtype: info.dtype,
+                shape: info.shape.clone(),
+                bytes,
+            };
+            entries.insert(name, entry);
+        }
+        self.shards.push(Shard {
+            file: file.to_path_buf(),
+            map,
+        });
+        Ok(entries)
+    }
+
+    /// Names of all tensors, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    pub fn contains(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
+    }
+
+    /// Shape of a tensor, where there is one of that name.
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.tensors.get(name).map(|entry| entry.shape.as_slice())
+    }
+
+    /// Bytes of all tensors as stored.
+    pub fn total_bytes(&self) -> u64 {
+        let bytes = self.tensors.values().map(|entry| entry.bytes.len() as u64);
+        bytes.sum()
+    }
+
+    /// Checks without reading any data that every tensor `arch` needs is there
+    /// in a readable type and its shape.
+    pub fn check(&self, arch: &ArchConfig) -> Result<(), CheckpointError> {
+        let parameters = arch.parameters();
+        let mut missing = parameters.iter().filter(|p| !self.contains(&p.name));
+        if let Some(first) = missing.next() {
+            return Err(self.missing(&first.name, missing.count()));
+        }
+        for parameter in &parameters {
+            self.entry(&parameter.name, &parameter.shape)?;
+        }
+        Ok(())
+    }
+
+    /// One tensor in f32, row-major, from F32, F16 or BF16. Large ones are
+    /// converted on all threads.
+    ///
+    /// # Errors
+    /// A tensor that is missing, of another shape or type, or that holds NaN
+    /// or infinity.
+    pub fn tensor_f32(
+        &self,
+        name: &str,
+        expected_shape: &[usize],
+    ) -> Result<Vec<f32>, CheckpointError> {
+        let entry = self.entry(name, expected_shape)?;
+        let shard = &self.shards[entry.shard];
+        let (width, convert) = reader(entry.dtype).ok_or_else(|| self.dtype_error(name, entry))?;
+        let mut values = vec![0f32; entry.bytes.len() / width];
+        let mut at = entry.bytes.start;
+        for window in values.chunks_mut(WINDOW) {
+            let bytes = at..at + window.len() * width;
+            window
+                .par_chunks_mut(TASK)
+                .zip(shard.map[bytes.clone()].par_chunks(TASK * width))
+                .for_each(|(values, bytes)| convert(bytes, values));
+            shard.release(bytes.clone());
+            at = bytes.end;
+        }
+        match crate::ops::nf4::first_non_finite(&values) {
+            None => Ok(values),
+            Some(element) => Err(CheckpointError::NotFinite {
+                file: shard.file.clone(),
+                tensor: name.to_string(),
+                element,
+            }),
+        }
+    }
+
+    fn entry(&self, name: &str, expected: &[usize]) -> Result<&Entry, CheckpointError> {
+        let entry = self
+            .tensors
+            .get(name)
+            .ok_or_else(|| self.missing(name, 0))?;
+        if reader(entry.dtype).is_none() {
+            return Err(self.dtype_error(name, entry));
+        }
+        if entry.shape != expected {
+            return Err(CheckpointError::Shape {
+                file: self.shards[entry.shard].file.clone(),
+                tensor: name.to_string(),
+                found: entry.shape.clone(),
+                expected: expected.to_vec(),
+            });
+        }
+        Ok(entry)
+    }
+
+    fn missing(&self, tensor: &str, others: usize) -> CheckpointError {
+        CheckpointError::Missing {
+            dir: self.dir.clone(),
+            tensor: tensor.to_string(),
+            more: match others {
+                0 => String::new(),
+                n => format!(" and {n} more"),
+            },
+        }
+    }
+
+    fn dtype_error(&self, name: &str, entry: &Entry) -> CheckpointError {
+        CheckpointError::Dtype {
+            file: self.shards[entry.shard].file.clone(),
+            tensor: name.to_string(),
+            found: format!("{:?}", entry.dtype),
+        }
+    }
+}
+
+impl Shard {
+    /// Gives the pages of `bytes` back, so that what was read no longer counts
+    /// as memory of this process. They stay in the system's file cache.
+    #[cfg(unix)]
+    fn release(&self, bytes: Range<usize>) {
+        let advice = memmap2::UncheckedAdvice::DontNeed;
+        // SAFETY: a read-only map of a file: dropped pages are read anew.
+        let advised = unsafe {
+            self.map
+                .unchecked_advise_range(advice, bytes.start, bytes.len())
+        };
+        // A refusal costs memory, not correctness.
+        drop(advised);
+    }
+
+    #[cfg(not(unix))]
+    fn release(&self, _bytes: Range<usize>) {}
+}
+
+/// Bytes an element takes and how to read them.
+type Reader = (usize, fn(&[u8], &mut [f32]));
+
+fn reader(dtype: Dtype) -> Option<Reader> {
+    match dtype {
+        Dtype::F32 => Some((4, |bytes, out| {
+            for (v, b) in out.iter_mut().zip(bytes.chunks_exact(4)) {
+                *v = f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
+            }
+        })),
+        Dtype::BF16 => Some((2, |bytes, out| {
+            for (v, b) in out.iter_mut().zip(bytes.chunks_exact(2)) {
+                *v = bf16::from_le_bytes([b[0], b[1]]).to_f32();
+            }
+        })),
+        Dtype::F16 => Some((2, |bytes, out| {
+            for (v, b) in out.iter_mut().zip(bytes.chunks_exact(2)) {
+                *v = f16::from_le_bytes([b[0], b[1]]).to_f32();
+            }
+        })),
+        _ => None,
+    }
+}
+
+fn no_weights(dir: &Path) -> CheckpointError {
+    let hint = if !dir.is_dir() {
+        ". There is no such directory".to_string()
+    } else {
+        let torch = ["pytorch_model.bin", "pytorch_model.bin.index.json"];
+        match torch.into_iter().find(|name| dir.join(name).is_file()) {
+            Some(name) => format!(
+                ". {name} is a pickle, which is not read: convert it to safetensors, for example \
+                 with transformers' save_pretrained"
+            ),
+            None => ". Give a Hugging Face model directory with model.path=DIR".to_string(),
+        }
+    };
+    CheckpointError::NoWeights {
+        dir: dir.to_path_buf(),
+        hint,
+    }
+}
+
+/// The index's map from tensor to shard; shards must lie in the directory.
+fn read_index(file: &Path) -> Result<BTreeMap<String, String>, CheckpointError> {
+    let error = |problem: String| CheckpointError::Index {
+        file: file.to_path_buf(),
+        problem,
+    };
+    let text = std::fs::read_to_string(file).map_err(|source| CheckpointError::Io {
+        file: file.to_path_buf(),
+        source,
+    })?;
+    let value: Value =
+        serde_json::from_str(&text).map_err(|e| error(format!("not valid JSON: {e}")))?;
+    let map = value.get("weight_map").and_then(Value::as_object);
+    let map = map.ok_or_else(|| error("has no `weight_map` object".into()))?;
+    map.iter()
+        .map(|(tensor, shard)| {
+            let shard = shard
+                .as_str()
+                .ok_or_else(|| error(format!("the shard of `{tensor}` is not a file name")))?;
+            let plain = Path::new(shard)
+                .file_name()
+                .is_some_and(|name| name == shard);
+            if !plain || shard.contains(['/', '\\']) {
+                return Err(error(format!(
+                    "the shard `{shard}` of `{tensor}` is not a plain file name; files outside \
+                     the model's directory are not opened"
+                )));
+            }
+            Ok((tensor.clone(), shard.to_string()))
+        })
+        .collect()
+}
+
+/// What a header error of the safetensors library means for the user.
+fn explain(error: &SafeTensorError, bytes: usize) -> String {
+    use SafeTensorError as E;
+    match error {
+        E::HeaderTooSmall => format!("it has {bytes} bytes, too few for a header"),
+        E::InvalidHeaderLength => {
+            format!("its header claims to be longer than the file of {bytes} bytes")
+        }
+        E::HeaderTooLarge => "its header claims more than 100 MB, the format's limit".into(),
+        E::MetadataIncompleteBuffer => format!(
+            "the tensors that its header lists do not fill the file of {bytes} bytes; it was cut \
+             or only partly downloaded"
+        ),
+        E::InvalidOffset(tensor) => {
+            format!("the bytes of tensor `{tensor}` overlap another's or leave a gap")
+        }
+        E::TensorInvalidInfo => "a tensor's shape and number of bytes disagree".into(),
+        E::ValidationOverflow => "a tensor's size overflows".into(),
+        other => format!("its header cannot be read ({other})"),
+    }
+}
+
+#[cfg(test)]
+#[path = "checkpoint_tests.rs"]
+mod tests;

@@ -1,0 +1,245 @@
+//! Reading, and every kind of file that must be refused.
+
+use std::fs;
+
+use serde_json::json;
+
+use super::*;
+
+const CONFIG: &str = r#"{"model_type": "llama", "vocab_size": 5, "hidden_size": 4,
+    "intermediate_size": 6, "num_hidden_layers": 1, "num_attention_heads": 2}"#;
+
+fn arch() -> ArchConfig {
+    ArchConfig::from_json(CONFIG, Path::new("config.json")).unwrap()
+}
+
+/// A safetensors file from a header and raw bytes.
+fn file(header: &Value, data: &[u8]) -> Vec<u8> {
+    let header = header.to_string();
+    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+    bytes.extend(header.as_bytes());
+    bytes.extend(data);
+    bytes
+}
+
+fn single(bytes: &[u8]) -> (tempfile::TempDir, Result<Checkpoint, CheckpointError>) {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join(SINGLE), bytes).unwrap();
+    let opened = Checkpoint::open(dir.path());
+    (dir, opened)
+}
+
+fn problem(bytes: &[u8]) -> String {
+    single(bytes).1.unwrap_err().to_string()
+}
+
+/// Every parameter of the small architecture in f32, counting upwards.
+fn whole() -> (Value, Vec<u8>) {
+    let mut header = json!({});
+    let mut data = Vec::new();
+    for parameter in arch().parameters() {
+        let start = data.len();
+        for i in 0..parameter.numel() {
+            data.extend((i as f32).to_le_bytes());
+        }
+        header[parameter.name] = json!({"dtype": "F32", "shape": parameter.shape,
+            "data_offsets": [start, data.len()]});
+    }
+    (header, data)
+}
+
+#[test]
+fn three_types_are_read_into_f32() {
+    let header = json!({
+        "a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]},
+        "b": {"dtype": "BF16", "shape": [1, 2], "data_offsets": [8, 12]},
+        "c": {"dtype": "F16", "shape": [2], "data_offsets": [12, 16]},
+        "d": {"dtype": "I32", "shape": [1], "data_offsets": [16, 20]},
+    });
+    let mut data = Vec::new();
+    data.extend(1.5f32.to_le_bytes());
+    data.extend((-2.0f32).to_le_bytes());
+    for v in [0.5, -3.0] {
+        data.extend(bf16::from_f32(v).to_le_bytes());
+    }
+    for v in [0.25, 65504.0] {
+        data.extend(f16::from_f32(v).to_le_bytes());
+    }
+    data.extend(7i32.to_le_bytes());
+    let (_dir, checkpoint) = single(&file(&header, &data));
+    let checkpoint = checkpoint.unwrap();
+    assert_eq!(checkpoint.tensor_f32("a", &[2]).unwrap(), [1.5, -2.0]);
+    assert_eq!(checkpoint.tensor_f32("b", &[1, 2]).unwrap(), [0.5, -3.0]);
+    assert_eq!(checkpoint.tensor_f32("c", &[2]).unwrap(), [0.25, 65504.0]);
+    assert_eq!(checkpoint.names().collect::<Vec<_>>(), ["a", "b", "c", "d"]);
+    assert_eq!(checkpoint.total_bytes(), 20);
+    let text = checkpoint.tensor_f32("d", &[1]).unwrap_err().to_string();
+    assert!(text.contains("`d` is stored as I32"), "{text}");
+    let text = checkpoint.tensor_f32("b", &[2]).unwrap_err().to_string();
+    assert!(
+        text.contains("shape [1, 2]") && text.contains("[2]"),
+        "{text}"
+    );
+    let text = checkpoint.tensor_f32("x", &[2]).unwrap_err().to_string();
+    assert!(text.contains("`x` is missing"), "{text}");
+}
+
+#[test]
+fn a_large_tensor_is_read_in_windows() {
+    let n = WINDOW + TASK + 3;
+    let header = json!({"w": {"dtype": "BF16", "shape": [n], "data_offsets": [0, 2 * n]}});
+    let data: Vec<u8> = (0..n)
+        .flat_map(|i| bf16::from_f32((i % 251) as f32).to_le_bytes())
+        .collect();
+    let (_dir, checkpoint) = single(&file(&header, &data));
+    let checkpoint = checkpoint.unwrap();
+    for _ in 0..2 {
+        let values = checkpoint.tensor_f32("w", &[n]).unwrap();
+        assert!(
+            values
+                .iter()
+                .enumerate()
+                .all(|(i, v)| *v == (i % 251) as f32)
+        );
+    }
+}
+
+#[test]
+fn the_architecture_is_checked_without_reading() {
+    let (header, data) = whole();
+    let (_dir, checkpoint) = single(&file(&header, &data));
+    let checkpoint = checkpoint.unwrap();
+    checkpoint.check(&arch()).unwrap();
+    let mut other = arch();
+    other.num_layers = 2;
+    let text = checkpoint.check(&other).unwrap_err().to_string();
+    assert!(
+        text.contains("`model.layers.1.self_attn.q_proj.weight` is missing and 8 more"),
+        "{text}"
+    );
+    let mut other = arch();
+    other.vocab_size = 6;
+    let text = checkpoint.check(&other).unwrap_err().to_string();
+    assert!(
+        text.contains("embed_tokens") && text.contains("[5, 4]"),
+        "{text}"
+    );
+}
+
+#[test]
+fn values_that_are_not_finite_are_refused() {
+    let header = json!({"w": {"dtype": "F32", "shape": [3], "data_offsets": [0, 12]}});
+    let data: Vec<u8> = [1.0, f32::NAN, 2.0]
+        .iter()
+        .flat_map(|v| v.to_le_bytes())
+        .collect();
+    let (_dir, checkpoint) = single(&file(&header, &data));
+    let text = checkpoint
+        .unwrap()
+        .tensor_f32("w", &[3])
+        .unwrap_err()
+        .to_string();
+    assert!(
+        text.contains("`w` holds NaN or infinity (element 1)"),
+        "{text}"
+    );
+}
+
+#[test]
+fn damaged_files_are_refused() {
+    let (header, data) = whole();
+    let good = file(&header, &data);
+    for cut in [0, 4, 8, 60, good.len() - 1] {
+        let text = problem(&good[..cut]);
+        assert!(
+            text.contains("model.safetensors: not a whole"),
+            "{cut}: {text}"
+        );
+    }
+    let mut claim = good.clone();
+    claim[..8].copy_from_slice(&(10u64 << 30).to_le_bytes());
+    assert!(problem(&claim).contains("100 MB"));
+    claim[..8].copy_from_slice(&(good.len() as u64).to_le_bytes());
+    assert!(problem(&claim).contains("longer than the file"));
+    let pair = |a: [usize; 2], b: [usize; 2]| {
+        json!({"a": {"dtype": "F32", "shape": [2], "data_offsets": a},
+            "b": {"dtype": "F32", "shape": [2], "data_offsets": b}})
+    };
+    assert!(single(&file(&pair([0, 8], [8, 16]), &[0; 16])).1.is_ok());
+    assert!(problem(&file(&pair([0, 8], [4, 12]), &[0; 12])).contains("overlap"));
+    assert!(problem(&file(&pair([0, 8], [12, 20]), &[0; 20])).contains("gap"));
+    assert!(problem(&file(&pair([0, 8], [8, 16]), &[0; 12])).contains("cut"));
+    assert!(problem(&file(&pair([0, 8], [8, 20]), &[0; 20])).contains("disagree"));
+    let huge = json!({"a": {"dtype": "F32", "shape": [1u64 << 62, 4], "data_offsets": [0, 8]}});
+    assert!(problem(&file(&huge, &[0; 8])).contains("overflows"));
+    let text = problem(&file(&json!({"a": 3}), &[]));
+    assert!(text.contains("header cannot be read"), "{text}");
+}
+
+#[test]
+fn shards_are_joined_and_checked() {
+    let dir = tempfile::tempdir().unwrap();
+    let shard = |name: &str| json!({name: {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}});
+    fs::write(dir.path().join("1.safetensors"), file(&shard("a"), &[0; 4])).unwrap();
+    fs::write(dir.path().join("2.safetensors"), file(&shard("b"), &[0; 4])).unwrap();
+    let open = |map: Value| {
+        let index = json!({"metadata": {"total_size": 8}, "weight_map": map});
+        fs::write(dir.path().join(INDEX), index.to_string()).unwrap();
+        Checkpoint::open(dir.path())
+    };
+    let both = open(json!({"a": "1.safetensors", "b": "2.safetensors"})).unwrap();
+    assert_eq!(both.names().collect::<Vec<_>>(), ["a", "b"]);
+    assert_eq!(both.tensor_f32("b", &[1]).unwrap(), [0.0]);
+    for (map, part) in [
+        (json!({"a": "2.safetensors"}), "holds `a`, but it does not"),
+        (json!({"a": "3.safetensors"}), "not in the directory"),
+        (json!({"a": "../1.safetensors"}), "not a plain file name"),
+        (json!({"a": "/1.safetensors"}), "not a plain file name"),
+        (json!({"a": ".."}), "not a plain file name"),
+        (json!({"a": 1}), "not a file name"),
+        (json!([]), "weight_map"),
+    ] {
+        let text = open(map).unwrap_err().to_string();
+        assert!(text.contains(INDEX) && text.contains(part), "{text}");
+    }
+    fs::write(dir.path().join(INDEX), "{").unwrap();
+    assert!(Checkpoint::open(dir.path()).is_err());
+}
+
+#[test]
+fn a_directory_without_weights_says_what_was_looked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || Checkpoint::open(dir.path()).unwrap_err().to_string();
+    assert!(open().contains(SINGLE) && open().contains(INDEX));
+    fs::write(dir.path().join("pytorch_model.bin"), "").unwrap();
+    assert!(open().contains("convert it to safetensors"));
+    let text = Checkpoint::open(&dir.path().join("absent"))
+        .unwrap_err()
+        .to_string();
+    assert!(text.contains("no such directory"), "{text}");
+}
+
+#[test]
+fn reference_checkpoints_open() {
+    let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/reference/tiny");
+    if !tiny.is_dir() {
+        println!("skipped: no reference folder");
+        return;
+    }
+    let load = |name: &str| {
+        let dir = tiny.join(name);
+        let arch = ArchConfig::from_dir(&dir).unwrap();
+        let checkpoint = Checkpoint::open(&dir).unwrap();
+        checkpoint.check(&arch).unwrap();
+        let read = |p: super::super::hf_config::Parameter| {
+            checkpoint.tensor_f32(&p.name, &p.shape).unwrap()
+        };
+        arch.parameters().into_iter().map(read).collect::<Vec<_>>()
+    };
+    assert_eq!(load("llama_untied"), load("llama_untied_sharded"));
+    assert_eq!(load("llama3_tied"), load("llama3_tied_v4cfg"));
+    let (f32s, bf16s) = (load("llama_untied"), load("llama_untied_bf16"));
+    for (full, half) in f32s.iter().flatten().zip(bf16s.iter().flatten()) {
+        assert_eq!(bf16::from_f32(*full).to_f32(), *half);
+    }
+}

@@ -1,0 +1,254 @@
+//! The decoder: embedding, layers, final norm, head.
+
+use burn::tensor::{Device, Tensor};
+
+use super::hf_config::ArchConfig;
+use super::kv_cache::KvCache;
+use super::layer::{Layer, LayerContext, LayerTape, norm_backward};
+use super::linear::{DropoutKey, Pass, Weight};
+use super::params::{Grads, Params};
+use super::peft::AdapterConfig;
+use super::ragged::Ragged;
+use crate::ops::{AttentionShape, CrossEntropyGrad, HotOps, RopeTable, for_device};
+
+/// A causal language model with its trainable parameters.
+pub struct Decoder {
+    pub arch: ArchConfig,
+    pub embedding: Weight,
+    pub layers: Vec<Layer>,
+    pub norm: Weight,
+    /// `None` where the head is tied to the embedding.
+    pub head: Option<Weight>,
+    pub params: Params,
+    /// Of the adapter that is attached.
+    pub adapter_config: Option<AdapterConfig>,
+    pub(super) rope: RopeTable,
+    pub device: Device,
+    ops: &'static dyn HotOps,
+}
+
+/// How [`Decoder::loss_backward`] runs.
+#[derive(Clone, Copy, Debug)]
+pub struct StepOptions {
+    /// Multiplies the summed loss before differentiation: 1 / supervised tokens of the window.
+    pub scale: f32,
+    /// Keep only each layer's input and recompute the rest (Chen et al., 2016).
+    pub checkpointing: bool,
+    pub dropout: Option<DropoutKey>,
+}
+
+impl Decoder {
+    pub(super) fn new(
+        arch: ArchConfig,
+        embedding: Weight,
+        layers: Vec<Layer>,
+        norm: Weight,
+        head: Option<Weight>,
+        params: Params,
+        device: Device,
+    ) -> Self {
+        let rope = RopeTable::new(&arch.inv_freq(), 0);
+        let ops = for_device(&device);
+        Self {
+            arch,
+            embedding,
+            layers,
+            norm,
+            head,
+            params,
+            adapter_config: None,
+            rope,
+            device,
+            ops,
+        }
+    }
+
+    pub fn ops(&self) -> &'static dyn HotOps {
+        self.ops
+    }
+
+    /// Makes the rotary table cover `positions` positions. Call before a pass over
+    /// longer sequences than before.
+    pub fn reserve_positions(&mut self, positions: usize) {
+        if self.rope.positions() < positions {
+            self.rope = RopeTable::new(&self.arch.inv_freq(), positions.next_power_of_two());
+        }
+    }
+
+    fn pass(&self, adapter: bool, dropout: Option<DropoutKey>) -> Pass<'_> {
+        Pass {
+            ops: self.ops,
+            params: &self.params,
+            adapter,
+            dropout,
+        }
+    }
+
+    fn context<'a>(&'a self, pass: Pass<'a>, batch: &'a Ragged) -> LayerContext<'a> {
+        LayerContext {
+            pass,
+            batch,
+            rope: &self.rope,
+            attention: AttentionShape {
+                heads: self.arch.num_heads,
+                kv_heads: self.arch.num_kv_heads,
+                head_dim: self.arch.head_dim,
+                scale: 1.0 / (self.arch.head_dim as f32).sqrt(),
+            },
+            eps: self.arch.rms_norm_eps as f32,
+        }
+    }
+
+    fn head(&self) -> &Weight {
+        self.head.as_ref().unwrap_or(&self.embedding)
+    }
+
+    fn embed(&self, pass: &Pass<'_>, ids: &[u32]) -> Tensor<2> {
+        self.ops.gather_rows(&self.embedding.dense(pass), ids)
+    }
+
+    /// Hidden states after the final norm at `rows`, `[rows, hidden]`.
+    /// `adapter` false leaves LoRA out.
+    pub fn hidden(
+        &self,
+        batch: &Ragged,
+        rows: &[u32],
+        adapter: bool,
+        mut cache: Option<&mut KvCache>,
+    ) -> Tensor<2> {
+        let pass = self.pass(adapter, None);
+        let cx = self.context(pass, batch);
+        let mut x = self.embed(&pass, &batch.ids);
+        for (i, layer) in self.layers.iter().enumerate() {
+            let cache = cache.as_deref_mut().map(|c| &mut c.layers[i]);
+            x = layer.forward(&cx, x, cache).0;
+        }
+        let x = self.ops.gather_rows(&x, rows);
+        self.ops.rms_norm(&x, &self.norm.dense(&pass), cx.eps)
+    }
+
+    /// Logits at `rows` as `rows.len()` rows of `vocab_size` host numbers.
+    pub fn logits(
+        &self,
+        batch: &Ragged,
+        rows: &[u32],
+        adapter: bool,
+        cache: Option<&mut KvCache>,
+    ) -> Vec<f32> {
+        let hidden = self.hidden(batch, rows, adapter, cache);
+        let head = self.head().dense(&self.pass(adapter, None));
+        let logits = self.ops.gemm(&hidden, false, &head, true, 1.0);
+        logits.into_data().iter::<f32>().collect()
+    }
+
+    /// Summed loss over the supervised rows, without gradients.
+    pub fn loss(&self, batch: &Ragged, adapter: bool) -> f64 {
+        if batch.rows.is_empty() {
+            return 0.0;
+        }
+        let hidden = self.hidden(batch, &batch.rows, adapter, None);
+        let head = self.head().dense(&self.pass(adapter, None));
+        let grad = CrossEntropyGrad::None;
+        self.ops.cross_entropy(&hidden, &head, &batch.targets, grad).loss_sum
+    }
+
+    /// Summed loss of a micro-batch; adds `scale x` its gradient to `grads`, layer
+    /// by layer from the last to the first.
+    pub fn loss_backward(&self, batch: &Ragged, options: StepOptions, grads: &mut Grads) -> f64 {
+        if batch.rows.is_empty() {
+            return 0.0;
+        }
+        let ops = self.ops;
+        let pass = self.pass(true, options.dropout);
+        let cx = self.context(pass, batch);
+
+        let mut x = self.embed(&pass, &batch.ids);
+        let mut kept = Vec::with_capacity(self.layers.len());
+        for layer in &self.layers {
+            if options.checkpointing {
+                let input = x.clone();
+                x = layer.forward(&cx, x, None).0;
+                kept.push(Kept::Input(input));
+            } else {
+                let (y, tape) = layer.forward(&cx, x, None);
+                x = y;
+                kept.push(Kept::Tape(Box::new(tape)));
+            }
+        }
+
+        let (loss, mut dx) = self.head_backward(&pass, batch, x, options.scale, grads);
+        let train_embedding = self.embedding.param();
+        for (i, layer) in self.layers.iter().enumerate().rev() {
+            let tape = match kept.pop() {
+                Some(Kept::Tape(tape)) => *tape,
+                Some(Kept::Input(x)) => layer.forward(&cx, x, None).1,
+                None => unreachable!("one entry a layer was kept"),
+            };
+            let want_dx = i > 0 || train_embedding.is_some();
+            match layer.backward(&cx, tape, dx, grads, want_dx) {
+                Some(d) => dx = d,
+                None => return loss,
+            }
+        }
+        if let Some(id) = train_embedding {
+            let sum = grads.take(id).unwrap_or_else(|| {
+                Tensor::zeros([self.arch.vocab_size, self.arch.hidden_size], &self.device)
+            });
+            grads.set(id, Some(ops.scatter_add_rows(sum, &batch.ids, &dx)));
+        }
+        loss
+    }
+
+    /// Final norm, head and loss on the supervised rows only; the gradient comes
+    /// back for all rows.
+    fn head_backward(
+        &self,
+        pass: &Pass<'_>,
+        batch: &Ragged,
+        x: Tensor<2>,
+        scale: f32,
+        grads: &mut Grads,
+    ) -> (f64, Tensor<2>) {
+        let (ops, eps) = (self.ops, self.arch.rms_norm_eps as f32);
+        let shape = x.dims();
+        let x = ops.gather_rows(&x, &batch.rows);
+        let hidden = ops.rms_norm(&x, &self.norm.dense(pass), eps);
+        let head = self.head();
+        let grad = match head.param() {
+            Some(id) => CrossEntropyGrad::HiddenAndHead {
+                scale,
+                head_grad: grads.take(id),
+            },
+            None => CrossEntropyGrad::Hidden { scale },
+        };
+        let out = ops.cross_entropy(&hidden, &head.dense(pass), &batch.targets, grad);
+        if let Some(id) = head.param() {
+            grads.set(id, out.d_head);
+        }
+        let d_hidden = out.d_hidden.unwrap_or_else(|| hidden.zeros_like());
+        let d_rows = norm_backward(pass, &self.norm, &x, &d_hidden, eps, grads);
+        let dx = Tensor::zeros(shape, &self.device);
+        (out.loss_sum, ops.scatter_add_rows(dx, &batch.rows, &d_rows))
+    }
+
+    /// Numbers in the whole model, the adapter's included.
+    pub fn total_parameters(&self) -> usize {
+        let frozen = |w: &Weight| match w {
+            Weight::Dense(w) => w.dims().iter().product(),
+            Weight::Nf4(w) => w.shape().iter().product(),
+            Weight::Param(_) => 0,
+        };
+        let mut total = self.params.count() + frozen(&self.embedding) + frozen(&self.norm);
+        total += self.head.as_ref().map_or(0, frozen);
+        for layer in &self.layers {
+            total += frozen(&layer.attention_norm) + frozen(&layer.mlp_norm);
+            total += layer.linears().iter().map(|l| frozen(&l.weight)).sum::<usize>();
+        }
+        total
+    }
+}
+
+enum Kept {
+    Input(Tensor<2>),
+    Tape(Box<LayerTape>),
+}

@@ -1,0 +1,23 @@
+//! Decoder models described by data: HF configuration and weights in and out,
+//! LoRA, NF4 weights, PEFT adapters; forward and backward layer by layer.
+
+pub mod checkpoint;
+mod decoder;
+pub mod export;
+pub mod hf_config;
+pub mod init;
+mod kv_cache;
+mod layer;
+mod linear;
+mod load;
+mod params;
+pub mod peft;
+mod ragged;
+mod save;
+
+pub use decoder::{Decoder, StepOptions};
+pub use kv_cache::KvCache;
+pub use linear::{DropoutKey, Weight};
+pub use load::{Adaptation, LoadError, LoadOptions, load};
+pub use params::{Grads, ParamId, Params};
+pub use ragged::Ragged;

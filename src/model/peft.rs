@@ -1,0 +1,394 @@
+//! LoRA adapters (Hu et al., 2021, arXiv:2106.09685) in PEFT's directory
+//! layout: `adapter_config.json` with the fields of PEFT 0.21.2, and
+//! `adapter_model.safetensors` with A of `[r, in]` and B of `[out, r]`.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+use super::checkpoint::{Checkpoint, CheckpointError};
+use super::export::{ExportError, StagedDir, WeightType, write_safetensors, write_text};
+use super::hf_config::{ArchConfig, Linear, Parameter};
+use super::init::initial_lora_a;
+use crate::config::types::TargetModules;
+
+#[path = "peft_config.rs"]
+mod config;
+
+pub use config::AdapterConfig;
+use config::{Targets, read_config};
+
+pub const CONFIG_FILE: &str = "adapter_config.json";
+pub const WEIGHTS_FILE: &str = "adapter_model.safetensors";
+/// PEFT's name for every linear layer but the output projection.
+const ALL_LINEAR: &str = "all-linear";
+const KEY_PREFIX: &str = "base_model.model.";
+
+#[derive(Debug, Error)]
+pub enum PeftError {
+    #[error("{}: cannot read the adapter: {source}. A PEFT adapter directory holds {CONFIG_FILE} and {WEIGHTS_FILE}", file.display())]
+    Read { file: PathBuf, source: io::Error },
+    #[error("{}:{line}: not valid JSON: {message}", file.display())]
+    Syntax {
+        file: PathBuf,
+        line: usize,
+        message: String,
+    },
+    #[error("{}: `{key}` {problem}", file.display())]
+    Key {
+        file: PathBuf,
+        key: String,
+        problem: String,
+    },
+    #[error("{}: {problem}", file.display())]
+    Weights { file: PathBuf, problem: String },
+    #[error("{}: the adapter does not fit the base model: `{module}` has {matrix} of shape {found:?}, the base asks for {expected:?}", file.display())]
+    Shape {
+        file: PathBuf,
+        module: String,
+        matrix: &'static str,
+        found: Vec<usize>,
+        expected: Vec<usize>,
+    },
+    #[error("{}: the adapter does not fit the base model: the base has no module `{module}`; its modules: {available}", file.display())]
+    NoSuchModule {
+        file: PathBuf,
+        module: String,
+        available: String,
+    },
+    #[error(
+        "lora.target_modules: `{name}` matches no module of the model; there are: {available}, or all-linear"
+    )]
+    NoMatch { name: String, available: String },
+    #[error("lora.target_modules: the list is empty; name modules such as q_proj, or all-linear")]
+    NoTargets,
+    #[error("{}: the directory holds something other than an adapter; choose another output or empty it", dir.display())]
+    NotAnAdapter { dir: PathBuf },
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    #[error(transparent)]
+    Export(#[from] ExportError),
+}
+
+/// The two matrices of one module, row-major.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LoraTensors {
+    /// Module path in the base, e.g. `model.layers.0.self_attn.q_proj`.
+    pub module: String,
+    /// `[r, in_features]`
+    pub a: Vec<f32>,
+    /// `[out_features, r]`
+    pub b: Vec<f32>,
+    pub r: usize,
+    pub in_features: usize,
+    pub out_features: usize,
+}
+
+impl LoraTensors {
+    fn key(&self, matrix: &str) -> String {
+        tensor_key(&self.module, matrix)
+    }
+}
+
+/// An adapter: its configuration and its matrices in the order of
+/// [`ArchConfig::linears`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Adapter {
+    pub config: AdapterConfig,
+    pub modules: Vec<LoraTensors>,
+}
+
+impl Adapter {
+    /// PEFT's start: A uniform within 1 / sqrt(in), B zero, so that the model
+    /// begins as its base. `config.target_modules` names the modules.
+    ///
+    /// # Errors
+    /// A target that matches no module.
+    pub fn initial(config: AdapterConfig, arch: &ArchConfig, seed: u64) -> Result<Self, PeftError> {
+        let targets = TargetModules::List(config.target_modules.clone());
+        let r = config.r;
+        let modules = resolve_targets(&targets, arch)?
+            .into_iter()
+            .map(|linear| LoraTensors {
+                a: initial_lora_a(&linear.module, r, linear.in_features, seed),
+                b: vec![0.0; linear.out_features * r],
+                r,
+                in_features: linear.in_features,
+                out_features: linear.out_features,
+                module: linear.module,
+            })
+            .collect();
+        Ok(Self { config, modules })
+    }
+
+    /// Number of weights that LoRA trains.
+    pub fn num_parameters(&self) -> usize {
+        let sizes = self.modules.iter().map(|m| m.a.len() + m.b.len());
+        sizes.sum()
+    }
+
+    /// Reads an adapter directory and checks that every matrix fits `arch`.
+    ///
+    /// # Errors
+    /// A missing or damaged file, a PEFT feature not supported, or a matrix
+    /// that does not fit, with its module and both shapes.
+    pub fn read(dir: &Path, arch: &ArchConfig) -> Result<Self, PeftError> {
+        let file = dir.join(CONFIG_FILE);
+        let text = std::fs::read_to_string(&file).map_err(|source| PeftError::Read {
+            file: file.clone(),
+            source,
+        })?;
+        let (mut config, targets) = read_config(&text, &file)?;
+        let file = dir.join(WEIGHTS_FILE);
+        let modules = read_weights(&file, config.r, arch)?;
+        match targets {
+            Targets::List(targets) => {
+                check_complete(&file, &targets, &modules, arch)?;
+                config.target_modules = targets;
+            }
+            Targets::Pattern => config.target_modules = names_of(&modules, arch),
+        }
+        Ok(Self { config, modules })
+    }
+
+    /// Writes both files into `dir`, which must exist (a [`StagedDir`]).
+    pub fn write_into(&self, dir: &Path) -> Result<(), PeftError> {
+        write_text(&dir.join(CONFIG_FILE), &self.config.to_json())?;
+        let mut matrices = BTreeMap::new();
+        let mut parameters = Vec::new();
+        for module in &self.modules {
+            for (name, values, shape) in [
+                ("lora_A", &module.a, vec![module.r, module.in_features]),
+                ("lora_B", &module.b, vec![module.out_features, module.r]),
+            ] {
+                let name = module.key(name);
+                matrices.insert(name.clone(), values.as_slice());
+                parameters.push(Parameter { name, shape });
+            }
+        }
+        write_safetensors(
+            &dir.join(WEIGHTS_FILE),
+            parameters,
+            WeightType::F32,
+            |parameter| {
+                let values = matrices.get(&parameter.name).copied();
+                Ok::<_, ExportError>(Cow::Borrowed(values.unwrap_or_default()))
+            },
+        )?;
+        Ok(())
+    }
+
+    /// Writes the adapter directory in one step. An adapter that stands there
+    /// is replaced; anything else is left alone. The same adapter gives the
+    /// same bytes.
+    ///
+    /// # Errors
+    /// `dir` holds something that is no adapter, or cannot be written.
+    pub fn write(&self, dir: &Path) -> Result<(), PeftError> {
+        let staged = StagedDir::new(dir)?;
+        self.write_into(staged.path())?;
+        commit(staged, dir)
+    }
+}
+
+/// Publishes a staged adapter at `dir`: in place of an older adapter, or of
+/// nothing.
+pub fn commit(staged: StagedDir, dir: &Path) -> Result<(), PeftError> {
+    let occupied = std::fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some());
+    if occupied && !dir.join(CONFIG_FILE).is_file() {
+        return Err(PeftError::NotAnAdapter {
+            dir: dir.to_path_buf(),
+        });
+    }
+    Ok(staged.commit_replacing()?)
+}
+
+/// The modules that `targets` names, in the model's order: all linear layers
+/// but the output projection (`all-linear`), or those whose path is a name of
+/// the list or ends with a dot and that name.
+///
+/// # Errors
+/// A name that matches nothing.
+pub fn resolve_targets(
+    targets: &TargetModules,
+    arch: &ArchConfig,
+) -> Result<Vec<Linear>, PeftError> {
+    let linears = arch.linears();
+    let names = match targets {
+        TargetModules::Named(name) if name.eq_ignore_ascii_case(ALL_LINEAR) => return Ok(linears),
+        TargetModules::Named(name) => std::slice::from_ref(name),
+        TargetModules::List(names) => names,
+    };
+    if names.is_empty() {
+        return Err(PeftError::NoTargets);
+    }
+    // A one-element list of the shorthand is what a command line gives.
+    if let [name] = names
+        && name.eq_ignore_ascii_case(ALL_LINEAR)
+    {
+        return Ok(linears);
+    }
+    for name in names {
+        if !linears.iter().any(|linear| matches(&linear.module, name)) {
+            return Err(PeftError::NoMatch {
+                name: name.clone(),
+                available: available(&linears),
+            });
+        }
+    }
+    let chosen = linears
+        .into_iter()
+        .filter(|linear| names.iter().any(|name| matches(&linear.module, name)));
+    Ok(chosen.collect())
+}
+
+/// PEFT's rule for a list of targets.
+fn matches(module: &str, name: &str) -> bool {
+    let head = module.strip_suffix(name);
+    head.is_some_and(|head| head.is_empty() || (head.ends_with('.') && !name.is_empty()))
+}
+
+fn last_part(module: &str) -> &str {
+    module.rsplit('.').next().unwrap_or(module)
+}
+
+/// The distinct last parts of the modules' paths, in the model's order.
+fn available(linears: &[Linear]) -> String {
+    let mut names: Vec<&str> = Vec::new();
+    for linear in linears {
+        let name = last_part(&linear.module);
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names.join(", ")
+}
+
+fn tensor_key(module: &str, matrix: &str) -> String {
+    format!("{KEY_PREFIX}{module}.{matrix}.weight")
+}
+
+fn read_weights(file: &Path, r: usize, arch: &ArchConfig) -> Result<Vec<LoraTensors>, PeftError> {
+    if !file.is_file() {
+        return Err(PeftError::Read {
+            file: file.to_path_buf(),
+            source: io::ErrorKind::NotFound.into(),
+        });
+    }
+    let weights = Checkpoint::open_single(file)?;
+    let problem = |problem: String| PeftError::Weights {
+        file: file.to_path_buf(),
+        problem,
+    };
+    let mut found = BTreeSet::new();
+    for key in weights.names() {
+        let module = ["lora_A", "lora_B"].into_iter().find_map(|matrix| {
+            let head = key.strip_suffix(&format!(".{matrix}.weight"))?;
+            head.strip_prefix(KEY_PREFIX)
+        });
+        let module = module.ok_or_else(|| {
+            problem(format!(
+                "`{key}` is no LoRA matrix of a linear layer, which is all that can be read"
+            ))
+        })?;
+        found.insert(module.to_string());
+    }
+    if found.is_empty() {
+        return Err(problem("holds no LoRA matrices".into()));
+    }
+    let mut modules = Vec::new();
+    let linears = arch.linears();
+    for linear in &linears {
+        if !found.remove(&linear.module) {
+            continue;
+        }
+        let read = |matrix: &'static str, expected: [usize; 2]| {
+            let key = tensor_key(&linear.module, matrix);
+            let shape = weights.shape(&key).ok_or_else(|| {
+                problem(format!(
+                    "`{}` has no {matrix}; the file is damaged",
+                    linear.module
+                ))
+            })?;
+            if shape != expected {
+                return Err(PeftError::Shape {
+                    file: file.to_path_buf(),
+                    module: linear.module.clone(),
+                    matrix,
+                    found: shape.to_vec(),
+                    expected: expected.to_vec(),
+                });
+            }
+            Ok(weights.tensor_f32(&key, &expected)?)
+        };
+        modules.push(LoraTensors {
+            module: linear.module.clone(),
+            a: read("lora_A", [r, linear.in_features])?,
+            b: read("lora_B", [linear.out_features, r])?,
+            r,
+            in_features: linear.in_features,
+            out_features: linear.out_features,
+        });
+    }
+    match found.into_iter().next() {
+        None => Ok(modules),
+        Some(module) => Err(PeftError::NoSuchModule {
+            file: file.to_path_buf(),
+            module,
+            available: format!("{} in {} layers", available(&linears), arch.num_layers),
+        }),
+    }
+}
+
+/// Every module that the configuration names must have its matrices.
+fn check_complete(
+    file: &Path,
+    targets: &[String],
+    modules: &[LoraTensors],
+    arch: &ArchConfig,
+) -> Result<(), PeftError> {
+    let named = |module: &str| targets.iter().any(|name| matches(module, name));
+    let held: BTreeSet<&str> = modules.iter().map(|m| m.module.as_str()).collect();
+    let linears = arch.linears();
+    let mut missing = linears
+        .iter()
+        .filter(|linear| named(&linear.module) && !held.contains(linear.module.as_str()));
+    match missing.next() {
+        None => Ok(()),
+        Some(linear) => Err(PeftError::Weights {
+            file: file.to_path_buf(),
+            problem: format!(
+                "holds no matrices for `{}`, which {CONFIG_FILE} names as a target",
+                linear.module
+            ),
+        }),
+    }
+}
+
+/// Names for the modules at hand: last parts where these mean the same
+/// modules, else whole paths.
+fn names_of(modules: &[LoraTensors], arch: &ArchConfig) -> Vec<String> {
+    let mut short: Vec<String> = Vec::new();
+    for module in modules {
+        let name = last_part(&module.module).to_string();
+        if !short.contains(&name) {
+            short.push(name);
+        }
+    }
+    let matched = arch
+        .linears()
+        .iter()
+        .filter(|linear| short.iter().any(|name| matches(&linear.module, name)))
+        .count();
+    match matched == modules.len() {
+        true => short,
+        false => modules.iter().map(|m| m.module.clone()).collect(),
+    }
+}
+
+#[cfg(test)]
+#[path = "peft_tests.rs"]
+mod tests;

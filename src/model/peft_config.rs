@@ -1,0 +1,221 @@
+//! `adapter_config.json`: the fields that PEFT writes for LORA, and which of
+//! them can differ here.
+
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use super::PeftError;
+
+const PEFT_VERSION: &str = "0.21.2";
+
+/// What `adapter_config.json` says, as far as it can differ here.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AdapterConfig {
+    pub base_model_name_or_path: Option<String>,
+    /// Rank of every module.
+    pub r: usize,
+    pub lora_alpha: f64,
+    pub lora_dropout: f64,
+    /// Module names or their last parts, e.g. `q_proj`.
+    pub target_modules: Vec<String>,
+    /// Rank-stabilised scaling (Kalajdzievski, 2023, arXiv:2312.03732).
+    pub use_rslora: bool,
+}
+
+impl AdapterConfig {
+    /// The factor of B A x: alpha / r, or alpha / sqrt(r) with rsLoRA.
+    pub fn scaling(&self) -> f64 {
+        match self.use_rslora {
+            true => self.lora_alpha / (self.r as f64).sqrt(),
+            false => self.lora_alpha / self.r as f64,
+        }
+    }
+
+    /// Every field that PEFT 0.21.2 writes for LORA, keys sorted.
+    pub(super) fn to_json(&self) -> String {
+        // PEFT types alpha as an integer; a fraction is written as it is.
+        let alpha = match self.lora_alpha {
+            alpha if alpha.fract() == 0.0 && alpha.abs() < 1e15 => json!(alpha as i64),
+            alpha => json!(alpha),
+        };
+        let mut object = json!({
+            "alora_invocation_tokens": null,
+            "alpha_pattern": {},
+            "arrow_config": null,
+            "auto_mapping": null,
+            "base_model_name_or_path": self.base_model_name_or_path,
+            "bias": "none",
+            "corda_config": null,
+            "ensure_weight_tying": false,
+            "eva_config": null,
+            "exclude_modules": null,
+            "fan_in_fan_out": false,
+            "inference_mode": true,
+            "init_lora_weights": true,
+            "kasa_config": null,
+            "layer_replication": null,
+            "layers_pattern": null,
+            "layers_to_transform": null,
+            "loftq_config": {},
+            "lora_alpha": alpha,
+            "lora_bias": false,
+            "lora_dropout": self.lora_dropout,
+            "lora_ga_config": null,
+            "megatron_config": null,
+            "megatron_core": "megatron.core",
+            "modules_to_save": null,
+            "monteclora_config": null,
+            "peft_type": "LORA",
+            "peft_version": PEFT_VERSION,
+            "qalora_group_size": 16,
+            "r": self.r,
+            "rank_pattern": {},
+            "revision": null,
+            "target_modules": self.target_modules,
+            "target_parameters": null,
+            "task_type": "CAUSAL_LM",
+            "trainable_token_indices": null,
+            "use_bdlora": null,
+            "use_dora": false,
+            "use_qalora": false,
+            "use_rslora": self.use_rslora,
+            "velora_config": null,
+        });
+        object.sort_all_objects();
+        format!("{object:#}")
+    }
+}
+
+/// What the file's `target_modules` was.
+pub(super) enum Targets {
+    List(Vec<String>),
+    /// A regular expression or a shorthand; the weights say what it matched.
+    Pattern,
+}
+
+/// PEFT features that would change the result, and the value that leaves them off.
+const MUST_BE_OFF: [(&str, &str); 16] = [
+    ("use_dora", "DoRA"),
+    ("use_qalora", "QA-LoRA"),
+    ("use_bdlora", "BD-LoRA"),
+    ("alora_invocation_tokens", "activated LoRA"),
+    ("arrow_config", "Arrow routing"),
+    ("kasa_config", "KaSA"),
+    ("monteclora_config", "MonteCLoRA"),
+    ("velora_config", "VeLoRA"),
+    ("fan_in_fan_out", "transposed weights"),
+    ("lora_bias", "a bias on B"),
+    ("modules_to_save", "fully trained modules"),
+    ("trainable_token_indices", "trained tokens"),
+    ("target_parameters", "targets that are not modules"),
+    ("rank_pattern", "a rank per module"),
+    ("alpha_pattern", "an alpha per module"),
+    ("layer_replication", "replicated layers"),
+];
+
+pub(super) fn read_config(text: &str, file: &Path) -> Result<(AdapterConfig, Targets), PeftError> {
+    let object: Map<String, Value> =
+        serde_json::from_str(text).map_err(|error| PeftError::Syntax {
+            file: file.to_path_buf(),
+            line: error.line(),
+            message: error.to_string(),
+        })?;
+    let error = |key: &str, problem: String| PeftError::Key {
+        file: file.to_path_buf(),
+        key: key.to_string(),
+        problem,
+    };
+    let get = |key: &str| object.get(key).filter(|value| !value.is_null());
+    let text_of = |key: &str| get(key).and_then(Value::as_str);
+    match text_of("peft_type") {
+        Some("LORA") => {}
+        Some(other) => {
+            let problem = format!("is {other}; only LORA adapters can be read");
+            return Err(error("peft_type", problem));
+        }
+        None => return Err(error("peft_type", "is missing; it must be LORA".into())),
+    }
+    for (key, what) in MUST_BE_OFF {
+        if get(key).is_some_and(is_on) {
+            return Err(error(
+                key,
+                format!("asks for {what}, which is not supported"),
+            ));
+        }
+    }
+    // A list of layers would be lost on writing, since the suffixes match all.
+    if get("layers_to_transform").is_some_and(is_on) {
+        let problem = "limits the adapter to some layers, which is not supported";
+        return Err(error("layers_to_transform", problem.into()));
+    }
+    if let Some(bias) = text_of("bias").filter(|bias| *bias != "none") {
+        return Err(error(
+            "bias",
+            format!("is `{bias}`; only `none` is supported"),
+        ));
+    }
+    if let Some(init) = text_of("init_lora_weights")
+        && !["gaussian", "eva", "orthogonal"].contains(&init)
+    {
+        return Err(error(
+            "init_lora_weights",
+            format!(
+                "is `{init}`, which changes the base weights too; convert the adapter to plain \
+                 LoRA with PEFT (path_initial_model_for_weight_conversion)"
+            ),
+        ));
+    }
+    let r = get("r")
+        .and_then(Value::as_u64)
+        .filter(|r| (1..=65_536).contains(r));
+    let r = r.ok_or_else(|| error("r", "must be a whole number from 1 to 65536".into()))?;
+    let number = |key: &str, default: f64| match get(key) {
+        None => Ok(default),
+        Some(value) => value
+            .as_f64()
+            .filter(|v| v.is_finite())
+            .ok_or_else(|| error(key, format!("is {value}; it must be a number"))),
+    };
+    let targets =
+        match get("target_modules") {
+            Some(Value::Array(list)) => {
+                let names = list.iter().map(|v| v.as_str().map(str::to_string));
+                let names = names.collect::<Option<Vec<_>>>();
+                Targets::List(names.ok_or_else(|| {
+                    error("target_modules", "must be a list of module names".into())
+                })?)
+            }
+            Some(Value::String(_)) | None => Targets::Pattern,
+            Some(other) => {
+                let problem = format!("is {other}; it must be a list of module names or a string");
+                return Err(error("target_modules", problem));
+            }
+        };
+    let targets = match get("exclude_modules") {
+        Some(value) if is_on(value) => Targets::Pattern,
+        _ => targets,
+    };
+    let config = AdapterConfig {
+        base_model_name_or_path: text_of("base_model_name_or_path").map(str::to_string),
+        r: r as usize,
+        // PEFT's LoraConfig defaults.
+        lora_alpha: number("lora_alpha", 8.0)?,
+        lora_dropout: number("lora_dropout", 0.0)?,
+        target_modules: Vec::new(),
+        use_rslora: get("use_rslora").is_some_and(is_on),
+    };
+    Ok((config, targets))
+}
+
+/// Whether a field holds something other than null, false or emptiness.
+fn is_on(value: &Value) -> bool {
+    match value {
+        Value::Null => false,
+        Value::Bool(on) => *on,
+        Value::Array(list) => !list.is_empty(),
+        Value::Object(map) => !map.is_empty(),
+        Value::String(text) => !text.is_empty(),
+        Value::Number(_) => true,
+    }
+}

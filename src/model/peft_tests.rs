@@ -1,0 +1,281 @@
+//! Adapters: round trips, PEFT's own files, and everything that must be refused.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use super::*;
+
+fn arch() -> ArchConfig {
+    let text = r#"{"model_type": "llama", "vocab_size": 11, "hidden_size": 8,
+        "intermediate_size": 12, "num_hidden_layers": 2, "num_attention_heads": 2,
+        "num_key_value_heads": 1}"#;
+    ArchConfig::from_json(text, Path::new("config.json")).unwrap()
+}
+
+fn config(targets: &[&str]) -> AdapterConfig {
+    AdapterConfig {
+        base_model_name_or_path: Some("data/models/tiny".into()),
+        r: 4,
+        lora_alpha: 8.0,
+        lora_dropout: 0.05,
+        target_modules: targets.iter().map(|name| name.to_string()).collect(),
+        use_rslora: false,
+    }
+}
+
+fn adapter(targets: &[&str]) -> Adapter {
+    let mut adapter = Adapter::initial(config(targets), &arch(), 1).unwrap();
+    for (i, module) in adapter.modules.iter_mut().enumerate() {
+        module.b.fill(0.5 + i as f32);
+    }
+    adapter
+}
+
+/// Reads an adapter whose configuration was edited.
+fn read_edited(edit: Value) -> Result<Adapter, PeftError> {
+    let dir = tempfile::tempdir().unwrap();
+    let target = dir.path().join("a");
+    adapter(&["q_proj"]).write(&target).unwrap();
+    let file = target.join(CONFIG_FILE);
+    let mut object: Value = serde_json::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
+    for (key, value) in edit.as_object().unwrap() {
+        object[key] = value.clone();
+    }
+    fs::write(&file, object.to_string()).unwrap();
+    Adapter::read(&target, &arch())
+}
+
+fn reference(path: &str) -> Option<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/reference");
+    let path = root.join(path);
+    if path.exists() {
+        return Some(path);
+    }
+    println!("skipped: {} is not there", path.display());
+    None
+}
+
+#[test]
+fn the_start_leaves_the_base_as_it_is() {
+    let adapter = Adapter::initial(config(&["q_proj", "down_proj"]), &arch(), 1).unwrap();
+    let names: Vec<&str> = adapter.modules.iter().map(|m| m.module.as_str()).collect();
+    assert_eq!(
+        names,
+        [
+            "model.layers.0.self_attn.q_proj",
+            "model.layers.0.mlp.down_proj",
+            "model.layers.1.self_attn.q_proj",
+            "model.layers.1.mlp.down_proj",
+        ]
+    );
+    let down = &adapter.modules[1];
+    assert_eq!((down.in_features, down.out_features), (12, 8));
+    assert_eq!((down.a.len(), down.b.len()), (48, 32));
+    for module in &adapter.modules {
+        assert!(module.b.iter().all(|v| *v == 0.0));
+        let bound = 1.0 / (module.in_features as f32).sqrt();
+        assert!(module.a.iter().any(|v| *v != 0.0));
+        assert!(module.a.iter().all(|v| v.abs() <= bound));
+    }
+    assert_eq!(adapter.num_parameters(), 2 * (32 + 32 + 48 + 32));
+}
+
+#[test]
+fn scaling_follows_rslora() {
+    let mut config = config(&["q_proj"]);
+    assert_eq!(config.scaling(), 2.0);
+    config.use_rslora = true;
+    assert_eq!(config.scaling(), 4.0);
+}
+
+#[test]
+fn written_adapters_read_back_with_equal_bytes() {
+    let dir = tempfile::tempdir().unwrap();
+    let (one, two) = (dir.path().join("one"), dir.path().join("two"));
+    let adapter = adapter(&["v_proj", "up_proj"]);
+    adapter.write(&one).unwrap();
+    let read = Adapter::read(&one, &arch()).unwrap();
+    assert_eq!(read, adapter);
+    read.write(&two).unwrap();
+    for file in [CONFIG_FILE, WEIGHTS_FILE] {
+        let bytes = |dir: &Path| fs::read(dir.join(file)).unwrap();
+        assert_eq!(bytes(&one), bytes(&two), "{file}");
+    }
+}
+
+#[test]
+fn an_older_adapter_is_replaced_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let target = dir.path().join("adapter");
+    adapter(&["q_proj"]).write(&target).unwrap();
+    adapter(&["k_proj"]).write(&target).unwrap();
+    let read = Adapter::read(&target, &arch()).unwrap();
+    assert_eq!(read.config.target_modules, ["k_proj"]);
+    let mine = dir.path().join("mine");
+    fs::create_dir(&mine).unwrap();
+    fs::write(mine.join("thesis.txt"), "x").unwrap();
+    let text = adapter(&["q_proj"]).write(&mine).unwrap_err().to_string();
+    assert!(text.contains("other than an adapter"), "{text}");
+    let left = fs::read_dir(dir.path()).unwrap().count();
+    assert_eq!((left, fs::read_dir(&mine).unwrap().count()), (2, 1));
+}
+
+#[test]
+fn targets_resolve_as_in_peft() {
+    let resolve = |targets: TargetModules| resolve_targets(&targets, &arch());
+    let list = |names: &[&str]| TargetModules::List(names.iter().map(|n| n.to_string()).collect());
+    assert_eq!(
+        resolve(TargetModules::Named("all-linear".into()))
+            .unwrap()
+            .len(),
+        14
+    );
+    assert_eq!(resolve(list(&["all-linear"])).unwrap().len(), 14);
+    assert_eq!(
+        resolve(TargetModules::Named("q_proj".into()))
+            .unwrap()
+            .len(),
+        2
+    );
+    assert_eq!(resolve(list(&["mlp.up_proj", "o_proj"])).unwrap().len(), 4);
+    let whole = resolve(list(&["model.layers.1.self_attn.k_proj"])).unwrap();
+    assert_eq!((whole.len(), whole[0].out_features), (1, 4));
+    let text = resolve(list(&["q_proj", "proj"])).unwrap_err().to_string();
+    assert!(
+        text.contains("`proj` matches no module") && text.contains("q_proj, k_proj, v_proj"),
+        "{text}"
+    );
+    assert!(resolve(list(&["lm_head"])).is_err());
+    assert!(resolve(list(&[""])).is_err());
+    assert!(matches!(resolve(list(&[])), Err(PeftError::NoTargets)));
+}
+
+#[test]
+fn what_is_not_supported_is_named() {
+    assert!(read_edited(json!({"some_new_field": {"x": 1}})).is_ok());
+    for (edit, part) in [
+        (json!({"peft_type": "IA3"}), "`peft_type` is IA3"),
+        (json!({"peft_type": null}), "`peft_type` is missing"),
+        (json!({"use_dora": true}), "`use_dora` asks for DoRA"),
+        (json!({"bias": "all"}), "`bias` is `all`"),
+        (json!({"modules_to_save": ["lm_head"]}), "`modules_to_save`"),
+        (json!({"rank_pattern": {"q_proj": 2}}), "`rank_pattern`"),
+        (json!({"alpha_pattern": {"q_proj": 2}}), "`alpha_pattern`"),
+        (json!({"layers_to_transform": [0]}), "`layers_to_transform`"),
+        (
+            json!({"init_lora_weights": "pissa"}),
+            "changes the base weights",
+        ),
+        (json!({"r": 0}), "`r` must be"),
+        (json!({"lora_alpha": "x"}), "`lora_alpha` is \"x\""),
+        (json!({"target_modules": 3}), "`target_modules` is 3"),
+        (
+            json!({"target_modules": ["q_proj", "v_proj"]}),
+            "no matrices for `model.layers.0.self_attn.v_proj`",
+        ),
+    ] {
+        let text = read_edited(edit).unwrap_err().to_string();
+        assert!(text.contains(part), "{text}");
+    }
+}
+
+#[test]
+fn a_pattern_of_targets_becomes_names() {
+    let read = read_edited(json!({"target_modules": ".*q_proj"})).unwrap();
+    assert_eq!(read.config.target_modules, ["q_proj"]);
+    let dir = tempfile::tempdir().unwrap();
+    let path = "model.layers.1.self_attn.q_proj";
+    adapter(&[path]).write(dir.path()).unwrap();
+    let file = dir.path().join(CONFIG_FILE);
+    let text = fs::read_to_string(&file).unwrap();
+    let start = text.find("\"target_modules\"").unwrap();
+    let end = start + text[start..].find(']').unwrap() + 1;
+    let edited = format!(
+        "{}\"target_modules\": \"x\"{}",
+        &text[..start],
+        &text[end..]
+    );
+    fs::write(&file, edited).unwrap();
+    let read = Adapter::read(dir.path(), &arch()).unwrap();
+    assert_eq!(read.config.target_modules, [path]);
+}
+
+#[test]
+fn an_adapter_that_does_not_fit_is_named_with_both_shapes() {
+    let dir = tempfile::tempdir().unwrap();
+    adapter(&["q_proj", "down_proj"]).write(dir.path()).unwrap();
+    let mut wide = arch();
+    wide.intermediate_size = 16;
+    let text = Adapter::read(dir.path(), &wide).unwrap_err().to_string();
+    assert!(
+        text.contains("`model.layers.0.mlp.down_proj` has lora_A of shape [4, 12]")
+            && text.contains("[4, 16]"),
+        "{text}"
+    );
+    let mut shallow = arch();
+    shallow.num_layers = 1;
+    let text = Adapter::read(dir.path(), &shallow).unwrap_err().to_string();
+    assert!(
+        text.contains("no module `model.layers.1.mlp.down_proj`"),
+        "{text}"
+    );
+    let text = read_edited(json!({"r": 2})).unwrap_err().to_string();
+    assert!(text.contains("[4, 8]") && text.contains("[2, 8]"), "{text}");
+}
+
+#[test]
+fn incomplete_directories_say_what_is_missing() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = Adapter::read(dir.path(), &arch()).unwrap_err().to_string();
+    assert!(
+        text.contains(CONFIG_FILE) && text.contains("PEFT adapter directory"),
+        "{text}"
+    );
+    adapter(&["q_proj"]).write(dir.path()).unwrap();
+    let weights = dir.path().join(WEIGHTS_FILE);
+    let bytes = fs::read(&weights).unwrap();
+    fs::write(&weights, &bytes[..bytes.len() - 4]).unwrap();
+    let text = Adapter::read(dir.path(), &arch()).unwrap_err().to_string();
+    assert!(text.contains("not a whole safetensors file"), "{text}");
+    fs::remove_file(&weights).unwrap();
+    let text = Adapter::read(dir.path(), &arch()).unwrap_err().to_string();
+    assert!(text.contains(WEIGHTS_FILE), "{text}");
+    fs::write(dir.path().join(CONFIG_FILE), "{\n").unwrap();
+    let text = Adapter::read(dir.path(), &arch()).unwrap_err().to_string();
+    assert!(
+        text.contains("adapter_config.json:2: not valid JSON"),
+        "{text}"
+    );
+}
+
+#[test]
+fn adapters_of_peft_round_trip_byte_for_byte() {
+    let Some(base) = reference("tiny/llama_untied") else {
+        return;
+    };
+    let arch = ArchConfig::from_dir(&base).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    for run in ["lora", "lora_rslora", "qlora"] {
+        for stage in ["adapter", "init_adapter"] {
+            let Some(theirs) = reference(&format!("runs/{run}/{stage}")) else {
+                return;
+            };
+            let adapter = Adapter::read(&theirs, &arch).unwrap();
+            assert_eq!(adapter.config.use_rslora, run == "lora_rslora");
+            let ours = dir.path().join(run).join(stage);
+            adapter.write(&ours).unwrap();
+            for file in [CONFIG_FILE, WEIGHTS_FILE] {
+                let (a, b) = (theirs.join(file), ours.join(file));
+                assert_eq!(
+                    fs::read(a).unwrap(),
+                    fs::read(b).unwrap(),
+                    "{run}/{stage}/{file}"
+                );
+            }
+        }
+    }
+    let dora = reference("runs/lora_dora/adapter").unwrap();
+    let text = Adapter::read(&dora, &arch).unwrap_err().to_string();
+    assert!(text.contains("DoRA"), "{text}");
+}

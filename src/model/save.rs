@@ -1,0 +1,76 @@
+//! From a trained [`Decoder`] back to files.
+
+use std::borrow::Cow;
+use std::path::Path;
+
+use burn::tensor::Tensor;
+
+use super::decoder::Decoder;
+use super::export::{ExportError, StagedDir, WeightType, write_model};
+use super::hf_config::Parameter;
+use super::peft::{Adapter, LoraTensors};
+
+fn host(value: &Tensor<2>) -> Vec<f32> {
+    value.clone().into_data().iter::<f32>().collect()
+}
+
+impl Decoder {
+    /// The LoRA matrices as PEFT stores them; `None` where there are none.
+    pub fn adapter(&self, base: &Path) -> Option<Adapter> {
+        let mut config = self.adapter_config.clone()?;
+        config.base_model_name_or_path = Some(base.display().to_string());
+        let modules = self
+            .layers
+            .iter()
+            .flat_map(|layer| layer.linears())
+            .filter_map(|linear| {
+                let lora = linear.lora.as_ref()?;
+                let (a, b) = (self.params.get(lora.a), self.params.get(lora.b));
+                let ([r, in_features], [out_features, _]) = (a.dims(), b.dims());
+                Some(LoraTensors {
+                    module: linear.module.clone(),
+                    a: host(a),
+                    b: host(b),
+                    r,
+                    in_features,
+                    out_features,
+                })
+            })
+            .collect();
+        Some(Adapter { config, modules })
+    }
+
+    /// Writes a fully trained model as an HF checkpoint; `extra` adds files (the
+    /// tokenizer's) before the directory gets its name.
+    ///
+    /// # Errors
+    /// The directory cannot be written.
+    pub fn write_checkpoint<E: From<ExportError>>(
+        &self,
+        dir: &Path,
+        weight_type: WeightType,
+        extra: impl FnOnce(&Path) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let staged = StagedDir::new(dir)?;
+        write_model(staged.path(), &self.arch, weight_type, |parameter| {
+            let value = self.value_of(parameter);
+            let missing = || ExportError::Elements {
+                file: dir.to_path_buf(),
+                tensor: parameter.name.clone(),
+                found: 0,
+                expected: parameter.numel(),
+            };
+            Ok::<_, ExportError>(Cow::Owned(host(value.ok_or_else(missing)?)))
+        })?;
+        extra(staged.path())?;
+        staged.commit_replacing()?;
+        Ok(())
+    }
+
+    /// The value of a checkpoint's tensor; in full training all are parameters.
+    fn value_of(&self, parameter: &Parameter) -> Option<&Tensor<2>> {
+        let names = self.params.names();
+        let at = names.iter().position(|n| *n == parameter.name)?;
+        self.params.values().get(at)
+    }
+}

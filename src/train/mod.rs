@@ -1,0 +1,9 @@
+//! Training: the loop, the optimiser, the schedule.
+
+pub mod optimizer;
+pub mod schedule;
+pub mod trainer;
+
+pub use optimizer::Optimizer;
+pub use schedule::Schedule;
+pub use trainer::{Event, Observer, Progress, Trainer, ragged};

@@ -1,0 +1,230 @@
+//! The training loop: windows of micro-batches in, an adapted model out. It
+//! knows nothing of files; what happens is told to an [`Observer`].
+
+use std::time::Instant;
+
+use super::optimizer::Optimizer;
+use super::schedule::Schedule;
+use crate::config::types::TrainingConfig;
+use crate::data::batch::{Schedule as Plan, Window};
+use crate::data::encode::Sample;
+use crate::model::{Decoder, DropoutKey, Grads, Ragged, StepOptions};
+
+/// One row of metrics.csv, training or validation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event {
+    pub step: usize,
+    pub epoch: f64,
+    pub validation: bool,
+    /// Mean over `supervised_tokens`, in nats.
+    pub loss: f64,
+    /// Of the step just taken; training only.
+    pub learning_rate: Option<f64>,
+    /// Before clipping; training only.
+    pub grad_norm: Option<f64>,
+    /// Tokens that `loss` is the mean over.
+    pub supervised_tokens: u64,
+    /// Tokens seen (training) or scored (validation) since the row before, per second.
+    pub tokens_per_s: f64,
+}
+
+/// Where a run stands between two steps: with the parameters and the optimiser's
+/// moments, all that the rest of the run depends on.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Progress {
+    /// Steps done.
+    pub step: usize,
+    /// Loss summed over supervised tokens since the last logged row.
+    pub loss_sum: f64,
+    pub supervised: u64,
+    pub best_val_loss: Option<f64>,
+    /// Validations in a row that were not better.
+    pub worse: usize,
+    /// The newest logged losses, for the summary.
+    pub train_loss: Option<f64>,
+    pub val_loss: Option<f64>,
+    /// All non-padding tokens trained on.
+    pub tokens: u64,
+}
+
+/// What the loop tells as it goes.
+pub trait Observer {
+    type Error;
+
+    /// After every step: the mean loss of the step's window.
+    fn step(&mut self, step: usize, total: usize, loss: f64, lr: f64, tokens: u64);
+    /// A row for metrics.csv.
+    fn event(&mut self, event: &Event) -> Result<(), Self::Error>;
+    /// A checkpoint is due.
+    fn checkpoint(
+        &mut self,
+        model: &Decoder,
+        optimizer: &Optimizer,
+        progress: &Progress,
+    ) -> Result<(), Self::Error>;
+    /// The run cannot go on.
+    fn diverged(&self, step: usize, loss: f64) -> Self::Error;
+}
+
+/// A run in memory.
+pub struct Trainer<'a> {
+    pub model: &'a mut Decoder,
+    pub optimizer: Optimizer,
+    pub progress: Progress,
+    pub config: &'a TrainingConfig,
+    pub seed: u64,
+    pub train: &'a [Sample],
+    pub val: &'a [Sample],
+    /// Which samples each step sees.
+    pub plan: Plan,
+    pub schedule: Schedule,
+}
+
+impl Trainer<'_> {
+    /// Trains from `progress.step` to the end, or until early stopping.
+    pub fn run<O: Observer>(&mut self, observer: &mut O) -> Result<(), O::Error> {
+        let longest = self.train.iter().chain(self.val).map(|s| s.input_ids.len()).max();
+        self.model.reserve_positions(longest.unwrap_or(1));
+        let total = self.plan.total_steps();
+        let (mut since, mut seen) = (Instant::now(), 0u64);
+        let windows = self.plan.windows(self.seed, self.config.shuffle, self.progress.step);
+        for window in windows {
+            let lr = self.schedule.lr(self.progress.step);
+            let outcome = self.step(&window, lr);
+            if !outcome.loss_sum.is_finite() || !outcome.grad_norm.is_finite() {
+                return Err(observer.diverged(self.progress.step + 1, outcome.loss_sum));
+            }
+            let progress = &mut self.progress;
+            progress.step += 1;
+            progress.loss_sum += outcome.loss_sum;
+            progress.supervised += outcome.supervised;
+            progress.tokens += outcome.tokens;
+            seen += outcome.tokens;
+            let step = progress.step;
+            let mean = outcome.loss_sum / outcome.supervised as f64;
+            observer.step(step, total, mean, lr, outcome.tokens);
+
+            let last = step == total;
+            if due(step, self.config.logging_steps) || last {
+                let loss = self.progress.loss_sum / self.progress.supervised as f64;
+                let event = Event {
+                    step,
+                    epoch: self.plan.epoch_after(step),
+                    validation: false,
+                    loss,
+                    learning_rate: Some(lr),
+                    grad_norm: Some(outcome.grad_norm),
+                    supervised_tokens: self.progress.supervised,
+                    tokens_per_s: seen as f64 / since.elapsed().as_secs_f64().max(1e-9),
+                };
+                self.progress.train_loss = Some(loss);
+                (self.progress.loss_sum, self.progress.supervised) = (0.0, 0);
+                observer.event(&event)?;
+                (since, seen) = (Instant::now(), 0);
+            }
+            let mut stop = false;
+            if !self.val.is_empty() && (due(step, self.config.eval_steps) || last) {
+                let away = Instant::now();
+                let event = self.validate();
+                stop = self.no_longer_better(event.loss);
+                observer.event(&event)?;
+                since += away.elapsed();
+            }
+            if due(step, self.config.save_steps) && !last {
+                let away = Instant::now();
+                observer.checkpoint(self.model, &self.optimizer, &self.progress)?;
+                since += away.elapsed();
+            }
+            if stop {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, window: &Window, lr: f64) -> StepOutcome {
+        let step = self.progress.step;
+        let samples = |rows: &Vec<usize>| ragged(rows.iter().map(|&i| &self.train[i]));
+        let micro_batches: Vec<Ragged> = window.micro_batches.iter().map(samples).collect();
+        let supervised: usize = micro_batches.iter().map(|b| b.rows.len()).sum();
+        let mut grads = Grads::new(&self.model.params);
+        let mut loss_sum = 0.0;
+        for (micro, batch) in micro_batches.iter().enumerate() {
+            let options = StepOptions {
+                scale: 1.0 / supervised.max(1) as f32,
+                checkpointing: self.config.gradient_checkpointing,
+                dropout: Some(DropoutKey {
+                    seed: self.seed,
+                    step: step as u64,
+                    micro: micro as u64,
+                }),
+            };
+            loss_sum += self.model.loss_backward(batch, options, &mut grads);
+        }
+        let ops = self.model.ops();
+        let params = &mut self.model.params;
+        let grad_norm = self.optimizer.step(ops, params, grads, self.config, lr);
+        StepOutcome {
+            loss_sum,
+            grad_norm,
+            supervised: supervised as u64,
+            tokens: micro_batches.iter().map(|b| b.len() as u64).sum(),
+        }
+    }
+
+    /// Mean loss over the validation set.
+    fn validate(&mut self) -> Event {
+        let since = Instant::now();
+        let (mut loss_sum, mut supervised, mut tokens) = (0.0, 0u64, 0u64);
+        for rows in self.val.chunks(self.config.batch_size.max(1)) {
+            let batch = ragged(rows.iter());
+            loss_sum += self.model.loss(&batch, true);
+            supervised += batch.rows.len() as u64;
+            tokens += batch.len() as u64;
+        }
+        let loss = loss_sum / supervised.max(1) as f64;
+        self.progress.val_loss = Some(loss);
+        Event {
+            step: self.progress.step,
+            epoch: self.plan.epoch_after(self.progress.step),
+            validation: true,
+            loss,
+            learning_rate: None,
+            grad_norm: None,
+            supervised_tokens: supervised,
+            tokens_per_s: tokens as f64 / since.elapsed().as_secs_f64().max(1e-9),
+        }
+    }
+
+    /// Early stopping: `patience` validations in a row without a lower loss.
+    fn no_longer_better(&mut self, loss: f64) -> bool {
+        let progress = &mut self.progress;
+        if progress.best_val_loss.is_none_or(|best| loss < best) {
+            progress.best_val_loss = Some(loss);
+            progress.worse = 0;
+        } else {
+            progress.worse += 1;
+        }
+        self.config.early_stopping_patience.is_some_and(|patience| progress.worse >= patience)
+    }
+}
+
+struct StepOutcome {
+    loss_sum: f64,
+    grad_norm: f64,
+    supervised: u64,
+    tokens: u64,
+}
+
+fn due(step: usize, every: usize) -> bool {
+    every > 0 && step.is_multiple_of(every)
+}
+
+/// The samples as one batch without padding.
+pub fn ragged<'a>(samples: impl Iterator<Item = &'a Sample>) -> Ragged {
+    let mut batch = Ragged::default();
+    for sample in samples {
+        batch.push_labelled(&sample.input_ids, &sample.labels);
+    }
+    batch
+}
