@@ -1,3 +1,19 @@
 //! Kiln fine-tunes language models for question answering from one command line.
+//!
+//! A command line comes in at the top and a run directory comes out at the
+//! bottom. Modules call only downwards: [`cli`], [`experiment`], [`evaluate`],
+//! [`generate`], [`train`], [`data`] and [`model`], [`ops`], [`device`]; below
+//! them all, [`config`] is the typed experiment and [`compose`] is Hydra.
+
+pub mod cli;
+pub mod compose;
+pub mod config;
+pub mod data;
+pub mod device;
+pub mod evaluate;
+pub mod experiment;
+pub mod generate;
+pub mod model;
 pub mod ops;
 pub mod rng;
+pub mod train;

@@ -36,7 +36,9 @@ fn samples(run: &Path) -> Vec<Sample> {
     let file = SafeTensors::deserialize(&bytes).unwrap();
     let read = |name: &str| -> Vec<i64> {
         let data = file.tensor(name).unwrap().data().to_vec();
-        data.chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap())).collect()
+        data.chunks_exact(8)
+            .map(|b| i64::from_le_bytes(b.try_into().unwrap()))
+            .collect()
     };
     let (ids, mask, labels) = (read("input_ids"), read("attention_mask"), read("labels"));
     let width = *file.tensor("input_ids").unwrap().shape().last().unwrap();
@@ -107,21 +109,42 @@ fn compare_with_log(path: &Path, events: &[Event]) {
             (got - want).abs() / want.abs().max(1e-12)
         };
         worst = worst.max(relative(event.loss, "loss"));
-        assert!(relative(event.loss, "loss") < 2e-5, "step {}: {} {line}", event.step, event.loss);
+        assert!(
+            relative(event.loss, "loss") < 2e-5,
+            "step {}: {} {line}",
+            event.step,
+            event.loss
+        );
         let norm = event.grad_norm.unwrap();
-        assert!(relative(norm, "grad_norm") < 1e-3, "step {}: {norm} {line}", event.step);
+        assert!(
+            relative(norm, "grad_norm") < 1e-3,
+            "step {}: {norm} {line}",
+            event.step
+        );
         let lr = want["lr"].as_f64().unwrap();
-        assert!((event.learning_rate.unwrap() - lr).abs() < 1e-18, "step {}", event.step);
+        assert!(
+            (event.learning_rate.unwrap() - lr).abs() < 1e-18,
+            "step {}",
+            event.step
+        );
     }
-    println!("{}: largest relative loss difference {worst:.2e}", path.display());
+    println!(
+        "{}: largest relative loss difference {worst:.2e}",
+        path.display()
+    );
 }
 
 fn compare_adapter(path: &Path, model: &Decoder) {
     let bytes = std::fs::read(path).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
     for (name, value) in model.params.names().iter().zip(model.params.values()) {
-        let tensor = file.tensor(&format!("base_model.model.{name}.weight")).unwrap();
-        let want = tensor.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap()));
+        let tensor = file
+            .tensor(&format!("base_model.model.{name}.weight"))
+            .unwrap();
+        let want = tensor
+            .data()
+            .chunks_exact(4)
+            .map(|b| f32::from_le_bytes(b.try_into().unwrap()));
         let got: Vec<f32> = value.clone().into_data().iter::<f32>().collect();
         for (got, want) in got.iter().zip(want) {
             assert!((got - want).abs() < 5e-5, "{name}: {got} against {want}");

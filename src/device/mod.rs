@@ -99,6 +99,9 @@ mod tests {
     #[cfg(not(feature = "cuda"))]
     #[test]
     fn cuda_needs_the_feature() {
-        assert_eq!(choose("cuda:1").unwrap_err(), DeviceError::NoCuda("cuda:1".into()));
+        assert_eq!(
+            choose("cuda:1").unwrap_err(),
+            DeviceError::NoCuda("cuda:1".into())
+        );
     }
 }

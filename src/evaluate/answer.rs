@@ -114,7 +114,10 @@ impl Questions<'_> {
     ) -> Result<Vec<Answer>, AnswerError> {
         let mut prompts = Vec::with_capacity(self.examples.len());
         for example in self.examples {
-            prompts.push(self.encoder.prompt_ids(example, self.path, self.max_prompt)?);
+            prompts.push(
+                self.encoder
+                    .prompt_ids(example, self.path, self.max_prompt)?,
+            );
         }
         let none = Answer {
             text: String::new(),
@@ -129,7 +132,11 @@ impl Questions<'_> {
         };
         let greedy = Sampler::new(inference)?;
         for attempt in 0..=retries {
-            let sampler = if attempt == 0 { greedy } else { greedy.sampling() };
+            let sampler = if attempt == 0 {
+                greedy
+            } else {
+                greedy.sampling()
+            };
             let options = GenerateOptions {
                 max_new_tokens: inference.max_new_tokens,
                 sampler,
@@ -164,7 +171,10 @@ impl Questions<'_> {
     fn stops(&self, ids: &[u32], inference: &InferenceConfig) -> bool {
         inference.use_stop_tokens
             && self.tokenizer.decode(ids).is_ok_and(|text| {
-                inference.stop.iter().any(|s| !s.is_empty() && text.contains(s.as_str()))
+                inference
+                    .stop
+                    .iter()
+                    .any(|s| !s.is_empty() && text.contains(s.as_str()))
             })
     }
 

@@ -72,7 +72,11 @@ pub enum Error {
         "{}: token id {id} is outside the model's vocabulary of {vocab}: the data was made with another tokenizer",
         path.display()
     )]
-    Vocabulary { path: PathBuf, id: u32, vocab: usize },
+    Vocabulary {
+        path: PathBuf,
+        id: u32,
+        vocab: usize,
+    },
     #[error(
         "step {step}: the loss is {loss}: training diverged; lower training.learning_rate (now {lr}) or lengthen training.warmup_ratio. Checkpoints before it are kept in {}",
         run.display()

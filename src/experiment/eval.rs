@@ -33,7 +33,9 @@ pub fn eval(mut job: Job) -> Result<(), Error> {
         Err(Error::NoAdapter(_)) => None,
         Err(other) => return Err(other),
     };
-    let adaptation = adapter.as_deref().map_or(Adaptation::None, Adaptation::Adapter);
+    let adaptation = adapter
+        .as_deref()
+        .map_or(Adaptation::None, Adaptation::Adapter);
     let mut model = setup.load(&config, adaptation)?;
     let run = new_run(&mut job)?;
     console.attach(&run.log())?;

@@ -54,7 +54,10 @@ pub fn infer(mut job: Job) -> Result<(), Error> {
     }
     let valid = answers.iter().filter(|a| a.valid).count();
     let retried = answers.iter().filter(|a| a.attempts > 1).count();
-    console.line(&format!("{valid} of {} answers valid, {retried} retried", answers.len()));
+    console.line(&format!(
+        "{valid} of {} answers valid, {retried} retried",
+        answers.len()
+    ));
     console.line(&format!("run        {}", run.root().display()));
     summary.status = Status::Finished;
     summary.duration_s = Some(began.elapsed().as_secs_f64());

@@ -18,8 +18,15 @@ pub fn write(path: &Path, examples: &[Example], answers: &[Answer]) -> Result<()
         error,
     };
     let mut out = csv::Writer::from_writer(Vec::new());
-    out.write_record(["id", "question", "prediction", "reference", "valid", "attempts"])
-        .map_err(fail)?;
+    out.write_record([
+        "id",
+        "question",
+        "prediction",
+        "reference",
+        "valid",
+        "attempts",
+    ])
+    .map_err(fail)?;
     for (example, answer) in examples.iter().zip(answers) {
         out.write_record([
             example.id.as_str(),

@@ -81,10 +81,16 @@ pub fn restore(
         let name = format!("{}.{kind}", params.names()[i % n]);
         let shape = params.values()[i % n].dims();
         if found.name != name || found.shape != shape {
-            let what = format!("{} {:?} in place of {name} {shape:?}", found.name, found.shape);
+            let what = format!(
+                "{} {:?} in place of {name} {shape:?}",
+                found.name, found.shape
+            );
             return Err(mismatch(what));
         }
-        loaded.push(Tensor::from_data(TensorData::new(found.data, shape), device));
+        loaded.push(Tensor::from_data(
+            TensorData::new(found.data, shape),
+            device,
+        ));
     }
     let v = loaded.split_off(2 * n);
     let m = loaded.split_off(n);

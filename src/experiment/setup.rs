@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use super::error::Error;
 use crate::config::types::{Config, TaskKind};
+use crate::data::Answers;
 use crate::data::encode::Encoder;
 use crate::data::example::Example;
-use crate::data::Answers;
 use crate::data::formats::read_examples;
 use crate::data::tokenizer::Tokenizer;
 use crate::device::{self, Chosen};

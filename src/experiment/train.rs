@@ -120,7 +120,11 @@ impl Ready {
         let path = path.ok_or(Error::Missing("data.path", "data/train.csv"))?;
         let examples = read_examples(path, &config.data, config.task.kind, Answers::Required)?;
         let encoded = setup.encoder(config)?.encode(&examples, path)?;
-        let parts = split(encoded.samples.len(), config.training.val_ratio, config.seed);
+        let parts = split(
+            encoded.samples.len(),
+            config.training.val_ratio,
+            config.seed,
+        );
         let mut samples: Vec<Option<Sample>> = encoded.samples.into_iter().map(Some).collect();
         let mut pick = |rows: Vec<usize>| -> Vec<Sample> {
             rows.into_iter().filter_map(|i| samples[i].take()).collect()
@@ -128,7 +132,13 @@ impl Ready {
         let (train, val) = (pick(parts.train), pick(parts.val));
         let t = &config.training;
         let accumulation = t.gradient_accumulation_steps;
-        let plan = Plan::new(train.len(), t.batch_size, accumulation, t.epochs, t.max_steps)?;
+        let plan = Plan::new(
+            train.len(),
+            t.batch_size,
+            accumulation,
+            t.epochs,
+            t.max_steps,
+        )?;
         let test = match &config.data.test_path {
             Some(path) if config.task.kind != TaskKind::Text => {
                 Some(questions(path, config, Answers::Required)?)
@@ -200,9 +210,11 @@ impl Session<'_> {
             let outputs = Path::new(OUTPUTS);
             let name = &self.config.task.name;
             let place = publish::publish_adapter(outputs, name, &self.run.adapter())?;
-            self.console.line(&format!("adapter    {}", place.display()));
+            self.console
+                .line(&format!("adapter    {}", place.display()));
         }
-        self.console.line(&format!("run        {}", self.run.root().display()));
+        self.console
+            .line(&format!("run        {}", self.run.root().display()));
         Ok(())
     }
 
@@ -251,7 +263,15 @@ impl Session<'_> {
         };
         let before = last.map_or(0.0, |row| row.elapsed_s);
         let plan = self.ready.plan;
-        let mut watch = Watch::new(self.run, self.console, metrics, plan, done, training, before);
+        let mut watch = Watch::new(
+            self.run,
+            self.console,
+            metrics,
+            plan,
+            done,
+            training,
+            before,
+        );
         let tokens_before = progress.tokens;
         let mut trainer = Trainer {
             model,
@@ -294,7 +314,11 @@ impl Session<'_> {
             }),
             None => {
                 let bf16 = model.arch.dtype.as_deref() == Some("bfloat16");
-                let stored = if bf16 { WeightType::Bf16 } else { WeightType::F32 };
+                let stored = if bf16 {
+                    WeightType::Bf16
+                } else {
+                    WeightType::F32
+                };
                 let dir = self.run.root().join("model");
                 model.write_checkpoint(&dir, stored, copy_tokenizer)
             }
@@ -320,7 +344,12 @@ impl Session<'_> {
         let base_metrics = base.map(|b| b.metrics).unwrap_or_default();
         let title = format!("held-out test set, {} questions", test.examples.len());
         self.console.line("");
-        self.console.line(&comparison(&config.task.name, &title, &base_metrics, &tuned.metrics));
+        self.console.line(&comparison(
+            &config.task.name,
+            &title,
+            &base_metrics,
+            &tuned.metrics,
+        ));
         self.console.line("");
         self.summary.metrics.base = base_metrics;
         self.summary.metrics.tuned = tuned.metrics;
@@ -337,7 +366,14 @@ impl Session<'_> {
         let encoder = self.ready.setup.encoder(config)?;
         let questions = test.with(&self.ready.setup, &encoder, config)?;
         let (metrics, inference) = (&config.task.metrics, &config.inference);
-        Ok(score(model, &questions, metrics, inference, config.seed, adapter)?)
+        Ok(score(
+            model,
+            &questions,
+            metrics,
+            inference,
+            config.seed,
+            adapter,
+        )?)
     }
 
     /// Writes the final summary, whatever happened.
@@ -364,7 +400,9 @@ pub fn comparison(
     base: &IndexMap<String, f64>,
     tuned: &IndexMap<String, f64>,
 ) -> String {
-    let names = tuned.keys().chain(base.keys().filter(|k| !tuned.contains_key(*k)));
+    let names = tuned
+        .keys()
+        .chain(base.keys().filter(|k| !tuned.contains_key(*k)));
     let rows: Vec<Comparison> = names
         .map(|name| Comparison {
             label: metric_label(task, name),

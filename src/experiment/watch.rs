@@ -78,7 +78,11 @@ impl Observer for Watch<'_> {
         self.metrics.write(&MetricRow {
             step: event.step,
             epoch: event.epoch,
-            split: if event.validation { Split::Val } else { Split::Train },
+            split: if event.validation {
+                Split::Val
+            } else {
+                Split::Train
+            },
             loss: event.loss,
             learning_rate: event.learning_rate,
             grad_norm: event.grad_norm,

@@ -67,7 +67,9 @@ pub fn generate(
             let [row, attempt] = prompts[i].key;
             let stream = Stream::new(options.seed, &[SAMPLING, row, attempt]);
             let before: Vec<u32> = prompts[i].ids.iter().chain(&outputs[i]).copied().collect();
-            let token = options.sampler.next_token(logits, &before, stream, step as u64)?;
+            let token = options
+                .sampler
+                .next_token(logits, &before, stream, step as u64)?;
             if options.eos_ids.contains(&token) {
                 continue;
             }
@@ -103,7 +105,9 @@ fn cached_batch(
             k_len: done + tokens.len(),
         });
         batch.ids.extend_from_slice(tokens);
-        batch.positions.extend((done..done + tokens.len()).map(|p| p as u32));
+        batch
+            .positions
+            .extend((done..done + tokens.len()).map(|p| p as u32));
         write_to.extend((base + done..base + done + tokens.len()).map(|r| r as u32));
         lengths[i] += tokens.len();
     }

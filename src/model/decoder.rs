@@ -149,7 +149,9 @@ impl Decoder {
         let hidden = self.hidden(batch, &batch.rows, adapter, None);
         let head = self.head().dense(&self.pass(adapter, None));
         let grad = CrossEntropyGrad::None;
-        self.ops.cross_entropy(&hidden, &head, &batch.targets, grad).loss_sum
+        self.ops
+            .cross_entropy(&hidden, &head, &batch.targets, grad)
+            .loss_sum
     }
 
     /// Summed loss of a micro-batch; adds `scale x` its gradient to `grads`, layer
@@ -242,7 +244,11 @@ impl Decoder {
         total += self.head.as_ref().map_or(0, frozen);
         for layer in &self.layers {
             total += frozen(&layer.attention_norm) + frozen(&layer.mlp_norm);
-            total += layer.linears().iter().map(|l| frozen(&l.weight)).sum::<usize>();
+            total += layer
+                .linears()
+                .iter()
+                .map(|l| frozen(&l.weight))
+                .sum::<usize>();
         }
         total
     }

@@ -49,7 +49,9 @@ pub struct LayerTape {
 
 impl Layer {
     pub fn linears(&self) -> [&Linear; 7] {
-        [&self.q, &self.k, &self.v, &self.o, &self.gate, &self.up, &self.down]
+        [
+            &self.q, &self.k, &self.v, &self.o, &self.gate, &self.up, &self.down,
+        ]
     }
 
     pub fn linears_mut(&mut self) -> [&mut Linear; 7] {
@@ -126,12 +128,18 @@ impl Layer {
         let s = ops.swiglu(&tape.gate, &tape.up);
         let ds = self.down.backward(pass, &s, td, &dy, grads, None, true)?;
         let (d_gate, d_up) = ops.swiglu_backward(&tape.gate, &tape.up, &ds);
-        let dn2 = self.gate.backward(pass, &tape.n2, tg, &d_gate, grads, None, true);
-        let dn2 = self.up.backward(pass, &tape.n2, tu, &d_up, grads, dn2, true)?;
+        let dn2 = self
+            .gate
+            .backward(pass, &tape.n2, tg, &d_gate, grads, None, true);
+        let dn2 = self
+            .up
+            .backward(pass, &tape.n2, tu, &d_up, grads, dn2, true)?;
         let dh = self.norm_backward(cx, &self.mlp_norm, &tape.h, &dn2, grads);
         let dh = ops.add(dh, &dy);
 
-        let d_out = self.o.backward(pass, &tape.out, to, &dh, grads, None, true)?;
+        let d_out = self
+            .o
+            .backward(pass, &tape.out, to, &dh, grads, None, true)?;
         let (dq, dk, dv) = ops.attention_backward(
             &tape.q,
             &tape.k,
@@ -175,7 +183,9 @@ pub fn norm_backward(
     grads: &mut Grads,
 ) -> Tensor<2> {
     let id = gain.param();
-    let (dx, dg) = pass.ops.rms_norm_backward(x, &gain.dense(pass), dy, eps, id.is_some());
+    let (dx, dg) = pass
+        .ops
+        .rms_norm_backward(x, &gain.dense(pass), dy, eps, id.is_some());
     if let (Some(id), Some(dg)) = (id, dg) {
         grads.add(pass.ops, id, dg);
     }

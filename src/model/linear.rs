@@ -83,7 +83,8 @@ impl Lora {
         match pass.dropout {
             Some(key) if self.dropout > 0.0 => {
                 let path = [DROPOUT, key.step, key.micro, self.stream];
-                pass.ops.dropout(x, self.dropout, Stream::new(key.seed, &path))
+                pass.ops
+                    .dropout(x, self.dropout, Stream::new(key.seed, &path))
             }
             _ => x.clone(),
         }

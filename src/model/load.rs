@@ -67,7 +67,10 @@ pub struct LoadOptions<'a> {
 /// Names the file and tensor that cannot be used.
 pub fn load(options: &LoadOptions<'_>) -> Result<Decoder, LoadError> {
     let arch = ArchConfig::from_dir(options.dir)?;
-    for (key, on) in [("attention_bias", arch.attention_bias), ("mlp_bias", arch.mlp_bias)] {
+    for (key, on) in [
+        ("attention_bias", arch.attention_bias),
+        ("mlp_bias", arch.mlp_bias),
+    ] {
         if on {
             let dir = options.dir.to_path_buf();
             return Err(LoadError::Bias { dir, key });
@@ -90,7 +93,11 @@ pub fn load(options: &LoadOptions<'_>) -> Result<Decoder, LoadError> {
         params: Params::default(),
     };
     let hidden = arch.hidden_size;
-    let embedding = loader.weight("model.embed_tokens.weight", [arch.vocab_size, hidden], false)?;
+    let embedding = loader.weight(
+        "model.embed_tokens.weight",
+        [arch.vocab_size, hidden],
+        false,
+    )?;
     let mut layers = Vec::with_capacity(arch.num_layers);
     for n in 0..arch.num_layers {
         layers.push(loader.layer(n)?);
@@ -227,7 +234,12 @@ fn resolve_adapter(
     let targets = resolve_targets(&lora.target_modules, arch)?;
     let mut names: Vec<String> = Vec::new();
     for linear in targets {
-        let last = linear.module.rsplit('.').next().unwrap_or_default().to_string();
+        let last = linear
+            .module
+            .rsplit('.')
+            .next()
+            .unwrap_or_default()
+            .to_string();
         if !names.contains(&last) {
             names.push(last);
         }
@@ -240,7 +252,10 @@ fn resolve_adapter(
         target_modules: names,
         use_rslora: lora.use_rslora,
     };
-    Ok(Some((Adapter::initial(config, arch, options.seed)?, lora.dropout)))
+    Ok(Some((
+        Adapter::initial(config, arch, options.seed)?,
+        lora.dropout,
+    )))
 }
 
 /// Puts LoRA matrices beside their linears, in the order of the model's modules.

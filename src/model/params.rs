@@ -64,7 +64,10 @@ impl Params {
 
     /// Number of trainable numbers.
     pub fn count(&self) -> usize {
-        self.values.iter().map(|v| v.dims().iter().product::<usize>()).sum()
+        self.values
+            .iter()
+            .map(|v| v.dims().iter().product::<usize>())
+            .sum()
     }
 }
 

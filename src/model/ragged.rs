@@ -42,7 +42,10 @@ impl Ragged {
 
     /// Row of the last token of each sequence.
     pub fn last_rows(&self) -> Vec<u32> {
-        self.spans.iter().map(|s| (s.q_start + s.q_len - 1) as u32).collect()
+        self.spans
+            .iter()
+            .map(|s| (s.q_start + s.q_len - 1) as u32)
+            .collect()
     }
 
     /// Number of tokens.

@@ -38,7 +38,11 @@ impl Optimizer {
         let squares: f64 = grads.iter().flatten().map(|g| ops.sum_squares(g)).sum();
         let norm = squares.sqrt();
         let max = training.max_grad_norm;
-        let clip = if max > 0.0 { (max / (norm + 1e-6)).min(1.0) } else { 1.0 };
+        let clip = if max > 0.0 {
+            (max / (norm + 1e-6)).min(1.0)
+        } else {
+            1.0
+        };
         self.steps += 1;
         let decays = params.decays().to_vec();
         let (m, v) = (std::mem::take(&mut self.m), std::mem::take(&mut self.v));

@@ -83,11 +83,18 @@ pub struct Trainer<'a> {
 impl Trainer<'_> {
     /// Trains from `progress.step` to the end, or until early stopping.
     pub fn run<O: Observer>(&mut self, observer: &mut O) -> Result<(), O::Error> {
-        let longest = self.train.iter().chain(self.val).map(|s| s.input_ids.len()).max();
+        let longest = self
+            .train
+            .iter()
+            .chain(self.val)
+            .map(|s| s.input_ids.len())
+            .max();
         self.model.reserve_positions(longest.unwrap_or(1));
         let total = self.plan.total_steps();
         let (mut since, mut seen) = (Instant::now(), 0u64);
-        let windows = self.plan.windows(self.seed, self.config.shuffle, self.progress.step);
+        let windows = self
+            .plan
+            .windows(self.seed, self.config.shuffle, self.progress.step);
         for window in windows {
             let lr = self.schedule.lr(self.progress.step);
             let outcome = self.step(&window, lr);
@@ -205,7 +212,9 @@ impl Trainer<'_> {
         } else {
             progress.worse += 1;
         }
-        self.config.early_stopping_patience.is_some_and(|patience| progress.worse >= patience)
+        self.config
+            .early_stopping_patience
+            .is_some_and(|patience| progress.worse >= patience)
     }
 }
 

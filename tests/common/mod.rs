@@ -7,7 +7,9 @@ use kiln::config::types::{Optimizer, QuantMethod, QuantizationConfig, Scheduler,
 
 /// The reference folder beside the project, or `None` with a printed reason.
 pub fn shared(part: &str) -> Option<PathBuf> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared").join(part);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../shared")
+        .join(part);
     if path.exists() {
         return Some(path);
     }

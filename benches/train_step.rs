@@ -1,0 +1,143 @@
+//! Training throughput of one shape: loads an HF directory, runs steps on random
+//! tokens and prints one JSON line with wall time, CPU time and peak memory.
+//!
+//! `cargo bench --bench train_step -- --dir DIR [--quantization nf4] [--steps 4]
+//! [--batch 4] [--seq 256] [--checkpointing true] [--init random]`
+//!
+//! One measurement a process, since peak memory is counted by process. The peer
+//! is benches/peft_train.py on the same directory; benches/train.sh runs both.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use kiln::config::types::{LoraConfig, ModelInit, QuantMethod, QuantizationConfig, TargetModules};
+use kiln::experiment::metrics::peak_memory_bytes;
+use kiln::model::{Adaptation, Grads, LoadOptions, Ragged, StepOptions, load};
+use kiln::rng::Stream;
+use kiln::train::Optimizer;
+
+fn cpu_seconds() -> f64 {
+    // SAFETY: getrusage fills the struct it is given.
+    let usage = unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        libc::getrusage(libc::RUSAGE_SELF, &mut usage);
+        usage
+    };
+    let seconds = |t: libc::timeval| t.tv_sec as f64 + t.tv_usec as f64 * 1e-6;
+    seconds(usage.ru_utime) + seconds(usage.ru_stime)
+}
+
+/// The built-in defaults of every key.
+fn defaults() -> kiln::config::Config {
+    let empty = kiln::compose::Node {
+        value: kiln::compose::Value::Map(kiln::compose::Map::new()),
+        origin: kiln::compose::Origin::BuiltIn,
+    };
+    kiln::config::from_tree(&empty).expect("the defaults are valid")
+}
+
+fn main() {
+    kiln::device::keep_freed_memory();
+    let args: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|a| a != "--bench")
+        .collect();
+    let options: HashMap<&str, &str> = args
+        .chunks_exact(2)
+        .map(|p| (p[0].trim_start_matches("--"), p[1].as_str()))
+        .collect();
+    let number = |name: &str, default: usize| -> usize {
+        options
+            .get(name)
+            .map_or(default, |v| v.parse().expect("a number"))
+    };
+    let Some(dir) = options.get("dir") else {
+        println!("usage: cargo bench --bench train_step -- --dir DIR; see the head of the file");
+        return;
+    };
+    let nf4 = options.get("quantization") == Some(&"nf4");
+    let checkpointing = options.get("checkpointing") != Some(&"false");
+    let (steps, batch, seq) = (number("steps", 4), number("batch", 4), number("seq", 256));
+
+    let lora = LoraConfig {
+        r: 16,
+        alpha: 32.0,
+        dropout: 0.0,
+        target_modules: TargetModules::Named("all-linear".into()),
+        ..defaults().lora
+    };
+    let began = Instant::now();
+    let mut model = load(&LoadOptions {
+        dir: &PathBuf::from(dir),
+        init: match options.get("init") {
+            Some(&"random") => ModelInit::Random,
+            _ => ModelInit::Pretrained,
+        },
+        quantization: &QuantizationConfig {
+            method: if nf4 {
+                QuantMethod::Nf4
+            } else {
+                QuantMethod::None
+            },
+            double_quant: true,
+            block_size: 64,
+        },
+        adaptation: Adaptation::Lora(&lora),
+        seed: 42,
+        device: &burn::tensor::Device::flex(),
+    })
+    .expect("the model loads");
+    let load_s = began.elapsed().as_secs_f64();
+    model.reserve_positions(seq);
+    let random = Stream::new(1, &[]);
+    let mut ragged = Ragged::default();
+    for b in 0..batch {
+        let id =
+            |t: usize| 3 + random.bits((b * seq + t) as u64) % (model.arch.vocab_size as u64 - 3);
+        let ids: Vec<u32> = (0..seq).map(|t| id(t) as u32).collect();
+        let labels: Vec<i64> = ids.iter().map(|i| i64::from(*i)).collect();
+        ragged.push_labelled(&ids, &labels);
+    }
+    let training = kiln::config::types::TrainingConfig {
+        learning_rate: 1e-4,
+        ..defaults().training
+    };
+    let mut optimizer = Optimizer::new(&model.params);
+    let (mut wall, mut cpu, mut losses) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..=steps {
+        let (w, c) = (Instant::now(), cpu_seconds());
+        let mut grads = Grads::new(&model.params);
+        let step = StepOptions {
+            scale: 1.0 / ragged.rows.len() as f32,
+            checkpointing,
+            dropout: None,
+        };
+        let loss = model.loss_backward(&ragged, step, &mut grads);
+        let ops = model.ops();
+        optimizer.step(ops, &mut model.params, grads, &training, 1e-4);
+        wall.push(w.elapsed().as_secs_f64());
+        cpu.push(cpu_seconds() - c);
+        losses.push(loss / ragged.rows.len() as f64);
+    }
+    // The first step warms up.
+    let median = |values: &[f64]| {
+        let mut sorted = values[1..].to_vec();
+        sorted.sort_by(f64::total_cmp);
+        sorted[sorted.len() / 2]
+    };
+    let tokens = (batch * seq) as f64;
+    let report = serde_json::json!({
+        "side": "kiln",
+        "mode": if nf4 { "qlora" } else { "lora" },
+        "checkpointing": checkpointing,
+        "threads": rayon::current_num_threads(),
+        "load_s": load_s,
+        "step_s": median(&wall),
+        "tokens_per_s": tokens / median(&wall),
+        "tokens_per_cpu_s": tokens / median(&cpu),
+        "peak_rss_mib": peak_memory_bytes().unwrap_or(0) / (1 << 20),
+        "loss": losses,
+    });
+    println!("{report}");
+}

@@ -1,0 +1,97 @@
+//! The command line. One file a command: parse, call, print; nothing here that a
+//! user of the library would miss.
+
+mod args;
+mod compose;
+mod crash;
+mod error;
+mod eval;
+mod help;
+mod infer;
+mod output;
+mod show;
+mod train;
+
+use std::ffi::OsString;
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use args::{ComposeArgs, JobArgs};
+
+pub use crash::guard;
+pub use error::Error;
+pub use output::print;
+
+/// Fine-tunes language models for question answering from one command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "run",
+    version,
+    propagate_version = true,
+    disable_help_subcommand = true
+)]
+#[command(after_help = "First steps:
+  run train                                  QLoRA on the small base that comes with it
+  run train task=saq lora.r=8                another task, another rank
+  run train model=llama3_8b training=mcq     another base
+  run train --help                           all groups and keys
+  run train --cfg job                        the config, without running")]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Fine-tune: data in, adapter and figures out
+    #[command(disable_help_flag = true)]
+    Train(JobArgs),
+    /// Answer the questions of a file with the base and an adapter
+    #[command(disable_help_flag = true)]
+    Infer(JobArgs),
+    /// Score the base and an adapter on the test file
+    #[command(disable_help_flag = true)]
+    Eval(JobArgs),
+    /// Compose and print any Hydra config tree, without a schema
+    #[command(disable_help_flag = true)]
+    Compose(ComposeArgs),
+}
+
+/// Reads the command line. Nothing is printed, nothing is run.
+///
+/// # Errors
+/// Usage errors; a call for `--help` or `--version` comes as one too, as in clap.
+pub fn parse(argv: impl IntoIterator<Item = OsString>) -> Result<Cli, Error> {
+    let argv = args::spell_out(argv);
+    let mut command = Cli::command();
+    if argv.len() < 2 {
+        return Err(Error::help(command.render_help().to_string()));
+    }
+    let matches = command
+        .try_get_matches_from_mut(argv)
+        .map_err(Error::Usage)?;
+    Cli::from_arg_matches(&matches).map_err(Error::Usage)
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Whatever makes the command fail.
+pub fn call(cli: Cli) -> Result<(), Error> {
+    match cli.command {
+        Command::Train(args) => train::call(args),
+        Command::Infer(args) => infer::call(args),
+        Command::Eval(args) => eval::call(args),
+        Command::Compose(args) => compose::call(args),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,456 @@
+//! Overrides of values on the composed tree, which is closed by then: a key
+//! that is not there can only be added with `+` or `++`.
+
+use super::error::Problem;
+use super::grammar::overrides::{Kind, Override, Parsed};
+use super::hydra;
+use super::interpolate::{Fail, Resolver, Step, at, at_mut, dotted};
+use super::merge::{Fault, merge};
+use super::nearest;
+use super::node::{Key, Node, Origin, Value, split_path};
+use super::python;
+
+/// Applies one override to the whole tree (`hydra` included). `groups` are the
+/// names of the config groups, for hints.
+///
+/// # Errors
+/// Unknown keys with the nearest known one, `+` on a key that is there, and so on.
+pub(crate) fn apply(
+    root: &mut Node,
+    one: &Override,
+    groups: &[String],
+    now: chrono::DateTime<chrono::Local>,
+) -> Result<(), Problem> {
+    let origin = one.origin();
+    let at_origin = |problem: Problem| problem.at(&origin);
+    if let Some(package) = &one.package {
+        let near = nearest(&one.key, groups.iter().map(String::as_str));
+        return Err(at_origin(
+            Problem::new(format!(
+                "'{}@{package}' names a group, but there is no group '{}'",
+                one.key, one.key
+            ))
+            .help(match near {
+                Some(near) => format!("did you mean '{near}@{package}'?"),
+                None => format!("groups: {}", groups.join(", ")),
+            }),
+        ));
+    }
+    let steps = split_path(&one.key);
+    if steps.is_empty() {
+        return Err(at_origin(Problem::new("the key before '=' is missing")));
+    }
+    let value = match &one.value {
+        Parsed::Element(element) => Some(
+            element
+                .to_node(&origin)
+                .map_err(|message| at_origin(Problem::new(message)))?,
+        ),
+        Parsed::Nothing => None,
+        Parsed::Sweep(_) => return Ok(()),
+    };
+    let mut edit = Edit {
+        root,
+        one,
+        origin: &origin,
+        groups,
+        now,
+    };
+    match (one.kind, value) {
+        (Kind::Delete, value) => edit.delete(&steps, value),
+        (Kind::Change, Some(value)) => edit.set(&steps, value, false),
+        (Kind::ForceAdd, Some(value)) => edit.set(&steps, value, true),
+        (Kind::Add, Some(value)) => {
+            let is_container = matches!(value.value, Value::Map(_) | Value::List(_));
+            if !is_container {
+                edit.refuse_if_there()?;
+            }
+            edit.set(&steps, value, true)
+        }
+        (_, None) => Ok(()),
+    }
+}
+
+struct Edit<'e> {
+    root: &'e mut Node,
+    one: &'e Override,
+    origin: &'e Origin,
+    groups: &'e [String],
+    now: chrono::DateTime<chrono::Local>,
+}
+
+impl Edit<'_> {
+    fn problem(&self, message: impl Into<String>) -> Problem {
+        Problem::new(message).at(self.origin)
+    }
+
+    /// What the key holds, interpolations followed; `None` for nothing and for `???`.
+    fn current(&self) -> Result<Option<Value>, Problem> {
+        let mut resolver = Resolver::new(self.root, None, self.now);
+        match resolver.select(&self.one.key, None, false) {
+            Ok(Some(found)) if !found.node.is_missing() => Ok(Some(found.node.value.clone())),
+            Ok(_) | Err(Fail::NotContainer(_)) => Ok(None),
+            Err(fail) => Err(self.problem(format!(
+                "cannot read '{}': {}",
+                self.one.key,
+                fail.message()
+            ))),
+        }
+    }
+
+    fn refuse_if_there(&self) -> Result<(), Problem> {
+        match self.current()? {
+            None | Some(Value::Null) => Ok(()),
+            Some(_) => {
+                let input = &self.one.input;
+                Err(self
+                    .problem(format!("'{}' is there already", self.one.key))
+                    .help(format!(
+                        "to change it, write {}",
+                        input.trim_start_matches('+')
+                    )))
+            }
+        }
+    }
+
+    fn delete(&mut self, steps: &[String], wanted: Option<Node>) -> Result<(), Problem> {
+        if steps[0] == "hydra" && hydra::is_fixed(&steps[1..]) {
+            return Err(self.problem(format!(
+                "'{}' belongs to Hydra and cannot be deleted",
+                self.one.key
+            )));
+        }
+        let current = match self.current()? {
+            None | Some(Value::Null) => {
+                return Err(self.unknown(steps, "cannot delete"));
+            }
+            Some(value) => value,
+        };
+        if let Some(wanted) = wanted.filter(|w| !w.is_null())
+            && !python::equal(&wanted.value, &current)
+        {
+            return Err(self.problem(format!(
+                "cannot delete '{}': its value is {}, not {}",
+                self.one.key,
+                python::repr(&current),
+                python::repr(&wanted.value)
+            )));
+        }
+        let (last, parents) = match steps.split_last() {
+            Some(split) => split,
+            None => return Ok(()),
+        };
+        // The parent may be an interpolation: then the value it stands for loses the key.
+        let place = {
+            let mut resolver = Resolver::new(self.root, None, self.now);
+            match resolver.select(&parents.join("."), None, false) {
+                Ok(Some(found)) => found.place,
+                _ => None,
+            }
+        };
+        let place = if parents.is_empty() {
+            Some(Vec::new())
+        } else {
+            place
+        };
+        let parent = place.and_then(|place| at_mut(self.root, &place));
+        let removed = match parent.map(|node| &mut node.value) {
+            Some(Value::Map(map)) => map.shift_remove(&Key::from(last.as_str())).is_some(),
+            Some(Value::List(_)) => {
+                return Err(self
+                    .problem(format!(
+                        "'{}' is an item of a list, and those cannot be deleted",
+                        self.one.key
+                    ))
+                    .help(format!("give the whole list: {}=[..]", parents.join("."))));
+            }
+            _ => false,
+        };
+        if removed {
+            Ok(())
+        } else {
+            Err(self.unknown(steps, "cannot delete"))
+        }
+    }
+
+    fn set(&mut self, steps: &[String], value: Node, force: bool) -> Result<(), Problem> {
+        let (last, parents) = match steps.split_last() {
+            Some(split) => split,
+            None => return Ok(()),
+        };
+        let place = self.parent_place(steps, parents, force)?;
+        let Some(parent) = at(self.root, &place) else {
+            return Err(self.unknown(steps, "cannot override"));
+        };
+        let step = match &parent.value {
+            Value::List(items) => match python::parse_int(last) {
+                Some(index) if (0..items.len() as i64).contains(&index) => {
+                    Step::Index(index as usize)
+                }
+                Some(_) => {
+                    return Err(self.problem(format!(
+                        "'{}': the list has {} items, the first is 0",
+                        self.one.key,
+                        items.len()
+                    )));
+                }
+                None => {
+                    return Err(self.problem(format!(
+                        "'{}' is a list; its keys are numbers, not '{last}'",
+                        dotted(&place)
+                    )));
+                }
+            },
+            _ => Step::Key(Key::from(last.as_str())),
+        };
+        let mut target = place;
+        target.push(step);
+        self.put(target, steps, value, force)
+    }
+
+    /// Finds the dictionary or list that holds the last key. With `force`,
+    /// what is missing or holds nothing on the way becomes a dictionary.
+    fn parent_place(
+        &mut self,
+        steps: &[String],
+        parents: &[String],
+        force: bool,
+    ) -> Result<Vec<Step>, Problem> {
+        let mut place: Vec<Step> = Vec::new();
+        for name in parents {
+            let here = at(self.root, &place);
+            let step = match here.map(|node| &node.value) {
+                Some(Value::Map(_)) => Step::Key(Key::from(name.as_str())),
+                Some(Value::List(items)) => match python::parse_int(name) {
+                    Some(index) if (0..items.len() as i64).contains(&index) => {
+                        Step::Index(index as usize)
+                    }
+                    _ => {
+                        return Err(self.problem(format!(
+                            "'{}' is a list with {} items; there is no '{name}' in it",
+                            dotted(&place),
+                            items.len()
+                        )));
+                    }
+                },
+                _ => return Err(self.unknown(steps, "cannot override")),
+            };
+            let mut next = place.clone();
+            next.push(step.clone());
+            let holds = at(self.root, &next)
+                .is_some_and(|node| matches!(node.value, Value::Map(_) | Value::List(_)));
+            if !holds {
+                if !force {
+                    return Err(self.unknown(steps, "cannot override"));
+                }
+                let empty = Node::new(Node::empty_map().value, self.origin.clone());
+                self.write(&place, step, empty);
+            }
+            place = next;
+        }
+        Ok(place)
+    }
+
+    fn write(&mut self, parent: &[Step], step: Step, node: Node) {
+        match (at_mut(self.root, parent).map(|n| &mut n.value), step) {
+            (Some(Value::Map(map)), Step::Key(key)) => {
+                map.insert(key, node);
+            }
+            (Some(Value::List(items)), Step::Index(index)) => {
+                if let Some(item) = items.get_mut(index) {
+                    *item = node;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn put(
+        &mut self,
+        mut target: Vec<Step>,
+        steps: &[String],
+        value: Node,
+        force: bool,
+    ) -> Result<(), Problem> {
+        let there = at(self.root, &target).map(|node| &node.value);
+        let clash = match (there, &value.value) {
+            (None, _) if !force => return Err(self.unknown(steps, "cannot override")),
+            (Some(Value::Map(_)), Value::Map(_)) => {
+                let merged = merge(self.root, &mut target, &value, !force, self.now);
+                return merged.map_err(|fault| match fault {
+                    Fault::Unknown { place } => {
+                        let steps: Vec<String> = place
+                            .iter()
+                            .map(|step| dotted(std::slice::from_ref(step)))
+                            .collect();
+                        self.unknown(&steps, "cannot override")
+                    }
+                    Fault::Clash { place, .. } => self.problem(format!(
+                        "a dict and a list meet at '{}' and cannot be merged",
+                        dotted(&place)
+                    )),
+                });
+            }
+            (Some(Value::Map(_)), Value::List(_)) => Some("dict"),
+            (Some(Value::List(_)), Value::Map(_)) => Some("list"),
+            _ => None,
+        };
+        if let Some(kind) = clash {
+            return Err(self.problem(format!(
+                "'{}' is a {kind}; a {} cannot be merged into it",
+                self.one.key,
+                value.type_name()
+            )));
+        }
+        if let Some(step) = target.pop() {
+            self.write(&target, step, value);
+        }
+        Ok(())
+    }
+
+    /// The problem of a key that is not there: the nearest key there is, or the
+    /// keys beside it. Only where nothing is near is adding suggested.
+    fn unknown(&self, steps: &[String], what: &str) -> Problem {
+        let key = steps.join(".");
+        let mut here: &Node = self.root;
+        let mut known = Vec::new();
+        for step in steps {
+            match here.child(step) {
+                Some(child) => {
+                    here = child;
+                    known.push(step.as_str());
+                }
+                None => break,
+            }
+        }
+        let problem = self.problem(format!("{what} '{key}': there is no such key"));
+        let prefix = known.join(".");
+        let join = |name: &str| {
+            if prefix.is_empty() {
+                name.to_string()
+            } else {
+                format!("{prefix}.{name}")
+            }
+        };
+        let Some(wrong) = steps.get(known.len()) else {
+            return problem;
+        };
+        let names: Vec<String> = match &here.value {
+            Value::Map(map) => map.keys().map(Key::to_string).collect(),
+            other => {
+                let kind = Node::built_in(other.clone()).type_name();
+                return problem.help(format!("'{prefix}' is {kind} and holds no keys"));
+            }
+        };
+        if let Some(help) = self.near_key(wrong, &names, &known, &join) {
+            return problem.help(help);
+        }
+        let mut shown: Vec<&str> = names.iter().map(String::as_str).collect();
+        shown.retain(|name| *name != "hydra");
+        let mut help = if shown.is_empty() {
+            String::new()
+        } else if prefix.is_empty() {
+            format!("keys: {}\n", shown.join(", "))
+        } else {
+            format!("keys of '{prefix}': {}\n", shown.join(", "))
+        };
+        if self.one.kind == Kind::Change {
+            help.push_str(&format!("to add a new key, write +{}", self.one.input));
+        }
+        problem.help(help.trim_end())
+    }
+
+    fn near_key(
+        &self,
+        wrong: &str,
+        names: &[String],
+        known: &[&str],
+        join: &dyn Fn(&str) -> String,
+    ) -> Option<String> {
+        let top = known.is_empty();
+        let candidates = names
+            .iter()
+            .map(String::as_str)
+            .chain(self.groups.iter().map(String::as_str).filter(|_| top));
+        if let Some(near) = nearest(wrong, candidates) {
+            return Some(format!("did you mean '{}'?", join(near)));
+        }
+        // The right name under the wrong parent.
+        let leaves = self.root.leaves();
+        let tail = format!(".{}", self.one.key);
+        let mut found = leaves
+            .iter()
+            .map(|(path, _)| path.as_str())
+            .filter(|path| !path.starts_with("hydra."))
+            .filter(|path| path.ends_with(&tail));
+        match (found.next(), found.next()) {
+            (Some(path), None) => Some(format!("did you mean '{path}'?")),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compose::to_yaml;
+    use crate::compose::yaml_read::read_yaml;
+
+    const CONFIG: &str = "hydra: {}\na: 1\nd: {x: 1, l: [1, {k: v}]}\nn: null\nr: ${d}\nm: ???\n";
+
+    fn applied(text: &str) -> Result<String, String> {
+        let path = std::sync::Arc::new(std::path::PathBuf::from("a.yaml"));
+        let mut root = read_yaml(CONFIG, &path).map_err(|p| p.to_string())?;
+        let one = Override::parse(text).map_err(|f| f.message)?;
+        let groups = ["model".to_string()];
+        apply(&mut root, &one, &groups, chrono::Local::now()).map_err(|p| p.to_string())?;
+        Ok(to_yaml(&root).replacen("hydra: {}\n", "", 1))
+    }
+
+    #[test]
+    fn values_are_changed_added_and_deleted() {
+        for (text, part) in [
+            ("a=2", "a: 2\n"),
+            ("d.l.1.k=w", "  - k: w\n"),
+            ("d={x:5}", "  x: 5\n  l:\n"),
+            ("+d={z:5}", "  z: 5\n"),
+            ("d.l=[7]", "  l:\n  - 7\n"),
+            ("+n.q=1", "n:\n  q: 1\n"),
+            ("+m=1", "m: 1\n"),
+            ("++a.b.c=1", "a:\n  b:\n    c: 1\n"),
+            ("+new=1", "new: 1\n"),
+            ("r={z:1}", "r:\n  z: 1\n"),
+        ] {
+            let yaml = applied(text).unwrap_or_else(|e| panic!("{text}: {e}"));
+            let yaml = yaml.replace("'n':", "n:");
+            assert!(yaml.contains(part), "{text}:\n{yaml}");
+        }
+        assert!(!applied("~a").expect("deletes").contains("a: 1"));
+        // Deleting through an interpolation deletes what it stands for.
+        assert!(!applied("~r.x").expect("deletes").contains("x: 1"));
+    }
+
+    #[test]
+    fn a_closed_tree_refuses_what_it_does_not_have() {
+        for (text, part) in [
+            ("b=2", "there is no such key"),
+            ("d.y=2", "no such key"),
+            ("d={y:2}", "'d.y'"),
+            ("n.q=1", "holds no keys"),
+            ("+a=2", "there already"),
+            ("~a=2", "its value is 1, not 2"),
+            ("~n", "cannot delete"),
+            ("~d.l.0", "item of a list"),
+            ("d.l.7=1", "has 2 items"),
+            ("d.l={a:1}", "is a list"),
+            ("d=[1]", "is a dict"),
+            ("modle=x", "did you mean 'model'?"),
+            ("x=2", "did you mean 'd.x'?"),
+            ("=2", "missing"),
+            ("a@b=2", "no group 'a'"),
+        ] {
+            let message = applied(text).expect_err(text);
+            assert!(message.contains(part), "{text}: {message}");
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! Defaults lists: which configs make up the whole, in which order and package.
+
+mod choices;
+pub(crate) mod entry;
+mod tree;
+
+pub(crate) use tree::{Defaults, Placed, expand};

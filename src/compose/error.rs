@@ -1,0 +1,79 @@
+//! Errors of composition. One error may hold several problems.
+
+use std::fmt;
+
+use super::node::Origin;
+
+/// One thing that is wrong, where, and what to do about it.
+#[derive(Clone, Debug)]
+pub struct Problem {
+    pub message: String,
+    /// Where it was written, when it is known.
+    pub origin: Option<Origin>,
+    /// What to do.
+    pub help: Option<String>,
+}
+
+/// Everything found wrong with a request, in the order it was found.
+#[derive(Clone, Debug, thiserror::Error)]
+pub struct Error {
+    pub problems: Vec<Problem>,
+}
+
+impl Problem {
+    pub fn new(message: impl Into<String>) -> Problem {
+        Problem {
+            message: message.into(),
+            origin: None,
+            help: None,
+        }
+    }
+
+    /// Says where the problem was written.
+    pub fn at(mut self, origin: &Origin) -> Problem {
+        self.origin = Some(origin.clone());
+        self
+    }
+
+    /// Says what to do.
+    pub fn help(mut self, help: impl Into<String>) -> Problem {
+        self.help = Some(help.into());
+        self
+    }
+}
+
+impl From<Problem> for Error {
+    fn from(problem: Problem) -> Error {
+        Error {
+            problems: vec![problem],
+        }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(origin) = &self.origin {
+            write!(f, "{origin}: ")?;
+        }
+        f.write_str(&self.message)?;
+        if let Some(help) = &self.help {
+            write!(f, "\n  {}", help.replace('\n', "\n  "))?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.problems.len() > 1 {
+            writeln!(f, "{} problems:", self.problems.len())?;
+        }
+        for (index, problem) in self.problems.iter().enumerate() {
+            if index > 0 {
+                f.write_str("\n")?;
+            }
+            write!(f, "{problem}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,169 @@
+//! A value of the override grammar, and how it is written back.
+
+use crate::compose::node::{Key, Map, Node, Origin, Value, insert_key};
+use crate::compose::python;
+
+/// A parsed value. Quoted strings stay apart from bare ones, because they are
+/// written back with their quotes.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Element {
+    Null,
+    Bool(bool),
+    Int(i64),
+    Float(f64),
+    Str(String),
+    Quoted { text: String, quote: char },
+    List(Vec<Element>),
+    Dict(Vec<(Element, Element)>),
+}
+
+impl Element {
+    /// The value as a node. A dictionary key may be a string, a number or a bool.
+    pub(crate) fn to_node(&self, origin: &Origin) -> Result<Node, String> {
+        let value = match self {
+            Element::Null => Value::Null,
+            Element::Bool(b) => Value::Bool(*b),
+            Element::Int(i) => Value::Int(*i),
+            Element::Float(f) => Value::Float(*f),
+            Element::Str(text) | Element::Quoted { text, .. } => {
+                super::interpolation::check(text)?;
+                Value::Str(text.clone())
+            }
+            Element::List(items) => Value::List(
+                items
+                    .iter()
+                    .map(|item| item.to_node(origin))
+                    .collect::<Result<_, _>>()?,
+            ),
+            Element::Dict(pairs) => {
+                let mut map = Map::new();
+                for (key, item) in pairs {
+                    insert_key(&mut map, key.to_key()?, item.to_node(origin)?);
+                }
+                Value::Map(map)
+            }
+        };
+        Ok(Node::new(value, origin.clone()))
+    }
+
+    fn to_key(&self) -> Result<Key, String> {
+        match self {
+            Element::Bool(b) => Ok(Key::Bool(*b)),
+            Element::Int(i) => Ok(Key::Int(*i)),
+            Element::Float(f) => Ok(Key::Float(f.to_bits())),
+            Element::Str(text) | Element::Quoted { text, .. } => Ok(Key::Str(text.clone())),
+            Element::Null => Err("null cannot be a key".to_string()),
+            Element::List(_) | Element::Dict(_) => {
+                Err("a list or a dict cannot be a key".to_string())
+            }
+        }
+    }
+
+    /// The value as it can be typed in an override.
+    pub(crate) fn to_text(&self) -> String {
+        let join = |items: Vec<String>| items.join(",");
+        match self {
+            Element::Null => "null".to_string(),
+            Element::Bool(b) => if *b { "True" } else { "False" }.to_string(),
+            Element::Int(i) => i.to_string(),
+            Element::Float(f) => python::float(*f),
+            Element::Str(text) => escape(text),
+            Element::Quoted { text, quote } => with_quotes(text, *quote),
+            Element::List(items) => {
+                format!("[{}]", join(items.iter().map(Element::to_text).collect()))
+            }
+            Element::Dict(pairs) => {
+                let pair = |(k, v): &(Element, Element)| format!("{}:{}", k.to_text(), v.to_text());
+                format!("{{{}}}", join(pairs.iter().map(pair).collect()))
+            }
+        }
+    }
+
+    pub(crate) fn type_name(&self) -> &'static str {
+        match self {
+            Element::Null => "null",
+            Element::Bool(_) => "bool",
+            Element::Int(_) => "int",
+            Element::Float(_) => "float",
+            Element::Str(_) | Element::Quoted { .. } => "str",
+            Element::List(_) => "list",
+            Element::Dict(_) => "dict",
+        }
+    }
+}
+
+/// A backslash before every character that the grammar gives a meaning.
+fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if matches!(
+            c,
+            '\\' | '(' | ')' | '[' | ']' | '{' | '}' | ':' | '=' | ',' | ' ' | '\t'
+        ) {
+            out.push('\\');
+        }
+        out.push(c);
+    }
+    out
+}
+
+/// Backslashes are doubled only before a quote or the end, as the grammar reads them.
+fn with_quotes(text: &str, quote: char) -> String {
+    let mut out = String::from(quote);
+    let mut slashes = 0;
+    for c in text.chars() {
+        if c == '\\' {
+            slashes += 1;
+            continue;
+        }
+        let doubled = if c == quote { 2 * slashes + 1 } else { slashes };
+        out.extend(std::iter::repeat_n('\\', doubled));
+        slashes = 0;
+        out.push(c);
+    }
+    out.extend(std::iter::repeat_n('\\', 2 * slashes));
+    out.push(quote);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn writes_values_back() {
+        let quoted = |text: &str| Element::Quoted {
+            text: text.to_string(),
+            quote: '\'',
+        };
+        for (element, text) in [
+            (Element::Str("c d".into()), r"c\ d"),
+            (Element::Bool(true), "True"),
+            (Element::Float(1e-5), "1e-05"),
+            (quoted("a,b"), "'a,b'"),
+            (quoted("a'b"), r"'a\'b'"),
+            (quoted(r"a\b"), r"'a\b'"),
+            (quoted(r"a\"), r"'a\\'"),
+            (quoted(r"a\'b"), r"'a\\\'b'"),
+        ] {
+            assert_eq!(element.to_text(), text);
+        }
+        let dict = Element::Dict(vec![(
+            Element::Str("a".into()),
+            Element::List(vec![Element::Int(1), Element::Null]),
+        )]);
+        assert_eq!(dict.to_text(), "{a:[1,null]}");
+    }
+
+    #[test]
+    fn equal_keys_of_different_types_are_one_key() {
+        let dict = Element::Dict(vec![
+            (Element::Int(1), Element::Int(2)),
+            (Element::Bool(true), Element::Int(3)),
+        ]);
+        let node = dict.to_node(&Origin::BuiltIn).expect("valid");
+        assert_eq!(node.to_json().to_string(), r#"{"1":3}"#);
+        let null_key = Element::Dict(vec![(Element::Null, Element::Null)]);
+        assert!(null_key.to_node(&Origin::BuiltIn).is_err());
+    }
+}

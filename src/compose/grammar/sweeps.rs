@@ -1,0 +1,302 @@
+//! Values that stand for many: `a,b`, `choice(..)`, `range(..)`, `glob(..)`, `interval(..)`.
+
+use std::hash::{BuildHasher, Hasher};
+
+use super::element::Element;
+
+/// More values than this in one sweep are refused.
+const MAX_VALUES: usize = 1_000_000;
+
+/// An int or a float, as `range` and `interval` take them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Number {
+    Int(i64),
+    Float(f64),
+}
+
+impl Number {
+    pub(crate) fn as_f64(self) -> f64 {
+        match self {
+            Number::Int(i) => i as f64,
+            Number::Float(f) => f,
+        }
+    }
+
+    pub(crate) fn element(self) -> Element {
+        match self {
+            Number::Int(i) => Element::Int(i),
+            Number::Float(f) => Element::Float(f),
+        }
+    }
+}
+
+/// A parsed sweep.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Sweep {
+    Choice {
+        values: Vec<Element>,
+        /// Written `a,b` and not `choice(a,b)`.
+        simple: bool,
+        shuffle: bool,
+    },
+    Range {
+        start: Number,
+        stop: Number,
+        step: Number,
+        shuffle: bool,
+    },
+    Interval {
+        start: Number,
+        end: Number,
+    },
+    Glob {
+        include: Vec<String>,
+        exclude: Vec<String>,
+    },
+}
+
+impl Sweep {
+    /// The values in order. `options` are those of the swept group, for `glob`.
+    ///
+    /// # Errors
+    /// A range that never ends or is too long; an interval, which has no list of values.
+    pub(crate) fn values(&self, options: &[String]) -> Result<Vec<Element>, String> {
+        match self {
+            Sweep::Choice {
+                values, shuffle, ..
+            } => Ok(maybe_shuffled(values.clone(), *shuffle)),
+            Sweep::Range {
+                start,
+                stop,
+                step,
+                shuffle,
+            } => Ok(maybe_shuffled(range(*start, *stop, *step)?, *shuffle)),
+            Sweep::Glob { include, exclude } => Ok(options
+                .iter()
+                .filter(|name| {
+                    let any = |globs: &[String]| globs.iter().any(|g| glob_matches(g, name));
+                    any(include) && !any(exclude)
+                })
+                .map(|name| Element::Str(name.clone()))
+                .collect()),
+            Sweep::Interval { .. } => Err(
+                "interval() has no list of values; use range(start,stop,step) or choice(a,b)"
+                    .to_string(),
+            ),
+        }
+    }
+}
+
+fn maybe_shuffled(mut values: Vec<Element>, shuffle: bool) -> Vec<Element> {
+    if shuffle {
+        shuffle_in_place(&mut values);
+    }
+    values
+}
+
+/// Fisher-Yates with the randomness of the standard library's hasher: a shuffle
+/// asked for on the command line is meant to differ from run to run.
+pub(crate) fn shuffle_in_place<T>(values: &mut [T]) {
+    let state = std::collections::hash_map::RandomState::new();
+    for i in (1..values.len()).rev() {
+        let mut hasher = state.build_hasher();
+        hasher.write_usize(i);
+        let j = (hasher.finish() % (i as u64 + 1)) as usize;
+        values.swap(i, j);
+    }
+}
+
+fn range(start: Number, stop: Number, step: Number) -> Result<Vec<Element>, String> {
+    if step.as_f64() == 0.0 {
+        return Err("the step of a range must not be 0".to_string());
+    }
+    let all = [start, stop, step];
+    if all.iter().any(|n| !n.as_f64().is_finite()) {
+        return Err("the bounds of a range must be finite".to_string());
+    }
+    let expected = ((stop.as_f64() - start.as_f64()) / step.as_f64()).ceil();
+    if expected > MAX_VALUES as f64 {
+        return Err(format!("a range of more than {MAX_VALUES} values"));
+    }
+    let mut values = Vec::new();
+    if let [Number::Int(start), Number::Int(stop), Number::Int(step)] = all {
+        let mut at = start;
+        while (step > 0 && at < stop) || (step < 0 && at > stop) {
+            values.push(Element::Int(at));
+            match at.checked_add(step) {
+                Some(next) => at = next,
+                None => break,
+            }
+        }
+        return Ok(values);
+    }
+    // Hydra sums in decimals of 28 digits; two floats carry as much.
+    let (mut high, mut low) = (start.as_f64(), 0.0);
+    let (stop, step) = (stop.as_f64(), step.as_f64());
+    let before = |high: f64, low: f64| {
+        if step > 0.0 {
+            high < stop || (high == stop && low < 0.0)
+        } else {
+            high > stop || (high == stop && low > 0.0)
+        }
+    };
+    while before(high, low) && values.len() <= MAX_VALUES {
+        values.push(Element::Float(high));
+        let sum = high + step;
+        let part = sum - high;
+        let error = (high - (sum - part)) + (step - part) + low;
+        high = sum + error;
+        low = error - (high - sum);
+    }
+    if values.len() > MAX_VALUES {
+        return Err(format!("a range of more than {MAX_VALUES} values"));
+    }
+    Ok(values)
+}
+
+/// Whether a shell pattern (`*`, `?`, `[a-z]`, `[!a]`) matches the whole name.
+pub(crate) fn glob_matches(pattern: &str, name: &str) -> bool {
+    let pattern: Vec<char> = pattern.chars().collect();
+    let name: Vec<char> = name.chars().collect();
+    // Position in the pattern after the last `*`, and the name position tried for it.
+    let (mut p, mut n, mut retry) = (0, 0, None);
+    while n < name.len() {
+        match one_step(&pattern, p, name[n]) {
+            Step::Star => {
+                p += 1;
+                retry = Some((p, n));
+            }
+            Step::Match(width) => {
+                p += width;
+                n += 1;
+            }
+            Step::Miss => match retry {
+                Some((after, from)) => {
+                    p = after;
+                    n = from + 1;
+                    retry = Some((after, n));
+                }
+                None => return false,
+            },
+        }
+    }
+    pattern[p..].iter().all(|c| *c == '*')
+}
+
+enum Step {
+    Star,
+    Match(usize),
+    Miss,
+}
+
+fn one_step(pattern: &[char], p: usize, c: char) -> Step {
+    match pattern.get(p) {
+        Some('*') => Step::Star,
+        Some('?') => Step::Match(1),
+        Some('[') => match char_class(&pattern[p..], c) {
+            Some((true, width)) => Step::Match(width),
+            Some((false, _)) => Step::Miss,
+            None if c == '[' => Step::Match(1),
+            None => Step::Miss,
+        },
+        Some(x) if *x == c => Step::Match(1),
+        _ => Step::Miss,
+    }
+}
+
+/// Whether `c` is in the class that starts the pattern, and the width of the class.
+fn char_class(pattern: &[char], c: char) -> Option<(bool, usize)> {
+    let negated = pattern.get(1) == Some(&'!');
+    let start = 1 + usize::from(negated);
+    // A `]` in first place is a member.
+    let end = (start + 1..pattern.len()).find(|i| pattern[*i] == ']')?;
+    let body = &pattern[start..end];
+    let mut found = false;
+    let mut i = 0;
+    while i < body.len() {
+        if i + 2 < body.len() && body[i + 1] == '-' {
+            found |= (body[i]..=body[i + 2]).contains(&c);
+            i += 3;
+        } else {
+            found |= body[i] == c;
+            i += 1;
+        }
+    }
+    Some((found != negated, end + 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts(sweep: &Sweep) -> Vec<String> {
+        let values = sweep.values(&[]).expect("finite");
+        values.iter().map(Element::to_text).collect()
+    }
+
+    fn range_of(start: Number, stop: Number, step: Number) -> Sweep {
+        Sweep::Range {
+            start,
+            stop,
+            step,
+            shuffle: false,
+        }
+    }
+
+    #[test]
+    fn ranges_follow_python() {
+        use Number::{Float, Int};
+        assert_eq!(
+            texts(&range_of(Int(0), Int(10), Int(3))),
+            ["0", "3", "6", "9"]
+        );
+        assert_eq!(texts(&range_of(Int(5), Int(3), Int(-1))), ["5", "4"]);
+        assert_eq!(
+            texts(&range_of(Int(0), Int(1), Float(0.3))),
+            ["0.0", "0.3", "0.6", "0.8999999999999999"]
+        );
+        assert!(texts(&range_of(Int(3), Int(0), Int(1))).is_empty());
+        let top = i64::MAX;
+        assert_eq!(texts(&range_of(Int(top - 1), Int(top), Int(5))).len(), 1);
+    }
+
+    #[test]
+    fn endless_ranges_are_refused() {
+        use Number::{Float, Int};
+        for sweep in [
+            range_of(Int(0), Int(1), Int(0)),
+            range_of(Int(0), Int(i64::MAX), Int(1)),
+            range_of(Int(i64::MIN), Int(i64::MAX), Int(1)),
+            range_of(Float(0.0), Float(f64::INFINITY), Float(1.0)),
+            range_of(Float(1e300), Float(2e300), Float(1e-300)),
+            range_of(Float(1e16), Float(1e16 + 100.0), Float(1e-9)),
+        ] {
+            assert!(sweep.values(&[]).is_err(), "{sweep:?}");
+        }
+    }
+
+    #[test]
+    fn globs() {
+        for (pattern, name, expected) in [
+            ("*", "abc", true),
+            ("a*c", "abbc", true),
+            ("a*c", "abb", false),
+            ("?b", "ab", true),
+            ("[a-c]x", "bx", true),
+            ("[!a-c]x", "bx", false),
+            ("[", "[", true),
+            ("", "", true),
+            ("a*b*c*", "aXbXcX", true),
+        ] {
+            assert_eq!(glob_matches(pattern, name), expected, "{pattern} {name}");
+        }
+    }
+
+    #[test]
+    fn shuffling_keeps_the_values() {
+        let mut values: Vec<usize> = (0..50).collect();
+        shuffle_in_place(&mut values);
+        values.sort_unstable();
+        assert_eq!(values, (0..50).collect::<Vec<_>>());
+    }
+}

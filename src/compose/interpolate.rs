@@ -1,0 +1,573 @@
+//! Resolving interpolations in a composed tree, with OmegaConf's rules: lazily,
+//! relative to the node that holds them, following other interpolations on the way.
+
+use std::borrow::Cow;
+
+use super::error::Problem;
+use super::grammar::interpolation::{self, Arg, Interpolation, Part, Template};
+use super::nearest;
+use super::node::{Key, Map, Node, Origin, Value, insert_key, list_index, split_path};
+use super::python;
+use super::resolvers;
+
+/// More nested interpolations and levels than this are refused.
+const MAX_DEPTH: usize = 100;
+/// A resolved tree with more nodes than this is refused.
+const MAX_NODES: usize = 1_000_000;
+
+/// One step from a node to its child.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Step {
+    Key(Key),
+    Index(usize),
+}
+
+/// A node found while resolving. Nodes made by resolvers have no place in the tree.
+#[derive(Clone)]
+pub(crate) struct Located<'a> {
+    pub node: Cow<'a, Node>,
+    pub place: Option<Vec<Step>>,
+}
+
+/// Why a value has no resolution.
+#[derive(Debug)]
+pub(crate) enum Fail {
+    /// It leads to a `???`.
+    Missing(String),
+    /// The path goes through a value that holds nothing.
+    NotContainer(String),
+    Other(String),
+}
+
+impl Fail {
+    pub(crate) fn message(&self) -> &str {
+        match self {
+            Fail::Missing(text) | Fail::NotContainer(text) | Fail::Other(text) => text,
+        }
+    }
+}
+
+pub(crate) fn fail<T>(message: impl Into<String>) -> Result<T, Fail> {
+    Err(Fail::Other(message.into()))
+}
+
+/// Resolves values of one tree.
+pub(crate) struct Resolver<'a> {
+    root: &'a Node,
+    /// The whole tree with its `hydra` key, for `${hydra:..}`; `None` while composing.
+    whole: Option<&'a Node>,
+    pub(crate) now: chrono::DateTime<chrono::Local>,
+    /// The interpolations being resolved, by tree and place.
+    stack: Vec<(*const Node, Vec<Step>)>,
+    depth: usize,
+    nodes: usize,
+}
+
+impl<'a> Resolver<'a> {
+    pub(crate) fn new(
+        root: &'a Node,
+        whole: Option<&'a Node>,
+        now: chrono::DateTime<chrono::Local>,
+    ) -> Resolver<'a> {
+        Resolver {
+            root,
+            whole,
+            now,
+            stack: Vec::new(),
+            depth: 0,
+            nodes: 0,
+        }
+    }
+
+    /// The whole tree with every interpolation resolved. `???`, and what leads to it, stays `???`.
+    pub(crate) fn resolve_all(&mut self) -> Result<Node, Vec<Problem>> {
+        let mut problems = Vec::new();
+        let node = self.tree(self.root, Some(Vec::new()), &mut problems);
+        match node {
+            Ok(node) if problems.is_empty() => Ok(node),
+            Ok(_) => Err(problems),
+            Err(fail) => {
+                problems.push(Problem::new(fail.message()));
+                Err(problems)
+            }
+        }
+    }
+
+    /// One value, resolved through and through. `None` if the path leads nowhere or to `???`.
+    pub(crate) fn resolve_path(&mut self, path: &str) -> Result<Option<Node>, Vec<Problem>> {
+        let found = self.select_from(Vec::new(), path, false).map_err(|fail| {
+            vec![Problem::new(format!(
+                "cannot resolve '{path}': {}",
+                fail.message()
+            ))]
+        })?;
+        let Some(found) = found else { return Ok(None) };
+        if found.node.is_missing() {
+            return Ok(None);
+        }
+        let mut problems = Vec::new();
+        let node = self
+            .tree(&found.node, found.place, &mut problems)
+            .map_err(|fail| vec![Problem::new(fail.message())])?;
+        if problems.is_empty() {
+            Ok(Some(node))
+        } else {
+            Err(problems)
+        }
+    }
+
+    /// A copy of a node with its interpolations resolved. Problems of single
+    /// values are collected; only the limits stop the walk.
+    fn tree(
+        &mut self,
+        node: &Node,
+        place: Option<Vec<Step>>,
+        problems: &mut Vec<Problem>,
+    ) -> Result<Node, Fail> {
+        self.nodes += 1;
+        if self.nodes > MAX_NODES {
+            return fail(format!(
+                "the resolved config has more than {MAX_NODES} values"
+            ));
+        }
+        self.depth += 1;
+        if self.depth > MAX_DEPTH {
+            self.depth -= 1;
+            return fail(format!("interpolations nested deeper than {MAX_DEPTH}"));
+        }
+        let child_place = |step: Step| {
+            place.as_ref().map(|place| {
+                let mut place = place.clone();
+                place.push(step);
+                place
+            })
+        };
+        let result = match &node.value {
+            Value::Map(map) => {
+                let mut out = Map::with_capacity(map.len());
+                for (key, child) in map {
+                    let place = child_place(Step::Key(key.clone()));
+                    out.insert(key.clone(), self.tree(child, place, problems)?);
+                }
+                Ok(Node::new(Value::Map(out), node.origin.clone()))
+            }
+            Value::List(items) => {
+                let mut out = Vec::with_capacity(items.len());
+                for (index, child) in items.iter().enumerate() {
+                    let place = child_place(Step::Index(index));
+                    out.push(self.tree(child, place, problems)?);
+                }
+                Ok(Node::new(Value::List(out), node.origin.clone()))
+            }
+            Value::Str(text) if text.contains("${") => self.leaf(node, text, place, problems),
+            _ => Ok(node.clone()),
+        };
+        self.depth -= 1;
+        result
+    }
+
+    /// An interpolated string as the tree it stands for.
+    fn leaf(
+        &mut self,
+        node: &Node,
+        text: &str,
+        place: Option<Vec<Step>>,
+        problems: &mut Vec<Problem>,
+    ) -> Result<Node, Fail> {
+        let pushed = match &place {
+            Some(place) => self.push(place),
+            None => Ok(()),
+        };
+        let found = pushed.and_then(|()| self.text(text, place.as_deref()));
+        let resolved = match found {
+            // The origin is where the interpolation was written: that is the line to change.
+            Ok(found) if found.node.as_str().is_some_and(|s| s.contains("${")) => {
+                Ok(Node::new(found.node.value.clone(), node.origin.clone()))
+            }
+            Ok(found) => self
+                .tree(&found.node, found.place, problems)
+                .map(|resolved| {
+                    let origin = match resolved.value {
+                        Value::Map(_) | Value::List(_) => resolved.origin,
+                        _ => node.origin.clone(),
+                    };
+                    Node::new(resolved.value, origin)
+                }),
+            Err(Fail::Missing(_)) => Ok(Node::new(Value::Str("???".into()), node.origin.clone())),
+            Err(fail) => {
+                let key = place.as_deref().map(dotted).unwrap_or_default();
+                problems.push(
+                    Problem::new(format!(
+                        "cannot resolve '{key}: {text}': {}",
+                        fail.message()
+                    ))
+                    .at(&node.origin),
+                );
+                Ok(node.clone())
+            }
+        };
+        if place.is_some() {
+            self.stack.pop();
+        }
+        resolved
+    }
+
+    fn push(&mut self, place: &[Step]) -> Result<(), Fail> {
+        let root: *const Node = self.root;
+        let recursive = self.stack.iter().any(|(r, p)| *r == root && p == place);
+        // Pushed even then, so that every push has its pop.
+        self.stack.push((root, place.to_vec()));
+        if recursive {
+            return fail(format!("'{}' leads back to itself", dotted(place)));
+        }
+        if self.stack.len() > MAX_DEPTH {
+            return fail(format!("interpolations nested deeper than {MAX_DEPTH}"));
+        }
+        Ok(())
+    }
+
+    /// What an interpolated string stands for. `place` is where it is written.
+    pub(crate) fn text(&mut self, text: &str, place: Option<&[Step]>) -> Result<Located<'a>, Fail> {
+        let template = interpolation::parse(text).map_err(|fault| {
+            Fail::Other(format!("{} at column {}", fault.message, fault.column + 1))
+        })?;
+        self.template(&template, place)
+    }
+
+    fn template(
+        &mut self,
+        template: &Template,
+        place: Option<&[Step]>,
+    ) -> Result<Located<'a>, Fail> {
+        if let [Part::Interpolation(one)] = template.parts.as_slice() {
+            return self.interpolation(one, place);
+        }
+        let mut out = String::new();
+        for part in &template.parts {
+            match part {
+                Part::Text(text) => out.push_str(text),
+                Part::Interpolation(one) => {
+                    let found = self.interpolation(one, place)?;
+                    out.push_str(&python::to_str(&found.node.value));
+                }
+            }
+        }
+        Ok(made(Value::Str(out)))
+    }
+
+    fn interpolation(
+        &mut self,
+        one: &Interpolation,
+        place: Option<&[Step]>,
+    ) -> Result<Located<'a>, Fail> {
+        self.depth += 1;
+        let result = if self.depth > MAX_DEPTH {
+            fail(format!("interpolations nested deeper than {MAX_DEPTH}"))
+        } else {
+            match one {
+                Interpolation::Node(path) => self.node(path, place),
+                Interpolation::Resolver { name, args } => self.name(name, place).and_then(|name| {
+                    let args = args
+                        .iter()
+                        .map(|arg| self.arg(arg, place))
+                        .collect::<Result<Vec<_>, _>>()?;
+                    resolvers::call(self, &name, args, place)
+                }),
+            }
+        };
+        self.depth -= 1;
+        result
+    }
+
+    /// The text of a path or a resolver's name; nested interpolations must give strings.
+    fn name(&mut self, parts: &[Part], place: Option<&[Step]>) -> Result<String, Fail> {
+        let mut out = String::new();
+        for part in parts {
+            match part {
+                Part::Text(text) => out.push_str(text),
+                Part::Interpolation(one) => match &self.interpolation(one, place)?.node.value {
+                    Value::Str(text) => out.push_str(text),
+                    other => {
+                        return fail(format!(
+                            "an interpolation inside a key must give a string, not {}",
+                            python::repr(other)
+                        ));
+                    }
+                },
+            }
+        }
+        Ok(out)
+    }
+
+    fn node(&mut self, path: &[Part], place: Option<&[Step]>) -> Result<Located<'a>, Fail> {
+        let key = self.name(path, place)?;
+        let found = self.select(&key, place, true)?;
+        let Some(found) = found else {
+            return fail(self.not_found(&key));
+        };
+        if let (Some(target), Some(place)) = (&found.place, place)
+            && place.len() > target.len()
+            && place.starts_with(target)
+        {
+            return fail(format!("'{key}' holds the interpolation itself"));
+        }
+        Ok(found)
+    }
+
+    fn not_found(&self, key: &str) -> String {
+        let leaves = self.root.leaves();
+        let mut names: Vec<String> = Vec::new();
+        for (path, _) in &leaves {
+            let mut end = 0;
+            while let Some(at) = path[end..].find('.') {
+                names.push(path[..end + at].to_string());
+                end += at + 1;
+            }
+            names.push(path.clone());
+        }
+        match nearest(key, names.iter().map(String::as_str)) {
+            Some(near) => format!("interpolation key '{key}' not found; did you mean '{near}'?"),
+            None => format!("interpolation key '{key}' not found"),
+        }
+    }
+
+    fn arg(&mut self, arg: &Arg, place: Option<&[Step]>) -> Result<Node, Fail> {
+        let value = match arg {
+            Arg::Null => Value::Null,
+            Arg::Bool(b) => Value::Bool(*b),
+            Arg::Int(i) => Value::Int(*i),
+            Arg::Float(f) => Value::Float(*f),
+            Arg::Text(template) => {
+                return Ok(self.template(template, place)?.node.into_owned());
+            }
+            Arg::List(items) => Value::List(
+                items
+                    .iter()
+                    .map(|item| self.arg(item, place))
+                    .collect::<Result<_, _>>()?,
+            ),
+            Arg::Dict(pairs) => {
+                let mut map = Map::new();
+                for (key, item) in pairs {
+                    let item = self.arg(item, place)?;
+                    insert_key(&mut map, key.clone(), item);
+                }
+                Value::Map(map)
+            }
+        };
+        Ok(Node::built_in(value))
+    }
+
+    /// One typed value from text, as `oc.decode` reads it.
+    pub(crate) fn decode(
+        &mut self,
+        text: &str,
+        place: Option<&[Step]>,
+    ) -> Result<Located<'a>, Fail> {
+        let arg = interpolation::parse_element(text).map_err(|fault| {
+            Fail::Other(format!(
+                "'{text}' cannot be decoded: {} at column {}",
+                fault.message,
+                fault.column + 1
+            ))
+        })?;
+        match arg {
+            Arg::Text(template) => self.template(&template, place),
+            other => Ok(made(self.arg(&other, place)?.value)),
+        }
+    }
+
+    /// The node a key names, seen from the node at `place`. `???` on the way is
+    /// a failure if `mandatory`.
+    pub(crate) fn select(
+        &mut self,
+        key: &str,
+        place: Option<&[Step]>,
+        mandatory: bool,
+    ) -> Result<Option<Located<'a>>, Fail> {
+        let dots = key.chars().take_while(|c| *c == '.').count();
+        if dots == 0 {
+            return self.select_from(Vec::new(), key, mandatory);
+        }
+        let Some(place) = place else {
+            return fail(format!(
+                "'{key}' is relative, but its value has no place in the config"
+            ));
+        };
+        if dots > place.len() {
+            return fail(format!("'{key}' goes above the top of the config"));
+        }
+        let base = place[..place.len() - dots].to_vec();
+        self.select_from(base, &key[dots..], mandatory)
+    }
+
+    fn select_from(
+        &mut self,
+        base: Vec<Step>,
+        key: &str,
+        mandatory: bool,
+    ) -> Result<Option<Located<'a>>, Fail> {
+        let Some(node) = at(self.root, &base) else {
+            return Ok(None);
+        };
+        let mut here = Located {
+            node: Cow::Borrowed(node),
+            place: Some(base),
+        };
+        let steps = split_path(key);
+        for (index, step) in steps.iter().enumerate() {
+            let Some(child) = child_of(&here, step)? else {
+                return Ok(None);
+            };
+            let last = index + 1 == steps.len();
+            if child.node.is_missing() {
+                if mandatory {
+                    return Err(Fail::Missing(format!("mandatory value '{key}' is missing")));
+                }
+                return Ok(last.then_some(child));
+            }
+            here = self.follow(child)?;
+            if !last && !matches!(here.node.value, Value::Map(_) | Value::List(_)) {
+                let parent = steps[..=index].join(".");
+                return Err(Fail::NotContainer(format!(
+                    "'{parent}' holds {}, so '{key}' leads nowhere",
+                    here.node.type_name()
+                )));
+            }
+        }
+        Ok(Some(here))
+    }
+
+    /// The node itself, or what its interpolation stands for.
+    fn follow(&mut self, found: Located<'a>) -> Result<Located<'a>, Fail> {
+        let Some(text) = found.node.as_str().filter(|s| s.contains("${")) else {
+            return Ok(found);
+        };
+        let Some(place) = &found.place else {
+            return self.text(text, None);
+        };
+        let result = self.push(place).and_then(|()| self.text(text, Some(place)));
+        self.stack.pop();
+        result
+    }
+
+    /// The value of `${hydra:path}`, resolved in the whole tree; null where there is none.
+    pub(crate) fn hydra(&mut self, path: &str) -> Result<Located<'a>, Fail> {
+        let Some(whole) = self.whole else {
+            return fail("'hydra:' is known only once the config is composed");
+        };
+        let mut inner = Resolver::new(whole, Some(whole), self.now);
+        inner.stack = std::mem::take(&mut self.stack);
+        inner.depth = self.depth;
+        inner.nodes = self.nodes;
+        let result = inner.hydra_value(path);
+        self.stack = inner.stack;
+        self.nodes = inner.nodes;
+        result.map(made)
+    }
+
+    fn hydra_value(&mut self, path: &str) -> Result<Value, Fail> {
+        let base = vec![Step::Key(Key::from("hydra"))];
+        let Some(found) = self.select_from(base, path, false)? else {
+            return Ok(Value::Null);
+        };
+        if found.node.is_missing() {
+            return Ok(Value::Null);
+        }
+        let mut problems = Vec::new();
+        let node = self.tree(&found.node, found.place, &mut problems)?;
+        match problems.first() {
+            Some(problem) => fail(problem.message.clone()),
+            None => Ok(node.value),
+        }
+    }
+
+    /// The children of a found mapping, each resolved.
+    pub(crate) fn values_of(&mut self, found: &Located<'a>, map: &Map) -> Result<Vec<Node>, Fail> {
+        let mut out = Vec::new();
+        for (key, child) in map {
+            let place = found.place.as_ref().map(|place| {
+                let mut place = place.clone();
+                place.push(Step::Key(key.clone()));
+                place
+            });
+            let mut problems = Vec::new();
+            let node = self.tree(child, place, &mut problems)?;
+            if let Some(problem) = problems.first() {
+                return fail(problem.message.clone());
+            }
+            out.push(node);
+        }
+        Ok(out)
+    }
+}
+
+/// A value that a resolver made.
+pub(crate) fn made<'a>(value: Value) -> Located<'a> {
+    Located {
+        node: Cow::Owned(Node::new(value, Origin::BuiltIn)),
+        place: None,
+    }
+}
+
+fn child_of<'a>(parent: &Located<'a>, step: &str) -> Result<Option<Located<'a>>, Fail> {
+    let step = match &parent.node.value {
+        Value::Map(_) => Step::Key(Key::from(step)),
+        Value::List(items) => {
+            if python::parse_int(step).is_none() {
+                return fail(format!("a list has no key '{step}', only numbers"));
+            }
+            match list_index(step, items.len()) {
+                Some(index) => Step::Index(index),
+                None => return Ok(None),
+            }
+        }
+        _ => return Ok(None),
+    };
+    let node = match &parent.node {
+        Cow::Borrowed(node) => child(node, &step).map(Cow::Borrowed),
+        Cow::Owned(node) => child(node, &step).cloned().map(Cow::Owned),
+    };
+    let place = parent.place.as_ref().map(|place| {
+        let mut place = place.clone();
+        place.push(step);
+        place
+    });
+    Ok(node.map(|node| Located { node, place }))
+}
+
+fn child<'n>(node: &'n Node, step: &Step) -> Option<&'n Node> {
+    match (&node.value, step) {
+        (Value::Map(map), Step::Key(key)) => map.get(key),
+        (Value::List(items), Step::Index(index)) => items.get(*index),
+        _ => None,
+    }
+}
+
+/// The node at a place.
+pub(crate) fn at<'n>(root: &'n Node, place: &[Step]) -> Option<&'n Node> {
+    place.iter().try_fold(root, |node, step| child(node, step))
+}
+
+/// The node at a place, to be changed.
+pub(crate) fn at_mut<'n>(root: &'n mut Node, place: &[Step]) -> Option<&'n mut Node> {
+    place
+        .iter()
+        .try_fold(root, |node, step| match (&mut node.value, step) {
+            (Value::Map(map), Step::Key(key)) => map.get_mut(key),
+            (Value::List(items), Step::Index(index)) => items.get_mut(*index),
+            _ => None,
+        })
+}
+
+/// A place as a dotted path.
+pub(crate) fn dotted(place: &[Step]) -> String {
+    let steps: Vec<String> = place
+        .iter()
+        .map(|step| match step {
+            Step::Key(key) => key.to_string(),
+            Step::Index(index) => index.to_string(),
+        })
+        .collect();
+    steps.join(".")
+}

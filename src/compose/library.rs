@@ -1,0 +1,202 @@
+//! The configs that a search path holds: looked up, read once, taken apart into
+//! body, package header and defaults list.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::defaults::entry::{Entry, read_entries};
+use super::error::Problem;
+use super::hydra;
+use super::node::{Key, Node, Origin, Value};
+use super::source::Source;
+use super::yaml_read::read_yaml;
+
+/// The header is looked for in this many first characters, as in Hydra.
+const HEADER_CHARS: usize = 512;
+
+/// One config file.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    /// The content without its `defaults`.
+    pub config: Node,
+    /// `# @package NAME`.
+    pub package: Option<String>,
+    /// The defaults list; empty when there is none.
+    pub defaults: Vec<Entry>,
+}
+
+impl Loaded {
+    /// Whether the body says anything besides `???`.
+    pub(crate) fn has_content(&self) -> bool {
+        self.config
+            .as_map()
+            .is_some_and(|map| map.values().any(|node| !node.is_missing()))
+    }
+}
+
+type Read = Result<Option<Rc<Loaded>>, Problem>;
+
+/// All sources, Hydra's own first. The first source that has a file wins.
+pub(crate) struct Library {
+    sources: Vec<Source>,
+    cache: RefCell<HashMap<String, Read>>,
+}
+
+impl Library {
+    pub(crate) fn new(sources: &[Source]) -> Library {
+        let mut all = vec![hydra::source()];
+        all.extend_from_slice(sources);
+        Library {
+            sources: all,
+            cache: RefCell::default(),
+        }
+    }
+
+    pub(crate) fn sources(&self) -> &[Source] {
+        &self.sources
+    }
+
+    /// Adds the entries of `hydra.searchpath`. What is read already stays.
+    pub(crate) fn extend(&mut self, sources: Vec<Source>) {
+        self.sources.extend(sources);
+    }
+
+    /// Reads a config by its path, with or without `.yaml`. `None` if no source has it.
+    pub(crate) fn load(&self, path: &str) -> Read {
+        if let Some(read) = self.cache.borrow().get(path) {
+            return read.clone();
+        }
+        let read = self.read(path);
+        self.cache
+            .borrow_mut()
+            .insert(path.to_string(), read.clone());
+        read
+    }
+
+    fn read(&self, path: &str) -> Read {
+        let file = with_extension(path);
+        let Some(source) = self.sources.iter().find(|s| s.has_file(&file)) else {
+            return Ok(None);
+        };
+        let found = source.read(&file)?;
+        let origin_path = Arc::new(found.path);
+        let package = header_package(&found.text)
+            .map_err(|message| Problem::new(format!("{}: {message}", origin_path.display())))?;
+        let mut config = read_yaml(&found.text, &origin_path)?;
+        if hydra::is_own(source) {
+            config.set_origin(&Origin::BuiltIn);
+        }
+        let defaults = match &mut config.value {
+            Value::Map(map) => match map.shift_remove(&Key::from("defaults")) {
+                Some(list) => read_entries(path, &list)?,
+                None => Vec::new(),
+            },
+            _ => Vec::new(),
+        };
+        Ok(Some(Rc::new(Loaded {
+            config,
+            package,
+            defaults,
+        })))
+    }
+
+    pub(crate) fn has_config(&self, path: &str) -> bool {
+        let file = with_extension(path);
+        self.sources.iter().any(|s| s.has_file(&file))
+    }
+
+    pub(crate) fn has_group(&self, path: &str) -> bool {
+        self.sources.iter().any(|s| s.has_group(path))
+    }
+
+    /// The options of a group from all sources, sorted.
+    pub(crate) fn options(&self, group: &str) -> Vec<String> {
+        let mut names: Vec<String> = self.sources.iter().flat_map(|s| s.list(group).0).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
+    /// The groups directly under a group (or under the root, for ""), sorted.
+    pub(crate) fn subgroups(&self, group: &str) -> Vec<String> {
+        let mut names: Vec<String> = self.sources.iter().flat_map(|s| s.list(group).1).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
+    /// The search path for messages, one source a line.
+    pub(crate) fn describe(&self) -> String {
+        let lines: Vec<String> = self
+            .sources
+            .iter()
+            .map(|source| {
+                let (scheme, path) = source.location();
+                format!("  {}: {scheme}://{path}", source.provider)
+            })
+            .collect();
+        format!("config search path:\n{}", lines.join("\n"))
+    }
+}
+
+fn with_extension(path: &str) -> String {
+    if path.ends_with(".yaml") {
+        path.to_string()
+    } else {
+        format!("{path}.yaml")
+    }
+}
+
+/// The package named by `# @package NAME` in the first lines, before anything
+/// but blank lines and other `# @` lines.
+fn header_package(text: &str) -> Result<Option<String>, String> {
+    let head: String = text.chars().take(HEADER_CHARS).collect();
+    let mut package = None;
+    for line in head.lines() {
+        let line = line.trim();
+        if line.is_empty() {
+            continue;
+        }
+        let body = line.trim_start_matches('#').trim();
+        if !line.starts_with('#') || !line[1..].trim_start().starts_with('@') {
+            break;
+        }
+        let words: Vec<&str> = body.split(' ').filter(|w| !w.is_empty()).collect();
+        match words[..] {
+            [key, value] => {
+                if key == "@package" {
+                    package = Some(value.to_string());
+                }
+            }
+            [_] | [] => {
+                return Err(format!(
+                    "the header '{line}' lacks its value, as in '# @package _global_'"
+                ));
+            }
+            _ => return Err(format!("the header '{line}' has more than one value")),
+        }
+    }
+    Ok(package)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_package_header_stands_in_the_first_lines() {
+        let package = |text: &str| header_package(text);
+        assert_eq!(
+            package("# @package _global_\na: 1"),
+            Ok(Some("_global_".into()))
+        );
+        assert_eq!(package("\n  #@package a.b\n"), Ok(Some("a.b".into())));
+        assert_eq!(package("# comment\n# @package x\n"), Ok(None));
+        assert_eq!(package("# @other 1\n# @package x\n"), Ok(Some("x".into())));
+        assert_eq!(package("a: 1\n# @package x\n"), Ok(None));
+        assert!(package("# @package\n").is_err());
+        assert!(package("# @package a b\n").is_err());
+    }
+}

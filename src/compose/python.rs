@@ -1,0 +1,236 @@
+//! Values as Python writes them. Interpolations inside a longer string are
+//! turned to text by Python's `str()`, so `v${flag}` is `vTrue`.
+
+use super::node::{Key, Node, Value};
+
+/// Python's `str()` of a value.
+pub(crate) fn to_str(value: &Value) -> String {
+    match value {
+        Value::Str(s) => s.clone(),
+        other => repr(other),
+    }
+}
+
+/// Python's `repr()` of a value.
+pub(crate) fn repr(value: &Value) -> String {
+    let mut out = String::new();
+    write_repr(value, &mut out);
+    out
+}
+
+fn write_repr(value: &Value, out: &mut String) {
+    match value {
+        Value::Null => out.push_str("None"),
+        Value::Bool(b) => out.push_str(if *b { "True" } else { "False" }),
+        Value::Int(i) => out.push_str(&i.to_string()),
+        Value::Float(f) => out.push_str(&float(*f)),
+        Value::Str(s) => write_str(s, out),
+        Value::List(items) => {
+            out.push('[');
+            for (index, item) in items.iter().enumerate() {
+                if index > 0 {
+                    out.push_str(", ");
+                }
+                write_repr(&item.value, out);
+            }
+            out.push(']');
+        }
+        Value::Map(map) => {
+            out.push('{');
+            for (index, (key, item)) in map.iter().enumerate() {
+                if index > 0 {
+                    out.push_str(", ");
+                }
+                match key {
+                    Key::Str(s) => write_str(s, out),
+                    other => out.push_str(&other.to_string()),
+                }
+                out.push_str(": ");
+                write_repr(&item.value, out);
+            }
+            out.push('}');
+        }
+    }
+}
+
+fn write_str(text: &str, out: &mut String) {
+    let quote = if text.contains('\'') && !text.contains('"') {
+        '"'
+    } else {
+        '\''
+    };
+    out.push(quote);
+    for c in text.chars() {
+        match c {
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            c if c == quote => {
+                out.push('\\');
+                out.push(c);
+            }
+            c if (c as u32) < 0x20 || c as u32 == 0x7f => {
+                out.push_str(&format!("\\x{:02x}", c as u32));
+            }
+            c => out.push(c),
+        }
+    }
+    out.push(quote);
+}
+
+/// A float as Python's `repr` writes it: `1.0`, `0.0001`, `1e-05`, `1e+16`, `inf`, `nan`.
+pub(crate) fn float(value: f64) -> String {
+    if value.is_nan() {
+        return "nan".to_string();
+    }
+    if value.is_infinite() {
+        return if value > 0.0 { "inf" } else { "-inf" }.to_string();
+    }
+    // Rust and Python both print the shortest digits that read back; the layout differs.
+    let text = format!("{value:e}");
+    let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
+    let exponent: i32 = exponent.parse().unwrap_or(0);
+    if (-4..16).contains(&exponent) {
+        let plain = format!("{value}");
+        if plain.contains('.') {
+            plain
+        } else {
+            format!("{plain}.0")
+        }
+    } else {
+        let sign = if exponent < 0 { '-' } else { '+' };
+        format!("{digits}e{sign}{:02}", exponent.abs())
+    }
+}
+
+/// What Python's `int(text)` gives; `None` where it raises or 64 bits are too few.
+pub(crate) fn parse_int(text: &str) -> Option<i64> {
+    if !looks_like_int(text) {
+        return None;
+    }
+    text.trim().replace('_', "").parse().ok()
+}
+
+/// Whether Python's `int(text)` succeeds.
+pub(crate) fn looks_like_int(text: &str) -> bool {
+    let text = text.trim();
+    digits_with_underscores(text.strip_prefix(['+', '-']).unwrap_or(text))
+}
+
+/// What Python's `float(text)` gives; `None` where it raises.
+pub(crate) fn parse_float(text: &str) -> Option<f64> {
+    let text = text.trim();
+    let (sign, body) = match text.as_bytes().first()? {
+        b'-' => (-1.0, &text[1..]),
+        b'+' => (1.0, &text[1..]),
+        _ => (1.0, text),
+    };
+    let lower = body.to_ascii_lowercase();
+    match lower.as_str() {
+        "inf" | "infinity" => return Some(sign * f64::INFINITY),
+        "nan" => return Some(f64::NAN),
+        _ => {}
+    }
+    let (mantissa, exponent) = match lower.split_once('e') {
+        Some((m, e)) => (m, Some(e)),
+        None => (lower.as_str(), None),
+    };
+    if let Some(exponent) = exponent
+        && !digits_with_underscores(exponent.strip_prefix(['+', '-']).unwrap_or(exponent))
+    {
+        return None;
+    }
+    let valid = match mantissa.split_once('.') {
+        None => digits_with_underscores(mantissa),
+        Some(("", "")) => false,
+        Some((whole, fraction)) => {
+            (whole.is_empty() || digits_with_underscores(whole))
+                && (fraction.is_empty() || digits_with_underscores(fraction))
+        }
+    };
+    if !valid {
+        return None;
+    }
+    lower.replace('_', "").parse::<f64>().ok().map(|f| sign * f)
+}
+
+fn digits_with_underscores(text: &str) -> bool {
+    !text.is_empty()
+        && text
+            .split('_')
+            .all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// Equality as Python has it: `1 == True == 1.0`.
+pub(crate) fn equal(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::List(a), Value::List(b)) => {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| equal(&a.value, &b.value))
+        }
+        (Value::Map(a), Value::Map(b)) => {
+            a.len() == b.len()
+                && a.iter()
+                    .all(|(key, x)| b.get(key).is_some_and(|y: &Node| equal(&x.value, &y.value)))
+        }
+        (Value::Str(a), Value::Str(b)) => a == b,
+        (Value::Null, Value::Null) => true,
+        _ => match (number(a), number(b)) {
+            (Some(a), Some(b)) => a == b,
+            _ => false,
+        },
+    }
+}
+
+fn number(value: &Value) -> Option<f64> {
+    match value {
+        Value::Bool(b) => Some(f64::from(u8::from(*b))),
+        Value::Int(i) => Some(*i as f64),
+        Value::Float(f) => Some(*f),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn floats_print_as_python_prints_them() {
+        for (value, text) in [
+            (1.0, "1.0"),
+            (0.0001, "0.0001"),
+            (0.00001, "1e-05"),
+            (1e16, "1e+16"),
+            (1e15, "1000000000000000.0"),
+            (-0.0, "-0.0"),
+            (1.5e300, "1.5e+300"),
+            (f64::INFINITY, "inf"),
+        ] {
+            assert_eq!(float(value), text);
+        }
+    }
+
+    #[test]
+    fn reads_numbers_as_python_does() {
+        assert_eq!(parse_int(" 1_000 "), Some(1000));
+        assert_eq!(parse_int("1__0"), None);
+        assert_eq!(parse_float("1e-4"), Some(0.0001));
+        assert_eq!(parse_float("1_0.5_0"), Some(10.5));
+        assert_eq!(parse_float("-Infinity"), Some(f64::NEG_INFINITY));
+        assert_eq!(parse_float("."), None);
+        assert_eq!(parse_float("1e"), None);
+        assert_eq!(parse_float("é"), None);
+    }
+
+    #[test]
+    fn repr_chooses_quotes() {
+        let list = Value::List(vec![
+            Node::str("it's"),
+            Node::str("a\nb"),
+            Node::built_in(Value::Bool(true)),
+            Node::built_in(Value::Null),
+        ]);
+        assert_eq!(repr(&list), r#"["it's", 'a\nb', True, None]"#);
+    }
+}

@@ -1,0 +1,417 @@
+//! The resolvers of `${name:args}`: OmegaConf's `oc.*`, Hydra's `now` and
+//! `hydra`, and arithmetic, which Hydra users otherwise write themselves.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::interpolate::{Fail, Located, Resolver, Step, fail, made};
+use super::nearest;
+use super::node::{Key, Node, Value};
+use super::python;
+use super::yaml_read;
+
+const NAMES: [&str; 16] = [
+    "add",
+    "div",
+    "hydra",
+    "max",
+    "min",
+    "mul",
+    "now",
+    "oc.create",
+    "oc.decode",
+    "oc.deprecated",
+    "oc.dict.keys",
+    "oc.dict.values",
+    "oc.env",
+    "oc.select",
+    "round",
+    "sub",
+];
+
+/// Calls a resolver. `place` is where its interpolation is written.
+pub(crate) fn call<'a>(
+    resolver: &mut Resolver<'a>,
+    name: &str,
+    args: Vec<Node>,
+    place: Option<&[Step]>,
+) -> Result<Located<'a>, Fail> {
+    match name {
+        "oc.env" => env(&args),
+        "oc.select" => select(resolver, &args, place),
+        "oc.decode" => decode(resolver, &args, place),
+        "oc.create" => create(&args),
+        "oc.deprecated" => deprecated(resolver, &args, place),
+        "oc.dict.keys" | "oc.dict.values" => dictionary(resolver, name, &args, place),
+        "now" => now(resolver, &args),
+        "hydra" => match strings(name, &args, 1..=1)?[..] {
+            [path] => resolver.hydra(path),
+            _ => fail("hydra takes one path"),
+        },
+        "mul" | "add" | "sub" | "div" | "min" | "max" | "round" => arithmetic(name, &args),
+        _ => {
+            let hint = match nearest(name, NAMES.iter().copied()) {
+                Some(near) => format!("; did you mean '{near}'?"),
+                None => format!("; known are {}", NAMES.join(", ")),
+            };
+            fail(format!("unknown resolver '{name}'{hint}"))
+        }
+    }
+}
+
+fn count(name: &str, args: &[Node], range: std::ops::RangeInclusive<usize>) -> Result<(), Fail> {
+    if range.contains(&args.len()) {
+        return Ok(());
+    }
+    let wanted = if range.start() == range.end() {
+        range.start().to_string()
+    } else {
+        format!("{} to {}", range.start(), range.end())
+    };
+    fail(format!(
+        "{name} takes {wanted} arguments, got {}",
+        args.len()
+    ))
+}
+
+fn strings<'n>(
+    name: &str,
+    args: &'n [Node],
+    range: std::ops::RangeInclusive<usize>,
+) -> Result<Vec<&'n str>, Fail> {
+    count(name, args, range)?;
+    args.iter()
+        .map(|arg| {
+            arg.as_str().ok_or_else(|| {
+                Fail::Other(format!(
+                    "{name} takes a string, not {}",
+                    python::repr(&arg.value)
+                ))
+            })
+        })
+        .collect()
+}
+
+fn env<'a>(args: &[Node]) -> Result<Located<'a>, Fail> {
+    count("oc.env", args, 1..=2)?;
+    let Some(key) = args[0].as_str() else {
+        return fail("oc.env takes the name of an environment variable");
+    };
+    // Names with '=' or a zero byte cannot exist, and asking for them panics on some systems.
+    let value = if key.is_empty() || key.contains(['=', '\0']) {
+        None
+    } else {
+        std::env::var_os(key).map(|v| v.to_string_lossy().into_owned())
+    };
+    match (value, args.get(1)) {
+        (Some(value), _) => Ok(made(Value::Str(value))),
+        (None, Some(default)) if default.is_null() => Ok(made(Value::Null)),
+        // A default becomes a string, as the variable would have been one.
+        (None, Some(default)) => Ok(made(Value::Str(python::to_str(&default.value)))),
+        (None, None) => fail(format!(
+            "environment variable '{key}' is not set; set it or give a default: ${{oc.env:{key},default}}"
+        )),
+    }
+}
+
+fn select<'a>(
+    resolver: &mut Resolver<'a>,
+    args: &[Node],
+    place: Option<&[Step]>,
+) -> Result<Located<'a>, Fail> {
+    count("oc.select", args, 1..=2)?;
+    let Some(key) = args[0].as_str() else {
+        return fail("oc.select takes a key");
+    };
+    let found = match resolver.select(key, place, false) {
+        Err(Fail::NotContainer(_)) => None,
+        other => other?,
+    };
+    match found {
+        Some(found) if !found.node.is_missing() => Ok(found),
+        _ => Ok(made(args.get(1).map_or(Value::Null, |d| d.value.clone()))),
+    }
+}
+
+fn decode<'a>(
+    resolver: &mut Resolver<'a>,
+    args: &[Node],
+    place: Option<&[Step]>,
+) -> Result<Located<'a>, Fail> {
+    count("oc.decode", args, 1..=1)?;
+    match &args[0].value {
+        Value::Null => Ok(made(Value::Null)),
+        Value::Str(text) => resolver.decode(text, place),
+        other => fail(format!(
+            "oc.decode takes a string or null, not {}",
+            python::repr(other)
+        )),
+    }
+}
+
+fn create<'a>(args: &[Node]) -> Result<Located<'a>, Fail> {
+    count("oc.create", args, 1..=1)?;
+    match &args[0].value {
+        value @ (Value::Map(_) | Value::List(_)) => Ok(made(value.clone())),
+        Value::Null => Ok(made(Value::Null)),
+        Value::Str(text) => {
+            let name = Arc::new(PathBuf::from("oc.create"));
+            match yaml_read::read_yaml(text, &name) {
+                Ok(node) => Ok(made(node.value)),
+                Err(problem) => fail(problem.to_string()),
+            }
+        }
+        other => fail(format!(
+            "oc.create takes a list, a dict or YAML text, not {}",
+            python::repr(other)
+        )),
+    }
+}
+
+/// The value under the new key. The message about the old one is checked, not printed here.
+fn deprecated<'a>(
+    resolver: &mut Resolver<'a>,
+    args: &[Node],
+    place: Option<&[Step]>,
+) -> Result<Located<'a>, Fail> {
+    let args = strings("oc.deprecated", args, 1..=2)?;
+    match resolver.select(args[0], place, false)? {
+        Some(found) => Ok(found),
+        None => fail(format!("oc.deprecated: there is no key '{}'", args[0])),
+    }
+}
+
+fn dictionary<'a>(
+    resolver: &mut Resolver<'a>,
+    name: &str,
+    args: &[Node],
+    place: Option<&[Step]>,
+) -> Result<Located<'a>, Fail> {
+    let key = strings(name, args, 1..=1)?[0];
+    let Some(found) = resolver.select(key, place, true)? else {
+        return fail(format!("{name}: there is no key '{key}'"));
+    };
+    let Value::Map(map) = &found.node.value else {
+        return fail(format!(
+            "{name} takes the key of a dict, '{key}' is {}",
+            found.node.type_name()
+        ));
+    };
+    let items = if name == "oc.dict.values" {
+        resolver.values_of(&found, map)?
+    } else {
+        map.keys()
+            .map(|key| {
+                Node::built_in(match key {
+                    Key::Str(s) => Value::Str(s.clone()),
+                    Key::Int(i) => Value::Int(*i),
+                    Key::Bool(b) => Value::Bool(*b),
+                    Key::Float(bits) => Value::Float(f64::from_bits(*bits)),
+                })
+            })
+            .collect()
+    };
+    Ok(made(Value::List(items)))
+}
+
+/// The time of composition in Python's `strftime` form, the same all over the config.
+fn now<'a>(resolver: &Resolver<'a>, args: &[Node]) -> Result<Located<'a>, Fail> {
+    let format = strings("now", args, 1..=1)?[0];
+    // Python's %f is microseconds.
+    let mut pattern = String::new();
+    let mut chars = format.chars();
+    while let Some(c) = chars.next() {
+        pattern.push(c);
+        if c == '%' {
+            match chars.next() {
+                Some('f') => pattern.push_str("6f"),
+                Some(next) => pattern.push(next),
+                None => {}
+            }
+        }
+    }
+    let mut text = String::new();
+    match write!(text, "{}", resolver.now.format(&pattern)) {
+        Ok(()) => Ok(made(Value::Str(text))),
+        Err(_) => fail(format!("'{format}' is not a time format such as %Y-%m-%d")),
+    }
+}
+
+/// Arithmetic on numbers. Ints stay ints, also in a division without remainder.
+fn arithmetic<'a>(name: &str, args: &[Node]) -> Result<Located<'a>, Fail> {
+    let range = match name {
+        "round" => 1..=2,
+        "div" | "sub" => 2..=2,
+        _ => 1..=64,
+    };
+    count(name, args, range)?;
+    for arg in args {
+        if !matches!(arg.value, Value::Int(_) | Value::Float(_)) {
+            return fail(format!(
+                "{name} takes numbers, not {}",
+                python::repr(&arg.value)
+            ));
+        }
+    }
+    if name == "round" {
+        return round(args);
+    }
+    let overflow = || Fail::Other(format!("{name}: the result does not fit 64 bits"));
+    let mut total = args[0].value.clone();
+    for arg in &args[1..] {
+        total = match (&total, &arg.value) {
+            (Value::Int(a), Value::Int(b)) => match name {
+                "mul" => Value::Int(a.checked_mul(*b).ok_or_else(overflow)?),
+                "add" => Value::Int(a.checked_add(*b).ok_or_else(overflow)?),
+                "sub" => Value::Int(a.checked_sub(*b).ok_or_else(overflow)?),
+                "min" => Value::Int(*a.min(b)),
+                "max" => Value::Int(*a.max(b)),
+                _ if *b == 0 => return fail("div: division by zero"),
+                _ if a.checked_rem(*b) == Some(0) => {
+                    Value::Int(a.checked_div(*b).ok_or_else(overflow)?)
+                }
+                _ => Value::Float(*a as f64 / *b as f64),
+            },
+            _ => {
+                let a = Node::built_in(total.clone()).as_f64().unwrap_or(f64::NAN);
+                let b = arg.as_f64().unwrap_or(f64::NAN);
+                match name {
+                    "mul" => Value::Float(a * b),
+                    "add" => Value::Float(a + b),
+                    "sub" => Value::Float(a - b),
+                    // The smaller or larger one keeps its type.
+                    "min" => {
+                        if b < a {
+                            arg.value.clone()
+                        } else {
+                            total.clone()
+                        }
+                    }
+                    "max" => {
+                        if b > a {
+                            arg.value.clone()
+                        } else {
+                            total.clone()
+                        }
+                    }
+                    _ if b == 0.0 => return fail("div: division by zero"),
+                    _ => Value::Float(a / b),
+                }
+            }
+        };
+    }
+    Ok(made(total))
+}
+
+/// To an int, or to a number of decimal places. Halves go to the even neighbour, as in Python.
+fn round<'a>(args: &[Node]) -> Result<Located<'a>, Fail> {
+    let value = args[0].as_f64().unwrap_or(f64::NAN);
+    let Some(places) = args.get(1) else {
+        let rounded = value.round_ties_even();
+        if rounded.abs() < 9e18 {
+            return Ok(made(Value::Int(rounded as i64)));
+        }
+        return fail("round: the result does not fit 64 bits");
+    };
+    match (places.as_i64(), &args[0].value) {
+        (Some(0..=17), Value::Int(i)) => Ok(made(Value::Int(*i))),
+        (Some(places @ 0..=17), _) => {
+            let text = format!("{value:.*}", places as usize);
+            Ok(made(Value::Float(text.parse().unwrap_or(value))))
+        }
+        _ => fail("round: the number of decimal places is 0 to 17"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CONFIG: &str = "a: {b: 5, s: str, l: [10, 20, {k: v}], n: null, f: 1.5, t: true, miss: '???'}\n\
+        key: b\nidx: 1\ntop: 9\nx: {sib: 8, q: {w: 1}, y: {sib: 7, z: PLACE}}\n";
+
+    /// What `text` gives at `x.y.z`, as JSON.
+    fn resolved(text: &str) -> Result<String, String> {
+        let path = Arc::new(PathBuf::from("r.yaml"));
+        let quoted = format!("'{}'", text.replace('\'', "''"));
+        let yaml = CONFIG.replace("PLACE", &quoted);
+        let root = yaml_read::read_yaml(&yaml, &path).map_err(|p| p.to_string())?;
+        let mut resolver = Resolver::new(&root, None, chrono::Local::now());
+        let join = |problems: Vec<crate::compose::Problem>| {
+            let lines: Vec<String> = problems.iter().map(|p| p.to_string()).collect();
+            lines.join("; ")
+        };
+        let node = resolver.resolve_all().map_err(join)?;
+        let value = node.select("x.y.z").map(|n| n.to_json().to_string());
+        Ok(value.unwrap_or_default())
+    }
+
+    /// Appendix F of the measured OmegaConf behaviour.
+    #[test]
+    fn interpolations_give_what_omegaconf_gives() {
+        for (text, expected) in [
+            ("${a.b}", "5"),
+            ("pre_${a.b}_post", r#""pre_5_post""#),
+            ("${.sib}", "7"),
+            ("${..sib}", "8"),
+            ("${...top}", "9"),
+            ("${a.l[0]}", "10"),
+            ("${a[l][2][k]}", r#""v""#),
+            ("${a.${key}}", "5"),
+            ("n=${a.n}", r#""n=None""#),
+            ("v${a.t}", r#""vTrue""#),
+            ("v${a.l}", r#""v[10, 20, {'k': 'v'}]""#),
+            (r"\${a.b}", r#""${a.b}""#),
+            (r"\\${a.b}", r#""\\5""#),
+            ("${ a.b }", "5"),
+            ("${a.miss}", r#""???""#),
+            ("x${a.miss}", r#""???""#),
+            ("${oc.env:KILN_TEST_NO_SUCH_VARIABLE,3}", r#""3""#),
+            ("${oc.env:KILN_TEST_NO_SUCH_VARIABLE,null}", "null"),
+            ("${oc.decode:null}", "null"),
+            ("${oc.decode:'{a:1,b:[x]}'}", r#"{"a":1,"b":["x"]}"#),
+            ("${oc.select:a.zz}", "null"),
+            ("${oc.select:a.b.c,def}", r#""def""#),
+            ("${oc.select:a.miss,def}", r#""def""#),
+            ("${oc.select:..sib}", "8"),
+            ("${oc.create:[1,${a.b}]}", "[1,5]"),
+            ("${oc.dict.keys:x.q}", r#"["w"]"#),
+            ("${oc.dict.values:x.q}", "[1]"),
+            ("${oc.deprecated:a.b}", "5"),
+            ("${mul:3,${a.b}}", "15"),
+            ("${min:2,1.5}", "1.5"),
+            ("${round:2.345,2}", "2.35"),
+        ] {
+            assert_eq!(resolved(text), Ok(expected.to_string()), "{text}");
+        }
+    }
+
+    #[test]
+    fn failures_say_what_and_where() {
+        for (text, part) in [
+            ("${nope}", "'nope' not found"),
+            ("${topp}", "did you mean 'top'?"),
+            ("${a.b.c}", "leads nowhere"),
+            ("${......a}", "above the top"),
+            ("${x.y.z}", "leads back to itself"),
+            ("${x}", "holds the interpolation itself"),
+            ("${a.l[${idx}]}", "must give a string"),
+            ("${a.l.k}", "only numbers"),
+            ("${oc.env:KILN_TEST_NO_SUCH_VARIABLE}", "is not set"),
+            ("${oc.decode:'[1'}", "cannot be decoded"),
+            ("${oc.dict.values:a.l}", "is list"),
+            ("${oc.evn:A}", "did you mean 'oc.env'?"),
+            ("${hydra:job.name}", "once the config is composed"),
+            ("${now:}", "takes 1 arguments"),
+            ("${div:1,0}", "division by zero"),
+            ("${mul:3,a}", "takes numbers"),
+        ] {
+            let message = resolved(text).expect_err(text);
+            assert!(
+                message.contains(part) && message.starts_with("r.yaml:"),
+                "{text}: {message}"
+            );
+        }
+    }
+}

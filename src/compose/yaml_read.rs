@@ -1,0 +1,431 @@
+//! YAML text to a [`Node`] tree, by parser events so that the style and the
+//! position of every scalar are known. Scalars mean what [`super::scalar`] says.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use saphyr_parser::{Event, Parser, ScalarStyle, Span, StrInput, Tag};
+
+use super::error::Problem;
+use super::grammar::interpolation;
+use super::node::{Key, Map, Node, Origin, Value, insert_key};
+use super::scalar;
+
+/// Nesting deeper than this is refused.
+pub(crate) const MAX_DEPTH: usize = 100;
+/// A file with more nodes than this, aliases expanded, is refused.
+const MAX_NODES: usize = 200_000;
+
+/// Reads one YAML document. Empty text is an empty mapping, as in OmegaConf.
+///
+/// # Errors
+/// Bad syntax, a duplicate key, an unknown tag, a malformed interpolation, too
+/// deep or too large a document; each with its line.
+pub(crate) fn read_yaml(text: &str, path: &Arc<PathBuf>) -> Result<Node, Problem> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut reader = Reader {
+        parser: Parser::new_from_str(text),
+        chars: text.chars().collect(),
+        path: path.clone(),
+        anchors: HashMap::new(),
+        nodes: 0,
+    };
+    let node = reader.document()?;
+    Ok(match node.value {
+        Value::Null => Node::new(Value::Map(Map::new()), node.origin),
+        // OmegaConf reads a lone word as a key without a value.
+        Value::Str(word) => {
+            let mut map = Map::new();
+            map.insert(Key::Str(word), Node::new(Value::Null, node.origin.clone()));
+            Node::new(Value::Map(map), node.origin)
+        }
+        Value::List(_) | Value::Map(_) => node,
+        _ => {
+            return Err(Problem::new(format!(
+                "a config must be a mapping, not {}",
+                node.type_name()
+            ))
+            .at(&node.origin));
+        }
+    })
+}
+
+struct Reader<'t> {
+    parser: Parser<'t, StrInput<'t>>,
+    chars: Vec<char>,
+    path: Arc<PathBuf>,
+    /// Anchored nodes with their sizes.
+    anchors: HashMap<usize, (Node, usize)>,
+    nodes: usize,
+}
+
+/// Where a node stands: how deep, and whether within `[..]` or `{..}`.
+#[derive(Clone, Copy)]
+struct Place {
+    depth: usize,
+    flow: bool,
+}
+
+/// A mapping key with what the duplicate check needs to know.
+enum ReadKey {
+    Merge,
+    Key(Key),
+}
+
+impl<'t> Reader<'t> {
+    fn origin(&self, line: usize) -> Origin {
+        Origin::File {
+            path: self.path.clone(),
+            line: line.max(1),
+        }
+    }
+
+    fn problem(&self, line: usize, message: impl Into<String>) -> Problem {
+        Problem::new(message).at(&self.origin(line))
+    }
+
+    fn next(&mut self) -> Result<(Event<'t>, Span), Problem> {
+        match self.parser.next_event() {
+            Some(Ok(event)) => Ok(event),
+            Some(Err(e)) => Err(self
+                .problem(
+                    e.marker().line(),
+                    format!(
+                        "not valid YAML: {} (column {})",
+                        e.info(),
+                        e.marker().col() + 1
+                    ),
+                )
+                .help("check indentation, brackets and quotes near this line")),
+            None => Err(self.problem(1, "not valid YAML: the text ends too early")),
+        }
+    }
+
+    fn document(&mut self) -> Result<Node, Problem> {
+        let mut root = None;
+        loop {
+            let (event, span) = self.next()?;
+            match event {
+                Event::StreamStart | Event::DocumentEnd | Event::Nothing => {}
+                Event::StreamEnd => break,
+                Event::DocumentStart(_) => {
+                    if root.is_some() {
+                        return Err(self.problem(
+                            span.start.line(),
+                            "a config file holds one YAML document, here a second one begins",
+                        ));
+                    }
+                }
+                event => {
+                    let place = Place {
+                        depth: 0,
+                        flow: false,
+                    };
+                    root = Some(self.node(event, span, place)?);
+                }
+            }
+        }
+        Ok(root.unwrap_or_else(|| Node::new(Value::Null, self.origin(1))))
+    }
+
+    fn node(&mut self, event: Event<'t>, span: Span, place: Place) -> Result<Node, Problem> {
+        let line = span.start.line();
+        let start_count = self.nodes;
+        self.count(1, line)?;
+        if place.depth > MAX_DEPTH {
+            return Err(self.problem(line, format!("nested deeper than {MAX_DEPTH} levels")));
+        }
+        let inner = Place {
+            depth: place.depth + 1,
+            flow: place.flow || matches!(self.chars.get(span.start.index()), Some('[' | '{')),
+        };
+        let (node, anchor) = match event {
+            Event::Alias(id) => {
+                let Some((node, size)) = self.anchors.get(&id) else {
+                    return Err(self.problem(line, "an alias stands inside the value it names"));
+                };
+                let (node, size) = (node.clone(), *size);
+                self.count(size, line)?;
+                return Ok(node);
+            }
+            Event::Scalar(text, style, anchor, tag) => {
+                let value = self.scalar(&text, style, tag.as_deref(), line, place.flow)?;
+                (Node::new(value, self.origin(line)), anchor)
+            }
+            Event::SequenceStart(anchor, tag) => {
+                self.collection_tag(tag.as_deref(), "seq", line)?;
+                (self.sequence(line, inner)?, anchor)
+            }
+            Event::MappingStart(anchor, tag) => {
+                self.collection_tag(tag.as_deref(), "map", line)?;
+                (self.mapping(line, inner)?, anchor)
+            }
+            _ => return Err(self.problem(line, "not valid YAML: a value is missing here")),
+        };
+        if anchor > 0 {
+            self.anchors
+                .insert(anchor, (node.clone(), self.nodes - start_count));
+        }
+        Ok(node)
+    }
+
+    fn count(&mut self, nodes: usize, line: usize) -> Result<(), Problem> {
+        self.nodes = self.nodes.saturating_add(nodes);
+        if self.nodes > MAX_NODES {
+            return Err(self.problem(line, format!("more than {MAX_NODES} values in one file")));
+        }
+        Ok(())
+    }
+
+    fn sequence(&mut self, line: usize, place: Place) -> Result<Node, Problem> {
+        let mut items = Vec::new();
+        loop {
+            let (event, span) = self.next()?;
+            if matches!(event, Event::SequenceEnd) {
+                return Ok(Node::new(Value::List(items), self.origin(line)));
+            }
+            items.push(self.node(event, span, place)?);
+        }
+    }
+
+    fn mapping(&mut self, line: usize, place: Place) -> Result<Node, Problem> {
+        let mut own: Vec<(Key, Node)> = Vec::new();
+        let mut merged: Vec<(Key, Node)> = Vec::new();
+        let mut seen: HashMap<String, usize> = HashMap::new();
+        loop {
+            let (event, span) = self.next()?;
+            if matches!(event, Event::MappingEnd) {
+                break;
+            }
+            let key_line = span.start.line();
+            let key = self.key(event, span, place)?;
+            let (event, span) = self.next()?;
+            let mut node = self.node(event, span, place)?;
+            match key {
+                ReadKey::Merge => merged.extend(self.merge_value(node, key_line)?),
+                ReadKey::Key(key) => {
+                    if let Key::Str(text) = &key
+                        && let Some(first) = seen.insert(text.clone(), key_line)
+                    {
+                        return Err(self
+                            .problem(
+                                key_line,
+                                format!("duplicate key '{text}', first on line {first}"),
+                            )
+                            .help("remove one of the two"));
+                    }
+                    // A value on a later line than its key is found by its key.
+                    if let Origin::File { line, .. } = &mut node.origin
+                        && matches!(node.value, Value::Map(_) | Value::List(_) | Value::Null)
+                    {
+                        *line = key_line;
+                    }
+                    own.push((key, node));
+                }
+            }
+        }
+        let mut map = Map::new();
+        for (key, node) in merged.into_iter().chain(own) {
+            insert_key(&mut map, key, node);
+        }
+        Ok(Node::new(Value::Map(map), self.origin(line)))
+    }
+
+    fn key(&mut self, event: Event<'t>, span: Span, place: Place) -> Result<ReadKey, Problem> {
+        let line = span.start.line();
+        match &event {
+            Event::Scalar(text, ScalarStyle::Plain, _, None) if text == "<<" => {
+                return Ok(ReadKey::Merge);
+            }
+            // As a key, '=' is an ordinary string.
+            Event::Scalar(text, ScalarStyle::Plain, _, None) if text == "=" => {
+                return Ok(ReadKey::Key(Key::from("=")));
+            }
+            _ => {}
+        }
+        // A key with `${` in it is no interpolation and is not checked as one.
+        if let Event::Scalar(text, style, 0, None) = &event
+            && *style != ScalarStyle::Plain
+        {
+            return Ok(ReadKey::Key(Key::Str(text.to_string())));
+        }
+        let node = self.node(event, span, place)?;
+        match node.value {
+            Value::Str(text) => Ok(ReadKey::Key(Key::Str(text))),
+            Value::Int(i) => Ok(ReadKey::Key(Key::Int(i))),
+            Value::Bool(b) => Ok(ReadKey::Key(Key::Bool(b))),
+            Value::Float(f) => Ok(ReadKey::Key(Key::Float(f.to_bits()))),
+            Value::Null | Value::List(_) | Value::Map(_) => Err(self
+                .problem(line, format!("a key cannot be {}", node.type_name()))
+                .help("keys are strings, numbers or booleans; quote the key to make it a string")),
+        }
+    }
+
+    fn merge_value(&self, node: Node, line: usize) -> Result<Vec<(Key, Node)>, Problem> {
+        let fault = || {
+            self.problem(
+                line,
+                "the merge key '<<' takes a mapping or a list of mappings",
+            )
+        };
+        match node.value {
+            Value::Map(map) => Ok(map.into_iter().collect()),
+            Value::List(items) => {
+                // The first mapping of the list wins, so it is written last.
+                let mut pairs = Vec::new();
+                for item in items.into_iter().rev() {
+                    match item.value {
+                        Value::Map(map) => pairs.extend(map),
+                        _ => return Err(fault()),
+                    }
+                }
+                Ok(pairs)
+            }
+            _ => Err(fault()),
+        }
+    }
+
+    fn scalar(
+        &self,
+        text: &str,
+        style: ScalarStyle,
+        tag: Option<&Tag>,
+        line: usize,
+        flow: bool,
+    ) -> Result<Value, Problem> {
+        if style == ScalarStyle::Plain && flow && text.contains('?') {
+            return Err(self
+                .problem(line, format!("'{text}' needs quotes inside [..] or {{..}}"))
+                .help(format!("write \"{text}\"")));
+        }
+        let value = match tag {
+            None if style == ScalarStyle::Plain => scalar::resolve(text),
+            None => Ok(Value::Str(text.to_string())),
+            Some(tag) if tag.is_yaml_core_schema() => scalar::resolve_tagged(text, &tag.suffix),
+            Some(tag) if is_non_specific(tag) => Ok(Value::Str(text.to_string())),
+            Some(tag) => Err(format!("the tag '{tag}' is not supported")),
+        };
+        let value = value.map_err(|message| self.problem(line, message))?;
+        if let Value::Str(text) = &value {
+            interpolation::check(text).map_err(|message| {
+                self.problem(
+                    line,
+                    format!("malformed interpolation in '{text}': {message}"),
+                )
+                .help("to have the text '${' itself, write '\\${'")
+            })?;
+        }
+        Ok(value)
+    }
+
+    fn collection_tag(&self, tag: Option<&Tag>, own: &str, line: usize) -> Result<(), Problem> {
+        match tag {
+            None => Ok(()),
+            Some(tag) if tag.is_yaml_core_schema() && tag.suffix == own => Ok(()),
+            Some(tag) if is_non_specific(tag) => Ok(()),
+            Some(tag) => Err(self.problem(line, format!("the tag '{tag}' is not supported here"))),
+        }
+    }
+}
+
+/// The lone tag `!`, which makes a scalar a string.
+fn is_non_specific(tag: &Tag) -> bool {
+    (tag.handle.is_empty() && tag.suffix == "!") || (tag.handle == "!" && tag.suffix.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Node, Problem> {
+        read_yaml(text, &Arc::new(PathBuf::from("a.yaml")))
+    }
+
+    fn json(text: &str) -> String {
+        read(text).map_or_else(|p| panic!("{p}"), |n| n.to_json().to_string())
+    }
+
+    #[test]
+    fn style_decides_the_type() {
+        assert_eq!(
+            json("a: yes\nb: 'yes'\nc: 1e-4\nd: \"1e-4\"\ne: |\n  x\n"),
+            r#"{"a":true,"b":"yes","c":0.0001,"d":"1e-4","e":"x\n"}"#
+        );
+        assert_eq!(
+            json("a: !!str 5\nb: ! 5\nc: !!int '5'"),
+            r#"{"a":"5","b":"5","c":5}"#
+        );
+        assert_eq!(json(""), "{}");
+        assert_eq!(json("# only a comment\n"), "{}");
+        assert_eq!(json("word"), r#"{"word":null}"#);
+    }
+
+    #[test]
+    fn every_node_knows_its_line() {
+        let node = read("a: 1\nb:\n  c:\n    - 5\n").expect("valid");
+        let line = |path: &str| match &node.select(path).expect("there").origin {
+            Origin::File { line, .. } => *line,
+            _ => 0,
+        };
+        assert_eq!(
+            [line("a"), line("b"), line("b.c"), line("b.c.0")],
+            [1, 2, 3, 4]
+        );
+    }
+
+    #[test]
+    fn duplicate_keys_are_refused_with_both_lines() {
+        let message = read("a: 1\nb: 2\n\"a\": 3\n")
+            .expect_err("duplicate")
+            .to_string();
+        assert!(
+            message.starts_with("a.yaml:3: duplicate key 'a', first on line 1"),
+            "{message}"
+        );
+        assert_eq!(json("1: a\n1: b"), r#"{"1":"b"}"#);
+    }
+
+    #[test]
+    fn merge_keys_and_aliases() {
+        assert_eq!(
+            json("x: &x {a: 1, b: 2}\ny:\n  <<: *x\n  b: 3\nz: *x\n"),
+            r#"{"x":{"a":1,"b":2},"y":{"a":1,"b":3},"z":{"a":1,"b":2}}"#
+        );
+        assert!(read("x: &x [*x]").is_err());
+        assert!(read("<<: 5").is_err());
+    }
+
+    #[test]
+    fn a_bomb_of_aliases_is_refused() {
+        let mut text = String::from("a0: &a0 [1,1,1,1,1,1,1,1,1]\n");
+        for i in 1..9 {
+            let one = format!("*a{}", i - 1);
+            text.push_str(&format!("a{i}: &a{i} [{}]\n", vec![one; 9].join(",")));
+        }
+        let message = read(&text).expect_err("too large").to_string();
+        assert!(message.contains("more than"), "{message}");
+        let deep = format!("a: {}{}", "[".repeat(5000), "]".repeat(5000));
+        assert!(read(&deep).is_err());
+    }
+
+    #[test]
+    fn faults_name_the_line() {
+        for (text, line) in [
+            ("a: [1,\n", 2),
+            ("a: 1\nb: ${x\n", 2),
+            ("a: {m: ???}\n", 1),
+            ("a: !foo 1\n", 1),
+            ("a: 1\n---\nb: 2\n", 2),
+            ("? [1]\n: 2\n", 1),
+            ("~: 2\n", 1),
+        ] {
+            let message = read(text).expect_err(text).to_string();
+            assert!(
+                message.starts_with(&format!("a.yaml:{line}: ")),
+                "{text:?}: {message}"
+            );
+        }
+        assert!(read("7").is_err());
+    }
+}

@@ -1,0 +1,222 @@
+//! A [`Node`] tree as YAML text, laid out as `OmegaConf.to_yaml` lays it out:
+//! block style, lists not indented under their key, width 80, keys in their
+//! order. What is printed reads back in OmegaConf with the same types.
+
+use super::node::{Key, Node, Value};
+use super::python;
+use super::scalar;
+use super::yaml_scalar::{self, Layout};
+
+/// The node as `OmegaConf.to_yaml` prints it; ends with a newline.
+pub fn to_yaml(node: &Node) -> String {
+    let mut writer = Writer { out: String::new() };
+    writer.node(node, 0, Parent::Root);
+    if !writer.out.ends_with('\n') {
+        writer.out.push('\n');
+    }
+    writer.out
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Parent {
+    Root,
+    Map,
+    List,
+}
+
+struct Writer {
+    out: String,
+}
+
+impl Writer {
+    /// Writes a value after its key, its dash or at the very start. `indent` is
+    /// the column of the collection that holds it.
+    fn node(&mut self, node: &Node, indent: usize, parent: Parent) {
+        match &node.value {
+            Value::Map(map) if map.is_empty() => self.word("{}", parent),
+            Value::List(items) if items.is_empty() => self.word("[]", parent),
+            Value::Map(map) => {
+                let own = if parent == Parent::Root {
+                    0
+                } else {
+                    indent + 2
+                };
+                for (index, (key, child)) in map.iter().enumerate() {
+                    self.start_item(own, index == 0 && parent == Parent::List);
+                    self.key(key, own);
+                    self.node(child, own, Parent::Map);
+                }
+            }
+            Value::List(items) => {
+                // PyYAML does not indent a list under its key.
+                let own = if parent == Parent::List {
+                    indent + 2
+                } else {
+                    indent
+                };
+                for (index, child) in items.iter().enumerate() {
+                    self.start_item(own, index == 0 && parent == Parent::List);
+                    self.out.push('-');
+                    self.node(child, own, Parent::List);
+                }
+            }
+            _ => {
+                if parent != Parent::Root {
+                    self.out.push(' ');
+                }
+                let layout = Layout {
+                    indent: if parent == Parent::Root {
+                        0
+                    } else {
+                        indent + 2
+                    },
+                    fold: true,
+                    key: false,
+                };
+                self.scalar(&node.value, layout);
+            }
+        }
+    }
+
+    fn word(&mut self, word: &str, parent: Parent) {
+        if parent != Parent::Root {
+            self.out.push(' ');
+        }
+        self.out.push_str(word);
+    }
+
+    /// Moves to the column of an item: a new line, or the rest of a `- `.
+    fn start_item(&mut self, column: usize, after_dash: bool) {
+        if after_dash {
+            self.out.push(' ');
+        } else {
+            if !self.out.is_empty() && !self.out.ends_with('\n') {
+                self.out.push('\n');
+            }
+            self.out.push_str(&" ".repeat(column));
+        }
+    }
+
+    fn key(&mut self, key: &Key, indent: usize) {
+        let value = match key {
+            Key::Str(s) => Value::Str(s.clone()),
+            Key::Int(i) => Value::Int(*i),
+            Key::Bool(b) => Value::Bool(*b),
+            Key::Float(bits) => Value::Float(f64::from_bits(*bits)),
+        };
+        let simple = match &value {
+            Value::Str(s) => yaml_scalar::fits_simple_key(s),
+            _ => true,
+        };
+        if !simple {
+            self.out.push_str("? ");
+        }
+        let layout = Layout {
+            indent: indent + 2,
+            fold: !simple,
+            key: simple,
+        };
+        self.scalar(&value, layout);
+        if !simple {
+            self.start_item(indent, false);
+        }
+        self.out.push(':');
+    }
+
+    fn scalar(&mut self, value: &Value, layout: Layout) {
+        match value {
+            Value::Null => self.out.push_str("null"),
+            Value::Bool(b) => self.out.push_str(if *b { "true" } else { "false" }),
+            Value::Int(i) => self.out.push_str(&i.to_string()),
+            Value::Float(f) => self.out.push_str(&float(*f)),
+            Value::Str(s) => {
+                let quoted = scalar::is_bool_word(s)
+                    || python::looks_like_int(s)
+                    || python::parse_float(s).is_some();
+                yaml_scalar::write(&mut self.out, s, quoted, layout);
+            }
+            Value::List(_) | Value::Map(_) => {}
+        }
+    }
+}
+
+/// A float as PyYAML prints it: Python's `repr` with a dot before the exponent.
+fn float(value: f64) -> String {
+    if value.is_nan() {
+        return ".nan".to_string();
+    }
+    if value.is_infinite() {
+        return if value > 0.0 { ".inf" } else { "-.inf" }.to_string();
+    }
+    let text = python::float(value);
+    if text.contains('.') {
+        text
+    } else {
+        text.replacen('e', ".0e", 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compose::node::Map;
+
+    fn yaml_of(value: Value) -> String {
+        let mut map = Map::new();
+        map.insert(Key::from("k"), Node::built_in(value));
+        to_yaml(&Node::built_in(Value::Map(map)))
+    }
+
+    /// Appendix F of the measured OmegaConf behaviour.
+    #[test]
+    fn strings_are_quoted_as_omegaconf_quotes_them() {
+        for (text, printed) in [
+            ("1", "k: '1'\n"),
+            ("1.0", "k: '1.0'\n"),
+            ("true", "k: 'true'\n"),
+            ("null", "k: 'null'\n"),
+            ("", "k: ''\n"),
+            ("yes", "k: 'yes'\n"),
+            ("~", "k: '~'\n"),
+            ("a: b", "k: 'a: b'\n"),
+            ("#x", "k: '#x'\n"),
+            ("- a", "k: '- a'\n"),
+            ("a\nb", "k: 'a\n\n  b'\n"),
+            ("a b ", "k: 'a b '\n"),
+            ("1e-4", "k: '1e-4'\n"),
+            ("2024-01-01", "k: '2024-01-01'\n"),
+            ("${a}", "k: ${a}\n"),
+            ("'q'", "k: '''q'''\n"),
+            ("é", "k: é\n"),
+            ("n", "k: 'n'\n"),
+            ("a\tb", "k: \"a\\tb\"\n"),
+        ] {
+            assert_eq!(yaml_of(Value::Str(text.to_string())), printed, "{text:?}");
+        }
+        let long = format!("{} {}", "x".repeat(90), "y".repeat(50));
+        assert_eq!(
+            yaml_of(Value::Str(long)),
+            format!("k: {}\n  {}\n", "x".repeat(90), "y".repeat(50))
+        );
+    }
+
+    #[test]
+    fn numbers_and_empty_collections() {
+        assert_eq!(yaml_of(Value::Float(1e16)), "k: 1.0e+16\n");
+        assert_eq!(yaml_of(Value::Float(1e-5)), "k: 1.0e-05\n");
+        assert_eq!(yaml_of(Value::Float(0.0001)), "k: 0.0001\n");
+        assert_eq!(yaml_of(Value::Float(f64::NEG_INFINITY)), "k: -.inf\n");
+        assert_eq!(yaml_of(Value::List(vec![])), "k: []\n");
+        assert_eq!(yaml_of(Value::Map(Map::new())), "k: {}\n");
+        assert_eq!(to_yaml(&Node::empty_map()), "{}\n");
+    }
+
+    #[test]
+    fn nested_lists_and_maps() {
+        let path = std::sync::Arc::new(std::path::PathBuf::from("a.yaml"));
+        let text =
+            "a:\n- - 1\n  - - 2\n- k: v\n  l:\n  - x: 1\n    'y': 2\nb:\n  c:\n  - 1\n  d: {}\n";
+        let node = super::super::yaml_read::read_yaml(text, &path).expect("valid");
+        assert_eq!(to_yaml(&node), text);
+    }
+}

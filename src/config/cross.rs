@@ -1,0 +1,107 @@
+//! Checks that look at several keys at once.
+
+use crate::compose::{Node, Origin};
+
+use super::error::ConfigError;
+use super::types::{Config, Method, QuantMethod, TargetModules, TaskKind};
+
+/// Values that do not go together. `tree` is asked where they were written.
+pub(super) fn check(config: &Config, tree: &Node) -> Vec<ConfigError> {
+    let mut found = Found {
+        tree,
+        errors: Vec::new(),
+    };
+    let training = &config.training;
+
+    if config.model.name.is_none() && config.model.path.is_none() {
+        found.conflict(
+            &["model.path", "model.name"],
+            "`model.path` and `model.name` are both null, so there is no base model",
+            "choose a model (model=tiny) or name a directory (model.path=DIR)",
+        );
+    }
+    if config.method == Method::Full && config.quantization.method == QuantMethod::Nf4 {
+        found.conflict(
+            &["method", "quantization.method"],
+            "`method=full` trains every weight, which quantised weights cannot be",
+            "add quantization=none, or use method=lora",
+        );
+    }
+    if !config.quantization.block_size.is_power_of_two() {
+        found.conflict(
+            &["quantization.block_size"],
+            "`quantization.block_size` must be a power of two",
+            "64, 128, 256, 512, 1024, 2048 or 4096",
+        );
+    }
+    if matches!(&config.lora.target_modules, TargetModules::List(names) if names.is_empty()) {
+        found.conflict(
+            &["lora.target_modules"],
+            "`lora.target_modules` is empty, so nothing would be trained",
+            "name layers (lora.target_modules=[q_proj,v_proj]) or write all-linear",
+        );
+    }
+    if training.fp16 == Some(true) && training.bf16 == Some(true) {
+        found.conflict(
+            &["training.bf16", "training.fp16"],
+            "`training.fp16` and `training.bf16` are both true",
+            "set one of them to false, or both to null",
+        );
+    }
+    if training.early_stopping_patience.is_some() && training.val_ratio == 0.0 {
+        found.conflict(
+            &["training.early_stopping_patience"],
+            "`training.early_stopping_patience` needs validation, but `training.val_ratio` is 0",
+            "set training.val_ratio above 0, or training.early_stopping_patience=null",
+        );
+    }
+    if let (Some(warmup), Some(steps)) = (training.warmup_steps, training.max_steps)
+        && warmup > steps
+    {
+        found.conflict(
+            &["training.warmup_steps"],
+            "`training.warmup_steps` is larger than `training.max_steps`",
+            "the learning rate would never reach its top: lower it, or set it to null",
+        );
+    }
+    if config.task.kind == TaskKind::Text && !config.task.metrics.is_empty() {
+        found.conflict(
+            &["task.metrics"],
+            "`task.metrics` must be empty for `task.type=text`: there is no question to score",
+            "task.metrics=[]; the loss is always reported",
+        );
+    }
+    if config.inference.use_stop_tokens && config.inference.stop.is_empty() {
+        found.conflict(
+            &["inference.use_stop_tokens"],
+            "`inference.use_stop_tokens` is true, but `inference.stop` is empty",
+            "list the strings that end an answer: inference.stop=[\"###\"]",
+        );
+    }
+    found.errors
+}
+
+struct Found<'a> {
+    tree: &'a Node,
+    errors: Vec<ConfigError>,
+}
+
+impl Found<'_> {
+    /// Reports a conflict at the key among `keys` that was typed on the command
+    /// line, else at the first.
+    fn conflict(&mut self, keys: &[&str], message: &str, hint: &str) {
+        let mut origins = keys
+            .iter()
+            .filter_map(|key| self.tree.select(key))
+            .map(|node| &node.origin);
+        let typed = origins
+            .clone()
+            .find(|origin| matches!(origin, Origin::CommandLine { .. }));
+        let origin = typed.or_else(|| origins.next()).cloned();
+        self.errors.push(ConfigError::Conflict {
+            origin: origin.unwrap_or(Origin::BuiltIn),
+            message: message.to_string(),
+            hint: hint.to_string(),
+        });
+    }
+}

@@ -1,0 +1,155 @@
+//! A job: one command with its config, and the texts its run directory keeps.
+
+use std::path::{Path, PathBuf};
+
+use crate::compose::{self, Composed, Map, Node, Origin, Request, Value, compose, to_yaml};
+
+use super::error::{ConfigError, ConfigErrors};
+use super::layers::{complete, from_tree};
+use super::types::{Command, Config};
+
+/// Why a job cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum JobError {
+    #[error(transparent)]
+    Compose(#[from] compose::Error),
+    #[error(transparent)]
+    Config(#[from] ConfigErrors),
+}
+
+/// A command that is ready to run.
+#[derive(Clone, Debug)]
+pub struct Job {
+    pub command: Command,
+    pub config: Config,
+    /// Every key with its value, interpolations resolved.
+    pub resolved: Node,
+    pub composed: Composed,
+    /// `hydra.run.dir`, resolved. Another run may already have it.
+    pub run_dir: PathBuf,
+    /// Whether `hydra.run.dir` was set by the user: then the directory may be one
+    /// that exists, and `training.resume=auto` looks into it.
+    pub run_dir_given: bool,
+}
+
+impl Job {
+    /// Composes, resolves, checks and types a job.
+    ///
+    /// # Errors
+    /// A config that cannot be composed, or all problems of its values at once.
+    pub fn load(command: Command, request: &Request) -> Result<Job, JobError> {
+        Job::new(command, compose(request)?)
+    }
+
+    /// Resolves, checks and types a composed job.
+    ///
+    /// # Errors
+    /// As [`Job::load`].
+    pub fn new(command: Command, composed: Composed) -> Result<Job, JobError> {
+        let tree = composed.resolved_job()?;
+        let config = from_tree(&tree)?;
+        let fitting = fits_command(command, &config, &tree);
+        if !fitting.is_empty() {
+            return Err(ConfigErrors(fitting).into());
+        }
+        let (run_dir, run_dir_given) = run_dir(&composed)?;
+        Ok(Job {
+            command,
+            config,
+            resolved: complete(&tree),
+            composed,
+            run_dir,
+            run_dir_given,
+        })
+    }
+
+    /// Tells the config which directory the run really has, and resolves again
+    /// what depends on `${hydra:runtime.output_dir}`.
+    ///
+    /// # Errors
+    /// As [`Job::load`].
+    pub fn set_output_dir(&mut self, dir: &Path) -> Result<(), JobError> {
+        self.composed.set_output_dir(dir);
+        let tree = self.composed.resolved_job()?;
+        self.config = from_tree(&tree)?;
+        self.resolved = complete(&tree);
+        Ok(())
+    }
+
+    /// `.hydra/config.yaml`: the config as composed, interpolations unresolved.
+    pub fn config_yaml(&self) -> String {
+        to_yaml(&self.composed.job)
+    }
+
+    /// `.hydra/overrides.yaml`: the task's overrides as typed.
+    pub fn overrides_yaml(&self) -> String {
+        let overrides = &self.composed.task_overrides;
+        to_yaml(&Node::built_in(Value::List(
+            overrides.iter().map(Node::str).collect(),
+        )))
+    }
+
+    /// `.hydra/hydra.yaml`: the node `hydra`. Call [`Job::set_output_dir`] first.
+    pub fn hydra_yaml(&self) -> String {
+        let mut map = Map::new();
+        map.insert("hydra".into(), self.composed.hydra.clone());
+        to_yaml(&Node::built_in(Value::Map(map)))
+    }
+
+    /// `config.resolved.yaml`: every value; as a primary config it repeats the run.
+    pub fn resolved_yaml(&self) -> String {
+        to_yaml(&self.resolved)
+    }
+}
+
+/// What a command asks of its config beyond the schema.
+fn fits_command(command: Command, config: &Config, tree: &Node) -> Vec<ConfigError> {
+    let origin = |key: &str| {
+        tree.select(key)
+            .map_or(Origin::BuiltIn, |n| n.origin.clone())
+    };
+    let mut errors = Vec::new();
+    if let Some(mode) = config.mode
+        && mode != command
+    {
+        errors.push(ConfigError::Conflict {
+            origin: origin("mode"),
+            message: format!("this config is meant for `run {mode}`, not for `run {command}`"),
+            hint: format!("call run {mode}, or set mode=null"),
+        });
+    }
+    if command == Command::Train && config.data.path.is_none() {
+        errors.push(ConfigError::Conflict {
+            origin: origin("data.path"),
+            message: "`data.path` is null, so there is nothing to train on".to_string(),
+            hint: "name the training file: data.path=FILE".to_string(),
+        });
+    }
+    errors
+}
+
+/// `hydra.run.dir` resolved, and whether the user set it.
+fn run_dir(composed: &Composed) -> Result<(PathBuf, bool), JobError> {
+    const KEY: &str = "hydra.run.dir";
+    let wrong = |origin: Origin, found: &str| {
+        JobError::Config(ConfigErrors(vec![ConfigError::WrongType {
+            key: KEY.to_string(),
+            origin,
+            expected: "a path".to_string(),
+            found: found.to_string(),
+            hint: "name a directory: hydra.run.dir=DIR".to_string(),
+        }]))
+    };
+    let Some(node) = composed.resolve(KEY)? else {
+        return Err(wrong(Origin::BuiltIn, "absent"));
+    };
+    let given = composed
+        .hydra
+        .select("run.dir")
+        .is_some_and(|node| node.origin != Origin::BuiltIn);
+    match node.as_str() {
+        Some(dir) if !dir.is_empty() => Ok((PathBuf::from(dir), given)),
+        Some(_) => Err(wrong(node.origin.clone(), "the empty string")),
+        None => Err(wrong(node.origin.clone(), node.type_name())),
+    }
+}

@@ -1,0 +1,70 @@
+//! Keys of the data files.
+
+use super::{Default, Key, Kind, Limit, Section};
+
+const fn column(name: &'static str, help: &'static str) -> Key {
+    Key {
+        name,
+        kind: Kind::Str,
+        nullable: true,
+        default: Default::Null,
+        help,
+        about: "",
+        limit: Limit::None,
+    }
+}
+
+pub(super) const SECTION: Section = Section {
+    title: "Data",
+    about: "Which files are read. `task=...` sets the paths of the sets that come with the project.",
+    keys: &[
+        Key {
+            name: "data.path",
+            kind: Kind::Path,
+            nullable: true,
+            default: Default::Null,
+            help: "Training file; the validation part is split off from it",
+            about: "",
+            limit: Limit::None,
+        },
+        Key {
+            name: "data.test_path",
+            kind: Kind::Path,
+            nullable: true,
+            default: Default::Null,
+            help: "Test file: scored after training, and what infer and eval read",
+            about: "Keep it apart from the training file. Without one, training ends without a closing table.",
+            limit: Limit::None,
+        },
+        Key {
+            name: "data.format",
+            kind: Kind::Enum(&["csv", "tsv", "jsonl", "squad", "text", "tokens"]),
+            nullable: true,
+            default: Default::Null,
+            help: "csv, tsv, jsonl, squad, text, tokens; null guesses it from the file",
+            about: "`squad` is the official SQuAD JSON. `tokens` is JSONL with `input_ids` and `labels` (-100: not supervised), taken as it is, without tokenizer and prompt.",
+            limit: Limit::NotYet(&["chat", "parquet"]),
+        },
+        column(
+            "data.columns.id",
+            "Column of the example's id; null: `id`, else the row number",
+        ),
+        column(
+            "data.columns.question",
+            "Column of the question; null: `question`",
+        ),
+        column(
+            "data.columns.options",
+            "Column of the options; null: `options`, or one column each",
+        ),
+        column(
+            "data.columns.answer",
+            "Column of the answer; null: `answer`",
+        ),
+        column(
+            "data.columns.context",
+            "Column of the context; null: `context`",
+        ),
+        column("data.columns.text", "Column of plain text; null: `text`"),
+    ],
+};

@@ -1,0 +1,150 @@
+//! Keys of the base model, its quantisation and the LoRA adapter.
+
+use super::{Default, Key, Kind, Limit, Range, Section};
+
+pub(super) const MODEL: Section = Section {
+    title: "Model",
+    about: "The base model, in the Hugging Face layout: config.json, tokenizer.json and safetensors.",
+    keys: &[
+        Key {
+            name: "model.name",
+            kind: Kind::Str,
+            nullable: true,
+            default: Default::Null,
+            help: "Name on the Hugging Face hub",
+            about: "Used to find the model when `model.path` is null, and written to the adapter as the base it belongs to.",
+            limit: Limit::None,
+        },
+        Key {
+            name: "model.path",
+            kind: Kind::Path,
+            nullable: true,
+            default: Default::Str("data/models/tiny"),
+            help: "Local model directory; wins over the name",
+            about: "",
+            limit: Limit::None,
+        },
+        Key {
+            name: "model.revision",
+            kind: Kind::Str,
+            nullable: true,
+            default: Default::Null,
+            help: "Branch, tag or commit on the hub; null is the main branch",
+            about: "",
+            limit: Limit::None,
+        },
+        Key {
+            name: "model.init",
+            kind: Kind::Enum(&["pretrained", "random"]),
+            nullable: false,
+            default: Default::Str("pretrained"),
+            help: "pretrained (weights of the checkpoint), random (a fresh start)",
+            about: "`random` reads only config.json and the tokenizer. It is meant for pretraining with `method=full`.",
+            limit: Limit::None,
+        },
+    ],
+};
+
+pub(super) const QUANTIZATION: Section = Section {
+    title: "Quantization",
+    about: "How the frozen base is stored. `quantization=none` chooses the dense form.",
+    keys: &[
+        Key {
+            name: "quantization.method",
+            kind: Kind::Enum(&["nf4", "none"]),
+            nullable: false,
+            default: Default::Str("nf4"),
+            help: "4-bit NormalFloat (QLoRA), or none (LoRA on dense weights)",
+            about: "NF4 stores a weight in about half a byte instead of two or four. It costs a little speed and a little accuracy. Choose `none` where memory is no concern.",
+            limit: Limit::None,
+        },
+        Key {
+            name: "quantization.double_quant",
+            kind: Kind::Bool,
+            nullable: false,
+            default: Default::Bool(true),
+            help: "Store the block scales in 8 bits as well",
+            about: "Saves about 0.37 bit a weight (QLoRA paper, section 3) at no measurable loss.",
+            limit: Limit::None,
+        },
+        Key {
+            name: "quantization.block_size",
+            kind: Kind::Int(Range::closed(64.0, 4096.0)),
+            nullable: false,
+            default: Default::Int(64),
+            help: "Weights that share one scale: a power of two from 64 to 4096",
+            about: "Larger blocks need less memory and are less exact. 64 is what bitsandbytes and the QLoRA paper use.",
+            limit: Limit::None,
+        },
+    ],
+};
+
+pub(super) const LORA: Section = Section {
+    title: "LoRA",
+    about: "The adapter: for each chosen linear layer two thin matrices A and B are trained, and their product times alpha / r is added to what the frozen layer gives.",
+    keys: &[
+        Key {
+            name: "lora.r",
+            kind: Kind::Int(Range::closed(1.0, 65536.0)),
+            nullable: false,
+            default: Default::Int(16),
+            help: "Rank: the inner width of the adapter's matrices",
+            about: "How much the adapter can learn. Loss stays high although the learning rate is right: raise it (32, 64). Memory is short, or the set is small and overfits: lower it (8, 4). Memory and time of the adapter grow in proportion. Move alpha with it.",
+            limit: Limit::None,
+        },
+        Key {
+            name: "lora.alpha",
+            kind: Kind::Float(Range::above(0.0)),
+            nullable: false,
+            default: Default::Int(32),
+            help: "Strength: the adapter's output is multiplied by alpha / r",
+            about: "Start from twice the rank. Answers hardly change: raise it. Answers become erratic or the loss jumps: lower it, or lower the learning rate, which acts much the same.",
+            limit: Limit::None,
+        },
+        Key {
+            name: "lora.dropout",
+            kind: Kind::Float(Range::half_open(0.0, 1.0)),
+            nullable: false,
+            default: Default::Float(0.05),
+            help: "Share of the adapter's inputs dropped at random in training",
+            about: "Guards against overfitting. Validation loss climbs while training loss falls: 0.1 to 0.2. Underfitting, or a very large set: 0.",
+            limit: Limit::None,
+        },
+        Key {
+            name: "lora.target_modules",
+            kind: Kind::StringsOr("all-linear"),
+            nullable: false,
+            default: Default::List(&["q_proj", "k_proj", "v_proj", "o_proj"]),
+            help: "Layers that get an adapter: names, or all-linear",
+            about: "The default covers attention. `all-linear` also takes the feed-forward layers (gate_proj, up_proj, down_proj): the adapter learns more, at two to three times its parameters. A name that matches no layer is an error.",
+            limit: Limit::None,
+        },
+        Key {
+            name: "lora.use_rslora",
+            kind: Kind::Bool,
+            nullable: false,
+            default: Default::Bool(false),
+            help: "Scale by alpha / sqrt(r) instead of alpha / r",
+            about: "Keeps the adapter's strength as the rank grows (rank-stabilised LoRA). Worth a try from r=64 up.",
+            limit: Limit::None,
+        },
+        Key {
+            name: "lora.use_dora",
+            kind: Kind::Bool,
+            nullable: false,
+            default: Default::Bool(false),
+            help: "Weight-decomposed LoRA (DoRA)",
+            about: "",
+            limit: Limit::OnlyDefault,
+        },
+        Key {
+            name: "lora.init_from",
+            kind: Kind::Path,
+            nullable: true,
+            default: Default::Null,
+            help: "Adapter directory to go on from; null starts afresh",
+            about: "A fresh adapter starts with B = 0, so the first step sees the base as it is. The adapter named here must fit the base and the rank.",
+            limit: Limit::None,
+        },
+    ],
+};

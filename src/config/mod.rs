@@ -1,0 +1,23 @@
+//! The typed experiment. One table of keys ([`keys`]) says which keys there are;
+//! the composed tree is checked against it ([`check`]), laid over the built-in
+//! defaults and turned into a [`Config`] ([`from_composed`]). A [`Job`] bundles
+//! what a command needs to run.
+
+mod check;
+mod cross;
+mod docs;
+mod embedded;
+mod error;
+mod job;
+pub mod keys;
+mod layers;
+mod search_path;
+pub mod types;
+
+pub use check::{Strictness, check};
+pub use docs::{column_help, markdown};
+pub use error::{ConfigError, ConfigErrors};
+pub use job::{Job, JobError};
+pub use layers::{complete, from_composed, from_tree};
+pub use search_path::search_path;
+pub use types::*;

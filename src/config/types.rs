@@ -1,0 +1,238 @@
+//! The typed experiment: what the rest of the program reads. Field names are
+//! the config keys; defaults, ranges and help live in the table of keys.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use indexmap::IndexMap;
+use serde::{Deserialize, Deserializer, Serialize};
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Config {
+    pub task: TaskConfig,
+    pub prompt: PromptConfig,
+    pub model: ModelConfig,
+    pub method: Method,
+    /// The command this config is meant for; `None` fits every command.
+    pub mode: Option<Command>,
+    pub quantization: QuantizationConfig,
+    pub lora: LoraConfig,
+    pub training: TrainingConfig,
+    pub inference: InferenceConfig,
+    pub data: DataConfig,
+    pub seed: u64,
+    pub device: String,
+    pub adapter: Option<PathBuf>,
+    pub output: Option<PathBuf>,
+}
+
+/// A command that runs a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Command {
+    Train,
+    Infer,
+    Eval,
+}
+
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Command::Train => "train",
+            Command::Infer => "infer",
+            Command::Eval => "eval",
+        })
+    }
+}
+
+/// What is trained: LoRA matrices beside a frozen base, or every weight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Method {
+    Lora,
+    Full,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TaskConfig {
+    /// Names the adapter (`adapter_NAME`) and the row in tables.
+    pub name: String,
+    #[serde(rename = "type")]
+    pub kind: TaskKind,
+    /// `accuracy`, `exact_match`, `f1`.
+    pub metrics: Vec<Metric>,
+    /// Test questions scored for the closing table; null scores them all.
+    pub max_test_examples: Option<usize>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TaskKind {
+    /// Multiple choice: the answer is the letter of an option.
+    Mcq,
+    /// Short answer: free text compared with the reference.
+    Saq,
+    /// Plain text or ready tokens: language modelling, no question.
+    Text,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Metric {
+    Accuracy,
+    ExactMatch,
+    F1,
+}
+
+/// How an example becomes text. `{name}` is replaced by the field of that name
+/// (`question`, `options`, `context`, `answer`, `letter`, `text`); `{{` and `}}` are braces.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PromptConfig {
+    /// The part before the answer; masked from the loss.
+    pub template: String,
+    /// The supervised part, followed by EOS.
+    pub answer: String,
+    /// One option of a multiple-choice question: `{letter}`, `{text}`.
+    pub option: String,
+    pub option_separator: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ModelConfig {
+    pub name: Option<String>,
+    pub path: Option<PathBuf>,
+    pub revision: Option<String>,
+    /// Where weights come from: the checkpoint, or a fresh random start.
+    pub init: ModelInit,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ModelInit {
+    Pretrained,
+    Random,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct QuantizationConfig {
+    pub method: QuantMethod,
+    pub double_quant: bool,
+    pub block_size: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum QuantMethod {
+    Nf4,
+    None,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LoraConfig {
+    pub r: usize,
+    pub alpha: f64,
+    pub dropout: f64,
+    pub target_modules: TargetModules,
+    pub use_rslora: bool,
+    pub init_from: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum TargetModules {
+    /// `all-linear`, as PEFT writes it.
+    Named(String),
+    List(Vec<String>),
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TrainingConfig {
+    pub epochs: f64,
+    pub max_steps: Option<usize>,
+    pub batch_size: usize,
+    pub gradient_accumulation_steps: usize,
+    pub learning_rate: f64,
+    pub warmup_ratio: f64,
+    pub warmup_steps: Option<usize>,
+    pub scheduler: Scheduler,
+    pub optimizer: Optimizer,
+    pub adam_beta1: f64,
+    pub adam_beta2: f64,
+    pub adam_epsilon: f64,
+    pub weight_decay: f64,
+    pub max_grad_norm: f64,
+    pub val_ratio: f64,
+    pub max_seq_length: usize,
+    pub fp16: Option<bool>,
+    pub bf16: Option<bool>,
+    pub gradient_checkpointing: bool,
+    pub shuffle: bool,
+    pub logging_steps: usize,
+    pub save_steps: usize,
+    pub eval_steps: usize,
+    pub save_total_limit: Option<usize>,
+    pub early_stopping_patience: Option<usize>,
+    pub resume: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scheduler {
+    Cosine,
+    Linear,
+    Constant,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Optimizer {
+    Adamw,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct InferenceConfig {
+    pub max_new_tokens: usize,
+    pub do_sample: bool,
+    /// 0 is greedy; null in the config means 1, the model's own distribution.
+    #[serde(deserialize_with = "null_is_one")]
+    pub temperature: f64,
+    pub top_p: f64,
+    pub top_k: Option<usize>,
+    /// 1 leaves the logits as they are; so does null in the config.
+    #[serde(deserialize_with = "null_is_one")]
+    pub repetition_penalty: f64,
+    pub batch_size: usize,
+    pub use_stop_tokens: bool,
+    pub stop: Vec<String>,
+    pub validation: ValidationConfig,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ValidationConfig {
+    pub enabled: bool,
+    pub max_retries: usize,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DataConfig {
+    pub path: Option<PathBuf>,
+    pub test_path: Option<PathBuf>,
+    pub format: Option<DataFormat>,
+    /// Field name -> column name, where they differ.
+    pub columns: IndexMap<String, Option<String>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DataFormat {
+    Csv,
+    Tsv,
+    Jsonl,
+    Squad,
+    Text,
+    Tokens,
+}
+
+fn null_is_one<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or(1.0))
+}

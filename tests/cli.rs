@@ -1,0 +1,196 @@
+//! The binary from outside: exit codes, help, printing. Nothing here trains.
+
+use std::io::Read;
+use std::process::{Command, Output, Stdio};
+
+fn command(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_run"));
+    command.args(args).current_dir(env!("CARGO_MANIFEST_DIR"));
+    command
+}
+
+fn run(args: &[&str]) -> Output {
+    command(args).output().unwrap_or_else(|e| panic!("{e}"))
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn help_and_version_succeed() {
+    for args in [&["--help"][..], &["-h"], &[]] {
+        let output = run(args);
+        assert_eq!(output.status.code(), Some(0), "{args:?}");
+        assert!(stdout(&output).contains("run train task=saq"), "{args:?}");
+        assert!(output.stderr.is_empty());
+    }
+    for args in [&["--version"][..], &["train", "--version"]] {
+        let output = run(args);
+        assert_eq!(output.status.code(), Some(0));
+        assert!(stdout(&output).contains(env!("CARGO_PKG_VERSION")));
+    }
+}
+
+#[test]
+fn help_of_a_job_lists_groups_and_keys() {
+    let output = run(&["train", "lora.r=8", "--help"]);
+    let text = stdout(&output);
+    assert_eq!(output.status.code(), Some(0));
+    for part in [
+        "Usage: run train",
+        "--cfg <WHAT>",
+        "zephyr_7b",
+        "experiment",
+        "training.learning_rate",
+        "[1e-4]",
+    ] {
+        assert!(text.contains(part), "{part} is not in:\n{text}");
+    }
+}
+
+#[test]
+fn usage_errors_exit_with_2() {
+    for args in [
+        &["fly"][..],
+        &["train", "--no-such-flag"],
+        &["train", "--cfg", "nothing"],
+        &["train", "--resolve"],
+        &["train", "-p", "lora"],
+        &["train", "--config-dir"],
+    ] {
+        let output = run(args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        assert!(output.stdout.is_empty() && !output.stderr.is_empty());
+    }
+}
+
+#[test]
+fn config_errors_exit_with_1() {
+    for (args, part) in [
+        (
+            &["train", "lora.r=x"][..],
+            "command line: lora.r=x: `lora.r` must be",
+        ),
+        (&["train", "--cfg", "job", "lora.r=x"], "`lora.r` must be"),
+        (&["infer", "model=nope"], "zephyr_7b"),
+        (&["eval", "mode=train"], "meant for `run train`"),
+        (&["train", "lora.r"], "lora.r"),
+        (&["train", "--config-name", "nope"], "nope"),
+        (
+            &["train", "--cfg", "job", "-p", "nope"],
+            "package 'nope' not found in config",
+        ),
+        (&["compose", "--config-dir", "no/such/dir"], "no/such/dir"),
+    ] {
+        let output = run(args);
+        let text = stderr(&output);
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {text}");
+        assert!(
+            text.starts_with("error: ") && text.contains(part),
+            "{args:?}: {text}"
+        );
+        assert!(output.stdout.is_empty());
+    }
+}
+
+#[test]
+fn cfg_prints_without_running() {
+    let text = stdout(&run(&[
+        "train",
+        "--cfg",
+        "job",
+        "lora.r=8",
+        "lora.alpha=${lora.r}",
+    ]));
+    assert!(
+        text.contains("r: 8") && text.contains("alpha: ${lora.r}") && !text.contains("hydra:"),
+        "{text}"
+    );
+    let text = stdout(&run(&[
+        "train",
+        "-c",
+        "job",
+        "--resolve",
+        "lora.r=8",
+        "lora.alpha=${lora.r}",
+    ]));
+    assert!(text.contains("alpha: 8"), "{text}");
+    let text = stdout(&run(&["train", "--cfg=hydra"]));
+    assert!(text.starts_with("hydra:\n"), "{text}");
+    let text = stdout(&run(&["train", "--cfg=all"]));
+    assert!(
+        text.contains("hydra:\n") && text.contains("\nlora:\n"),
+        "{text}"
+    );
+    let text = stdout(&run(&["infer", "--cfg", "job", "-p", "lora"]));
+    assert!(text.starts_with("# @package lora\nr: 16\n"), "{text}");
+    assert_eq!(
+        stdout(&run(&["eval", "--cfg", "job", "-p", "lora.r"])),
+        "16\n"
+    );
+}
+
+#[test]
+fn compose_knows_no_schema() {
+    let dir = tempfile::tempdir().unwrap_or_else(|e| panic!("{e}"));
+    std::fs::create_dir(dir.path().join("db")).unwrap_or_else(|e| panic!("{e}"));
+    for (name, text) in [
+        (
+            "app.yaml",
+            "defaults:\n  - db: a\n  - _self_\nx: 1\nw: ${db.port}\n",
+        ),
+        ("db/a.yaml", "port: 1\n"),
+        ("db/b.yaml", "port: 2\n"),
+    ] {
+        std::fs::write(dir.path().join(name), text).unwrap_or_else(|e| panic!("{e}"));
+    }
+    let at = dir.path().to_string_lossy().into_owned();
+    let base = ["compose", "--config-dir", &at, "--config-name", "app"];
+    let text = stdout(&run(&[&base[..], &["db=b", "+z=[1,2]"]].concat()));
+    assert_eq!(text, "db:\n  port: 2\nx: 1\nw: ${db.port}\nz:\n- 1\n- 2\n");
+    let text = stdout(&run(&[&base[..], &["--resolve", "x=9"]].concat()));
+    assert_eq!(text, "db:\n  port: 1\nx: 9\nw: 1\n");
+}
+
+#[test]
+fn without_a_configs_folder_the_copy_inside_is_used() {
+    let dir = tempfile::tempdir().unwrap_or_else(|e| panic!("{e}"));
+    let args = ["train", "--cfg", "job", "experiment=low_memory", "task=saq"];
+    let mut away = command(&args);
+    let away = away
+        .current_dir(dir.path())
+        .output()
+        .unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(away.status.code(), Some(0), "{}", stderr(&away));
+    assert_eq!(stdout(&away), stdout(&run(&args)));
+}
+
+#[test]
+fn a_closed_pipe_is_no_crash() {
+    for args in [
+        &["train", "--help"][..],
+        &["train", "--cfg", "all"],
+        &["--help"],
+    ] {
+        let mut child = command(args)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|e| panic!("{e}"));
+        drop(child.stdout.take());
+        let mut text = String::new();
+        if let Some(mut stderr) = child.stderr.take() {
+            stderr
+                .read_to_string(&mut text)
+                .unwrap_or_else(|e| panic!("{e}"));
+        }
+        let status = child.wait().unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(status.code(), Some(0), "{args:?}: {text}");
+        assert_eq!(text, "");
+    }
+}

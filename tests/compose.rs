@@ -1,0 +1,311 @@
+//! Composition against what hydra-core 1.3.8 gives. `compose/cases.jsonl` holds
+//! one command line a line over the configs of `compose/tree`, with the YAML
+//! that Hydra printed (unresolved and resolved) or `error`; `says` is what our
+//! message must contain.
+
+use std::path::{Path, PathBuf};
+
+use kiln::compose::{
+    Composed, Error, Origin, Request, Source, Tree, compose, groups, sweep_cells, to_yaml,
+};
+
+fn tree() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/compose/tree")
+}
+
+fn request(config: &str, overrides: &[&str]) -> Request {
+    Request {
+        sources: vec![Source::dir("main", tree())],
+        config_name: Some(config.to_string()),
+        overrides: overrides.iter().map(|o| o.to_string()).collect(),
+        job_name: "app".to_string(),
+        ..Request::default()
+    }
+}
+
+fn composed(config: &str, overrides: &[&str]) -> Result<Composed, Error> {
+    compose(&request(config, overrides))
+}
+
+#[test]
+fn every_case_agrees_with_hydra() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/compose/cases.jsonl");
+    let text = std::fs::read_to_string(path).expect("the cases are there");
+    let mut failures = Vec::new();
+    let mut count = 0;
+    for line in text.lines() {
+        count += 1;
+        let case: serde_json::Value = serde_json::from_str(line).expect("a case is JSON");
+        let overrides: Vec<&str> = case["overrides"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .filter_map(|o| o.as_str())
+            .collect();
+        let config = case["config"].as_str().expect("a name");
+        let mut fail = |what: String| failures.push(format!("{config} {overrides:?}: {what}"));
+        match (composed(config, &overrides), case["says"].as_str()) {
+            (Ok(_), Some(_)) => fail("Hydra refuses it".to_string()),
+            (Err(error), Some(says)) => {
+                if !error.to_string().contains(says) {
+                    fail(format!("lacks {says:?}:\n{error}"));
+                }
+            }
+            (Err(error), None) => fail(format!("Hydra composes it:\n{error}")),
+            (Ok(composed), None) => {
+                let job = to_yaml(&composed.job);
+                if Some(job.as_str()) != case["job"].as_str() {
+                    fail(format!("job is\n{job}"));
+                }
+                match (composed.resolved_job(), case["resolved"].as_str()) {
+                    (Ok(node), Some(expected)) => {
+                        let resolved = to_yaml(&node);
+                        if resolved != expected {
+                            fail(format!("resolved is\n{resolved}"));
+                        }
+                    }
+                    (Ok(_), None) => fail("Hydra cannot resolve it".to_string()),
+                    (Err(error), Some(_)) => fail(format!("Hydra resolves it:\n{error}")),
+                    (Err(_), None) => {}
+                }
+            }
+        }
+    }
+    assert!(count >= 100, "only {count} cases");
+    assert!(
+        failures.is_empty(),
+        "{} of {count} differ:\n{}",
+        failures.len(),
+        failures.join("\n\n")
+    );
+}
+
+#[test]
+fn every_value_knows_where_it_came_from() {
+    let composed = composed("config", &["experiment=fast", "seed=3"]).expect("valid");
+    let origin = |path: &str| composed.job.select(path).expect(path).origin.to_string();
+    assert_eq!(origin("seed"), "command line: seed=3");
+    assert!(
+        origin("optim.lr").ends_with("experiment/fast.yaml:8"),
+        "{}",
+        origin("optim.lr")
+    );
+    assert!(origin("optim.momentum").ends_with("optim/sgd.yaml:3"));
+    assert!(origin("list.0").ends_with("config.yaml:13"));
+    let resolved = composed.resolved_job().expect("resolves");
+    let name = resolved.select("name").expect("name");
+    assert_eq!(name.as_str(), Some("apache_pg"));
+    assert!(name.origin.to_string().ends_with("config.yaml:12"));
+    let dir = composed.hydra.select("run.dir").expect("there");
+    assert_eq!(dir.origin, Origin::BuiltIn);
+}
+
+#[test]
+fn the_hydra_node_is_filled() {
+    let mut composed = compose(&Request {
+        run: true,
+        ..request(
+            "hydrakeys",
+            &["hydra.run.dir=d/${hydra.job.name}", "a=1", "+b=x y"],
+        )
+    })
+    .expect("valid");
+    let json = |path: &str| {
+        let node = composed
+            .resolve(path)
+            .expect(path)
+            .map(|n| n.to_json().to_string());
+        node.unwrap_or_else(|| "none".to_string())
+    };
+    assert_eq!(json("hydra.run.dir"), r#""d/myname""#);
+    assert_eq!(json("hydra.job.chdir"), "true");
+    assert_eq!(json("hydra.job.env_set"), r#"{"A":"1"}"#);
+    assert_eq!(json("hydra.job.override_dirname"), r#""+b=x y,a=1""#);
+    assert_eq!(json("hydra.overrides.task"), r#"["a=1","+b=x y"]"#);
+    // Overrides are kept as typed, not resolved.
+    let typed = composed
+        .hydra
+        .select("overrides.hydra")
+        .map(|n| n.to_json().to_string());
+    assert_eq!(
+        typed.as_deref(),
+        Some(r#"["hydra.run.dir=d/${hydra.job.name}","hydra.mode=RUN"]"#)
+    );
+    assert_eq!(json("hydra.mode"), r#""RUN""#);
+    assert_eq!(json("hydra.runtime.output_dir"), "none");
+    assert_eq!(json("hydra.runtime.choices.hydra/launcher"), r#""basic""#);
+    assert_eq!(composed.choices["hydra/launcher"].as_deref(), Some("basic"));
+    composed.set_output_dir(Path::new("/somewhere/out"));
+    composed.set_job(4, "host_4");
+    let hydra = composed.resolved_hydra().expect("resolves");
+    let text = |path: &str| {
+        hydra
+            .select(path)
+            .and_then(|n| n.as_str())
+            .unwrap_or_default()
+    };
+    assert_eq!(
+        text("job_logging.handlers.file.filename"),
+        "/somewhere/out/myname.log"
+    );
+    assert_eq!(
+        hydra.select("sweep.subdir").and_then(|n| n.as_i64()),
+        Some(4)
+    );
+}
+
+#[test]
+fn all_problems_are_reported_at_once() {
+    let error = composed("config", &["db=nope", "server=apach"]).expect_err("two");
+    assert_eq!(error.problems.len(), 2, "{error}");
+    let error = composed("config", &["sed=1", "rat=2", "+seed=3"]).expect_err("three");
+    assert_eq!(error.problems.len(), 3, "{error}");
+    assert!(error.to_string().starts_with("3 problems:"));
+}
+
+#[test]
+fn a_typo_is_never_answered_with_plus() {
+    for typo in [
+        "sed=1",
+        "optim.lrr=1",
+        "tree.b.cc=1",
+        "hydra.runn.dir=x",
+        "servr=nginx",
+    ] {
+        let message = composed("config", &[typo]).expect_err(typo).to_string();
+        assert!(message.contains("did you mean"), "{message}");
+        assert!(!message.contains(&format!("+{typo}")), "{message}");
+    }
+}
+
+static EMBEDDED: &[(&str, &str)] = &[
+    ("one.yaml", "# @package _global_\nother: 77\n"),
+    ("sub/two.yaml", "x: 1\n"),
+];
+
+#[test]
+fn a_mounted_source_is_a_group_and_the_first_source_wins() {
+    let mounted = Source {
+        provider: "more".to_string(),
+        tree: Tree::Embedded(EMBEDDED),
+        mount: Some("experiment".to_string()),
+    };
+    let mut req = request("config", &["experiment=one", "+experiment/sub=two"]);
+    req.sources.push(mounted.clone());
+    let composed = compose(&req).expect("valid");
+    assert_eq!(
+        composed.job.select("other").and_then(|n| n.as_i64()),
+        Some(77)
+    );
+    assert_eq!(
+        composed
+            .job
+            .select("experiment.sub.x")
+            .and_then(|n| n.as_i64()),
+        Some(1)
+    );
+    let all = groups(&req.sources);
+    let options = |name: &str| {
+        all.iter()
+            .find(|(g, _)| g == name)
+            .map(|(_, o)| o.join(" "))
+    };
+    assert_eq!(
+        options("experiment").as_deref(),
+        Some("big fast hidden one relative")
+    );
+    assert_eq!(options("experiment/sub").as_deref(), Some("two"));
+    assert_eq!(options("server/tls").as_deref(), Some("full none"));
+}
+
+#[test]
+fn the_search_path_grows_by_hydra_searchpath() {
+    let dir = tree().join("extra_group");
+    let typed = format!("hydra.searchpath=[file://{}]", dir.display());
+    let composed = composed("config", &[&typed, "seed=5"]).expect("valid");
+    let providers: Vec<&str> = composed
+        .sources
+        .iter()
+        .map(|s| s.provider.as_str())
+        .collect();
+    assert_eq!(
+        providers,
+        ["hydra", "main", "hydra.searchpath in command-line"]
+    );
+    let missing = format!("hydra.searchpath=[{}]", dir.join("absent").display());
+    let composed = self::composed("config", &[&missing]).expect("a warning only");
+    assert!(composed.warnings[0].contains("does not exist"));
+    let gone = Request {
+        sources: vec![Source::dir("command-line", tree().join("absent"))],
+        ..request("config", &[])
+    };
+    assert!(
+        compose(&gone)
+            .expect_err("gone")
+            .to_string()
+            .contains("does not exist")
+    );
+}
+
+#[test]
+fn sweeps_use_the_params_of_the_config_and_globs_of_options() {
+    let cells = |config: &str, overrides: &[&str]| -> Vec<String> {
+        let cells = sweep_cells(&request(config, overrides)).expect("valid");
+        cells.iter().map(|cell| cell.join(" ")).collect()
+    };
+    assert_eq!(cells("hydrakeys", &["a=5"]), ["seed=1 a=5", "seed=2 a=5"]);
+    assert_eq!(cells("hydrakeys", &["seed=9"]), ["seed=9"]);
+    assert_eq!(
+        cells("config", &["db=glob(*,exclude=s*)", "hydra.job.name=n"]),
+        ["hydra.job.name=n db=mysql", "hydra.job.name=n db=pg"]
+    );
+}
+
+#[test]
+fn arithmetic_and_time() {
+    let overrides = [
+        "+x='${mul:2,${seed}}'",
+        "+y='${div:7,2}'",
+        "+z='${add:1,2,${div:6,2}}'",
+        "+w='${now:%Y}'",
+        "+r='${round:2.5}'",
+    ];
+    let composed = composed("config", &overrides).expect("valid");
+    let resolved = composed.resolved_job().expect("resolves");
+    let json = |key: &str| resolved.select(key).expect(key).to_json().to_string();
+    assert_eq!(
+        [json("x"), json("y"), json("z"), json("r")],
+        ["84", "3.5", "6", "2"]
+    );
+    assert_eq!(json("w").len(), 6);
+    for bad in [
+        "${div:1,0}",
+        "${mul:9223372036854775807,2}",
+        "${now:%Q}",
+        "${mull:1,2}",
+        "${mul:a,2}",
+    ] {
+        let one = format!("+x='{bad}'");
+        let composed = self::composed("config", &[&one]).expect("composes");
+        let message = composed.resolved_job().expect_err(bad).to_string();
+        assert!(message.contains("command line"), "{message}");
+    }
+}
+
+#[test]
+fn nothing_makes_it_hang() {
+    // Each value holds the one before twice: doubling is cut off, not computed.
+    let mut overrides = vec!["+v0=[1,1]".to_string()];
+    for i in 1..40 {
+        overrides.push(format!("+v{i}=['${{v{}}}','${{v{}}}']", i - 1, i - 1));
+    }
+    let texts: Vec<&str> = overrides.iter().map(String::as_str).collect();
+    let composed = composed("plain", &texts).expect("composes");
+    assert!(composed.resolved_job().is_err());
+    let chain: Vec<String> = (0..300)
+        .map(|i| format!("+c{i}='${{c{}}}'", i + 1))
+        .collect();
+    let texts: Vec<&str> = chain.iter().map(String::as_str).collect();
+    let composed = self::composed("plain", &texts).expect("composes");
+    assert!(composed.resolved_job().is_err());
+}
