@@ -174,7 +174,7 @@ impl Decoder {
             } else {
                 let (y, tape) = layer.forward(&cx, x, None);
                 x = y;
-                kept.push(Kept::Tape(Box::new(tape)));
+                kept.push(Kept::Tape(tape));
             }
         }
 
@@ -182,7 +182,7 @@ impl Decoder {
         let train_embedding = self.embedding.param();
         for (i, layer) in self.layers.iter().enumerate().rev() {
             let tape = match kept.pop() {
-                Some(Kept::Tape(tape)) => *tape,
+                Some(Kept::Tape(tape)) => tape,
                 Some(Kept::Input(x)) => layer.forward(&cx, x, None).1,
                 None => unreachable!("one entry a layer was kept"),
             };
@@ -256,5 +256,5 @@ impl Decoder {
 
 enum Kept {
     Input(Tensor<2>),
-    Tape(Box<LayerTape>),
+    Tape(LayerTape),
 }
