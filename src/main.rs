@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use kiln::cli;
 
 fn main() -> ExitCode {
+    kiln::device::keep_freed_memory();
     match cli::guard(|| cli::parse(std::env::args_os()).and_then(cli::call)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

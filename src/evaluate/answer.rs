@@ -1,6 +1,6 @@
 //! Answers of a model to questions: by ranking options, or by generation.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::config::types::{InferenceConfig, TaskKind};
 use crate::data::encode::{EncodeError, Encoder};
@@ -20,6 +20,18 @@ pub enum AnswerError {
     Tokenizer(#[from] TokenizerError),
     #[error(transparent)]
     Sampling(#[from] SamplingError),
+    #[error(
+        "{}:{row}: token id {id} is outside the model's vocabulary of {vocab}: tokenizer.json \
+         belongs to another model; copy it again from the model's page", path.display()
+    )]
+    Vocabulary {
+        path: PathBuf,
+        row: usize,
+        id: u32,
+        vocab: usize,
+    },
+    #[error("{}:{row}: the prompt has no tokens: put {{question}} into prompt.template", path.display())]
+    EmptyPrompt { path: PathBuf, row: usize },
 }
 
 /// Questions and what turns them into tokens.
@@ -45,6 +57,44 @@ pub struct Answer {
 }
 
 impl Questions<'_> {
+    /// Encodes every prompt, and every option where options are `ranked`, and
+    /// looks for tokens that a model with `vocab` of them does not have.
+    ///
+    /// # Errors
+    /// The first question that cannot be asked.
+    pub fn check(&self, vocab: usize, ranked: bool) -> Result<(), AnswerError> {
+        for example in self.examples {
+            let ids = self.prompt_ids(example)?;
+            let options = match ranked {
+                true => self.option_sequences(example)?,
+                false => Vec::new(),
+            };
+            let all = ids.iter().chain(options.iter().flat_map(|o| &o.ids));
+            if let Some(&id) = all.max().filter(|id| **id as usize >= vocab) {
+                return Err(AnswerError::Vocabulary {
+                    path: self.path.to_path_buf(),
+                    row: example.row,
+                    id,
+                    vocab,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn prompt_ids(&self, example: &Example) -> Result<Vec<u32>, AnswerError> {
+        let ids = self
+            .encoder
+            .prompt_ids(example, self.path, self.max_prompt)?;
+        if ids.is_empty() {
+            return Err(AnswerError::EmptyPrompt {
+                path: self.path.to_path_buf(),
+                row: example.row,
+            });
+        }
+        Ok(ids)
+    }
+
     /// The option the model finds most likely as the answer, by the sum of its
     /// tokens' log-probabilities after the prompt, the rule of MMLU (Hendrycks et
     /// al., 2021). Ties go to the first.
@@ -114,10 +164,7 @@ impl Questions<'_> {
     ) -> Result<Vec<Answer>, AnswerError> {
         let mut prompts = Vec::with_capacity(self.examples.len());
         for example in self.examples {
-            prompts.push(
-                self.encoder
-                    .prompt_ids(example, self.path, self.max_prompt)?,
-            );
+            prompts.push(self.prompt_ids(example)?);
         }
         let none = Answer {
             text: String::new(),

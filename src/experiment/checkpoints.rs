@@ -99,15 +99,28 @@ where
 {
     let path = dir.join(directory_name(step));
     fsx::publish_dir(&path, |temp| {
-        fill(temp)?;
-        let manifest = Manifest {
-            format: 1,
-            step,
-            files: describe_files(temp)?,
-        };
-        write_json(&temp.join(MANIFEST), &manifest)
+        let filled = fill(temp).and_then(|()| {
+            let manifest = Manifest {
+                format: 1,
+                step,
+                files: describe_files(temp)?,
+            };
+            write_json(&temp.join(MANIFEST), &manifest)
+        });
+        filled.map_err(|error| published_name(error, temp, &path))
     })?;
     Ok(Checkpoint { step, path })
+}
+
+/// The error with the path that a file in `temp` would have had below `path`.
+fn published_name(mut error: CheckpointError, temp: &Path, path: &Path) -> CheckpointError {
+    if let CheckpointError::Fs(FsError { path: named, .. })
+    | CheckpointError::Encode { path: named, .. } = &mut error
+        && let Ok(file) = named.strip_prefix(temp)
+    {
+        *named = path.join(file);
+    }
+    error
 }
 
 /// Saves tensors and a JSON state. JSON keeps integers and finite floats
@@ -431,11 +444,14 @@ mod tests {
             fsx::write(&temp.join("a"), b"1")?;
             Err(CheckpointError::Fs(FsError::new(
                 "write",
-                temp,
+                temp.join("b"),
                 io::Error::from_raw_os_error(libc::ENOSPC),
             )))
         });
-        assert!(failed.is_err());
+        // Named as the user knows it.
+        let text = failed.unwrap_err().to_string();
+        assert!(text.contains("step-000040/b: cannot write"), "{text}");
+        assert!(!text.contains(".tmp-"), "{text}");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 

@@ -69,7 +69,8 @@ pub enum Error {
     )]
     HalfOnCpu { what: &'static str },
     #[error(
-        "{}: token id {id} is outside the model's vocabulary of {vocab}: the data was made with another tokenizer",
+        "{}: token id {id} is outside the model's vocabulary of {vocab}: the data was made with another tokenizer; \
+         give the model it belongs to (model.path=DIR), or make the data again",
         path.display()
     )]
     Vocabulary {
@@ -95,6 +96,8 @@ pub enum Error {
         "adapter is not set and outputs/adapters/adapter_{0} does not exist: run `run train task={0}` first, or give adapter=DIR"
     )]
     NoAdapter(String),
+    #[error("output={}: is a directory; name a file, e.g. output={}/predictions.csv", .0.display(), .0.display())]
+    OutputIsDirectory(PathBuf),
     #[error("task.type=text has no questions to answer; choose task=mcq, saq or squad")]
     NoQuestions,
 }

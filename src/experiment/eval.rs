@@ -3,14 +3,15 @@
 use std::time::Instant;
 
 use super::error::Error;
-use super::infer::{adapter_dir, new_run};
+use super::infer::adapter_dir;
+use super::lifecycle::{close, new_run};
 use super::log::Console;
-use super::metrics::peak_memory_bytes;
 use super::predictions;
 use super::setup::{Setup, questions};
-use super::summary::{Status, Summary};
+use super::summary::Summary;
 use super::train::comparison;
 use crate::config::Job;
+use crate::config::types::TaskKind;
 use crate::data::Answers;
 use crate::evaluate::score;
 use crate::model::Adaptation;
@@ -37,8 +38,11 @@ pub fn eval(mut job: Job) -> Result<(), Error> {
         .as_deref()
         .map_or(Adaptation::None, Adaptation::Adapter);
     let mut model = setup.load(&config, adaptation)?;
-    let run = new_run(&mut job)?;
-    console.attach(&run.log())?;
+    let encoder = setup.encoder(&config)?;
+    let asked = file.with(&setup, &encoder, &config)?;
+    let ranked = config.task.kind == TaskKind::Mcq;
+    asked.check(model.arch.vocab_size, ranked)?;
+    let run = new_run(&mut job, &console)?;
     let with = match &adapter {
         Some(dir) => format!("adapter {}", dir.display()),
         None => "no adapter: the base alone".to_string(),
@@ -49,26 +53,24 @@ pub fn eval(mut job: Job) -> Result<(), Error> {
         setup.model_dir.display()
     ));
     let mut summary = Summary::started("eval", &config.task.name, &setup.chosen.name);
-    summary.write(&run.summary())?;
-
-    let encoder = setup.encoder(&config)?;
-    let asked = file.with(&setup, &encoder, &config)?;
-    let (metrics, inference) = (&config.task.metrics, &config.inference);
-    let base = score(&mut model, &asked, metrics, inference, config.seed, false)?;
-    let mut answers = base.answers;
-    summary.metrics.base = base.metrics;
-    if adapter.is_some() {
-        let tuned = score(&mut model, &asked, metrics, inference, config.seed, true)?;
-        answers = tuned.answers;
-        summary.metrics.tuned = tuned.metrics;
-    }
-    predictions::write(&run.predictions(), &file.examples, &answers)?;
-    let title = format!("{}, {} questions", path.display(), file.examples.len());
-    let (base, tuned) = (&summary.metrics.base, &summary.metrics.tuned);
-    console.line(&comparison(&config.task.name, &title, base, tuned));
-    console.line(&format!("run        {}", run.root().display()));
-    summary.status = Status::Finished;
-    summary.duration_s = Some(began.elapsed().as_secs_f64());
-    summary.peak_memory_bytes = peak_memory_bytes();
-    Ok(summary.write(&run.summary())?)
+    let mut work = || -> Result<(), Error> {
+        summary.write(&run.summary())?;
+        let (metrics, inference) = (&config.task.metrics, &config.inference);
+        let base = score(&mut model, &asked, metrics, inference, config.seed, false)?;
+        let mut answers = base.answers;
+        summary.metrics.base = base.metrics;
+        if adapter.is_some() {
+            let tuned = score(&mut model, &asked, metrics, inference, config.seed, true)?;
+            answers = tuned.answers;
+            summary.metrics.tuned = tuned.metrics;
+        }
+        predictions::write(&run.predictions(), &file.examples, &answers)?;
+        let title = format!("{}, {} questions", path.display(), file.examples.len());
+        let (base, tuned) = (&summary.metrics.base, &summary.metrics.tuned);
+        console.line(&comparison(&config.task.name, &title, base, tuned));
+        console.line(&format!("run        {}", run.root().display()));
+        Ok(())
+    };
+    let outcome = work();
+    close(&run, &console, summary, began, outcome)
 }

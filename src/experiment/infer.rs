@@ -4,13 +4,12 @@ use std::path::Path;
 use std::time::Instant;
 
 use super::error::Error;
+use super::lifecycle::{close, new_run};
 use super::log::Console;
-use super::metrics::peak_memory_bytes;
-use super::predictions;
 use super::publish::adapter_path;
-use super::run_dir::{RunDir, Snapshot};
 use super::setup::{OUTPUTS, Setup, questions};
-use super::summary::{Status, Summary};
+use super::summary::Summary;
+use super::{fsx, predictions};
 use crate::config::Job;
 use crate::config::types::Config;
 use crate::data::Answers;
@@ -32,8 +31,16 @@ pub fn infer(mut job: Job) -> Result<(), Error> {
     let file = questions(path, &config, Answers::Optional)?;
     let adapter = adapter_dir(&config)?;
     let mut model = setup.load(&config, Adaptation::Adapter(&adapter))?;
-    let run = new_run(&mut job)?;
-    console.attach(&run.log())?;
+    let encoder = setup.encoder(&config)?;
+    let asked = file.with(&setup, &encoder, &config)?;
+    asked.check(model.arch.vocab_size, false)?;
+    if let Some(output) = &config.output {
+        fsx::create_dir_all(fsx::parent_of(output))?;
+        if output.is_dir() {
+            return Err(Error::OutputIsDirectory(output.clone()));
+        }
+    }
+    let run = new_run(&mut job, &console)?;
     console.line(&format!(
         "task {}, model {}, adapter {}, {} questions",
         config.task.name,
@@ -41,28 +48,26 @@ pub fn infer(mut job: Job) -> Result<(), Error> {
         adapter.display(),
         file.examples.len()
     ));
-    let mut summary = Summary::started("infer", &config.task.name, &setup.chosen.name);
-    summary.write(&run.summary())?;
-
-    let encoder = setup.encoder(&config)?;
-    let asked = file.with(&setup, &encoder, &config)?;
-    let answers = asked.generate(&mut model, &config.inference, config.seed, true)?;
-    predictions::write(&run.predictions(), &file.examples, &answers)?;
-    if let Some(output) = &config.output {
-        predictions::write(output, &file.examples, &answers)?;
-        console.line(&format!("answers    {}", output.display()));
-    }
-    let valid = answers.iter().filter(|a| a.valid).count();
-    let retried = answers.iter().filter(|a| a.attempts > 1).count();
-    console.line(&format!(
-        "{valid} of {} answers valid, {retried} retried",
-        answers.len()
-    ));
-    console.line(&format!("run        {}", run.root().display()));
-    summary.status = Status::Finished;
-    summary.duration_s = Some(began.elapsed().as_secs_f64());
-    summary.peak_memory_bytes = peak_memory_bytes();
-    Ok(summary.write(&run.summary())?)
+    let summary = Summary::started("infer", &config.task.name, &setup.chosen.name);
+    let mut work = || -> Result<(), Error> {
+        summary.write(&run.summary())?;
+        let answers = asked.generate(&mut model, &config.inference, config.seed, true)?;
+        predictions::write(&run.predictions(), &file.examples, &answers)?;
+        if let Some(output) = &config.output {
+            predictions::write(output, &file.examples, &answers)?;
+            console.line(&format!("answers    {}", output.display()));
+        }
+        let valid = answers.iter().filter(|a| a.valid).count();
+        let retried = answers.iter().filter(|a| a.attempts > 1).count();
+        console.line(&format!(
+            "{valid} of {} answers valid, {retried} retried",
+            answers.len()
+        ));
+        console.line(&format!("run        {}", run.root().display()));
+        Ok(())
+    };
+    let outcome = work();
+    close(&run, &console, summary, began, outcome)
 }
 
 /// `adapter`, else the published adapter of the task.
@@ -75,20 +80,4 @@ pub fn adapter_dir(config: &Config) -> Result<std::path::PathBuf, Error> {
         return Ok(published);
     }
     Err(Error::NoAdapter(config.task.name.clone()))
-}
-
-/// A new run directory with the config in it.
-pub fn new_run(job: &mut Job) -> Result<RunDir, Error> {
-    let run = match job.run_dir_given {
-        true => RunDir::create_given(&job.run_dir)?,
-        false => RunDir::create_numbered(&job.run_dir)?,
-    };
-    job.set_output_dir(run.root())?;
-    run.write_snapshot(&Snapshot {
-        config: &job.config_yaml(),
-        overrides: &job.overrides_yaml(),
-        hydra: &job.hydra_yaml(),
-        resolved: &job.resolved_yaml(),
-    })?;
-    Ok(run)
 }

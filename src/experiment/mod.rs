@@ -6,6 +6,7 @@ mod error;
 mod eval;
 pub mod fsx;
 mod infer;
+mod lifecycle;
 pub mod log;
 pub mod metrics;
 mod predictions;

@@ -2,6 +2,7 @@
 //! name that stays.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
@@ -18,6 +19,11 @@ pub enum PublishError {
          beginning with a letter or digit"
     )]
     Name(String),
+    #[error(
+        "{}: the adapter could not be published there: {cause}; make it writable, or start the \
+         program in another directory", .path.display()
+    )]
+    NotWritable { path: PathBuf, cause: io::Error },
 }
 
 /// Where the adapter of `task` is published below `outputs`.
@@ -28,6 +34,19 @@ pub fn adapter_path(outputs: &Path, task: &str) -> Result<PathBuf, PublishError>
         return Err(PublishError::Name(task.to_string()));
     }
     Ok(outputs.join("adapters").join(format!("adapter_{task}")))
+}
+
+/// Finds out whether the adapter of `task` can be published below `outputs`.
+pub fn check_writable(outputs: &Path, task: &str) -> Result<(), PublishError> {
+    let target = adapter_path(outputs, task)?;
+    let parent = fsx::parent_of(&target);
+    let blocked = |cause| PublishError::NotWritable {
+        path: target.clone(),
+        cause,
+    };
+    fs::create_dir_all(parent).map_err(blocked)?;
+    // A file without a name, which is gone when it is closed.
+    tempfile::tempfile_in(parent).map(drop).map_err(blocked)
 }
 
 /// Copies a run's adapter directory to [`adapter_path`], in one step: a path
@@ -86,6 +105,21 @@ mod tests {
             assert!(from.join("adapter_config.json").exists());
         }
         assert_eq!(fs::read_dir(outputs.join("adapters")).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_place_that_cannot_be_written_is_found_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let outputs = dir.path().join("outputs");
+        check_writable(&outputs, "mcq").unwrap();
+        assert_eq!(fs::read_dir(outputs.join("adapters")).unwrap().count(), 0);
+        fs::remove_dir(outputs.join("adapters")).unwrap();
+        fs::write(outputs.join("adapters"), "").unwrap();
+        let text = check_writable(&outputs, "mcq").unwrap_err().to_string();
+        assert!(
+            text.contains("adapters/adapter_mcq: the adapter could"),
+            "{text}"
+        );
     }
 
     #[test]

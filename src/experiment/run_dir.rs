@@ -100,7 +100,17 @@ pub struct Snapshot<'a> {
 #[derive(Debug)]
 pub struct RunDir {
     paths: RunPaths,
-    _lock: LockFile,
+    lock: LockFile,
+    origin: Origin,
+}
+
+/// How this process came by a run directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    Made,
+    /// It was there, without a run in it.
+    Given,
+    Reopened,
 }
 
 impl Deref for RunDir {
@@ -126,7 +136,7 @@ impl RunDir {
         let mut count = 0u32;
         loop {
             match fs::create_dir(&path) {
-                Ok(()) => return Self::lock(path),
+                Ok(()) => return Self::lock(path, Origin::Made),
                 Err(e) if e.kind() == ErrorKind::AlreadyExists => {
                     count += 1;
                     let mut name = wanted.file_name().unwrap_or_default().to_os_string();
@@ -141,8 +151,12 @@ impl RunDir {
     /// Makes the directory that the user named. One that exists will do when
     /// it holds nothing that a run would overwrite.
     pub fn create_given(path: &Path) -> Result<Self, RunDirError> {
+        let origin = match path.exists() {
+            true => Origin::Given,
+            false => Origin::Made,
+        };
         fsx::create_dir_all(path)?;
-        let run = Self::lock(path.to_path_buf())?;
+        let run = Self::lock(path.to_path_buf(), origin)?;
         match first_of_a_run(&run.paths) {
             None => Ok(run),
             Some(found) => Err(match Summary::read(&run.summary()) {
@@ -161,7 +175,7 @@ impl RunDir {
     /// Opens an existing run to go on with it, and clears what a killed
     /// process left half-written.
     pub fn reopen(path: &Path) -> Result<Self, RunDirError> {
-        let run = Self::lock(path.to_path_buf())?;
+        let run = Self::lock(path.to_path_buf(), Origin::Reopened)?;
         for dir in [run.root.clone(), run.hydra(), run.checkpoints()] {
             fsx::sweep(&dir);
         }
@@ -179,11 +193,34 @@ impl RunDir {
         Ok(())
     }
 
-    fn lock(root: PathBuf) -> Result<Self, RunDirError> {
+    /// Takes back a run that fails before its first step: what
+    /// [`RunDir::write_snapshot`] and the log wrote goes, and the directory with
+    /// it where this process made it. A reopened run stays as it is.
+    pub fn abandon(self) {
+        if self.origin == Origin::Reopened {
+            return;
+        }
+        // The error that led here is the one to tell, not one of these.
+        let _ = fs::remove_dir_all(self.hydra());
+        for file in [self.resolved_config(), self.log()] {
+            let _ = fs::remove_file(file);
+        }
+        let (root, made) = (self.paths.root, self.origin == Origin::Made);
+        drop(self.lock);
+        if made {
+            let _ = fs::remove_dir(root);
+        }
+    }
+
+    fn lock(root: PathBuf, origin: Origin) -> Result<Self, RunDirError> {
         let paths = RunPaths { root };
         let note = format!("process {}{}", std::process::id(), on_host());
         match LockFile::acquire(&paths.lock(), &note)? {
-            Locking::Held(lock) => Ok(Self { paths, _lock: lock }),
+            Locking::Held(lock) => Ok(Self {
+                paths,
+                lock,
+                origin,
+            }),
             Locking::Busy(owner) => Err(RunDirError::Busy {
                 path: paths.root,
                 owner,
@@ -306,6 +343,34 @@ mod tests {
         assert_eq!(read(".hydra/overrides.yaml"), "- b=1\n");
         assert_eq!(read(".hydra/hydra.yaml"), "hydra: {}\n");
         assert_eq!(read("config.resolved.yaml"), "a: 1\n");
+    }
+
+    #[test]
+    fn an_abandoned_run_leaves_what_was_there_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = "a: 1\n";
+        let snapshot = Snapshot {
+            config: text,
+            overrides: text,
+            hydra: text,
+            resolved: text,
+        };
+        let made = dir.path().join("made");
+        let given = dir.path().join("given");
+        fs::create_dir(&given).unwrap();
+        fs::write(given.join("notes.txt"), "mine").unwrap();
+        for path in [&made, &given] {
+            let run = RunDir::create_given(path).unwrap();
+            run.write_snapshot(&snapshot).unwrap();
+            run.abandon();
+        }
+        assert!(!made.exists());
+        assert_eq!(fs::read_dir(&given).unwrap().count(), 1);
+        drop(RunDir::create_given(&made).unwrap());
+        let run = RunDir::reopen(&made).unwrap();
+        run.write_snapshot(&snapshot).unwrap();
+        run.abandon();
+        assert!(made.join("config.resolved.yaml").exists());
     }
 
     #[test]

@@ -6,12 +6,13 @@ use std::time::Instant;
 use indexmap::IndexMap;
 
 use super::error::Error;
+use super::lifecycle::{begin, close};
 use super::log::Console;
-use super::metrics::{MetricsWriter, peak_memory_bytes};
+use super::metrics::MetricsWriter;
 use super::registry::{ResumePlan, ResumeRequest, plan_resume};
-use super::run_dir::{RunDir, Snapshot};
+use super::run_dir::RunDir;
 use super::setup::{OUTPUTS, QuestionFile, Setup, questions};
-use super::summary::{Status, Summary};
+use super::summary::Summary;
 use super::table::{Comparison, Unit, metric_label, render};
 use super::watch::Watch;
 use super::{fsx, predictions, publish, resume};
@@ -65,14 +66,7 @@ pub fn train(mut job: Job) -> Result<(), Error> {
         _ if job.run_dir_given => (RunDir::create_given(&job.run_dir)?, None),
         _ => (RunDir::create_numbered(&job.run_dir)?, None),
     };
-    job.set_output_dir(run.root())?;
-    run.write_snapshot(&Snapshot {
-        config: &job.config_yaml(),
-        overrides: &job.overrides_yaml(),
-        hydra: &job.hydra_yaml(),
-        resolved: &job.resolved_yaml(),
-    })?;
-    console.attach(&run.log())?;
+    let run = begin(&mut job, run, &console)?;
 
     let (optimizer, progress) = match &checkpoint {
         Some(found) => {
@@ -90,7 +84,7 @@ pub fn train(mut job: Job) -> Result<(), Error> {
         began: Instant::now(),
     };
     let outcome = session.work(&mut model, optimizer, progress);
-    session.close(outcome)
+    close(&run, &console, session.summary, session.began, outcome)
 }
 
 fn adaptation(config: &Config) -> Adaptation<'_> {
@@ -169,7 +163,8 @@ impl Ready {
         // Found now, not after an hour of training.
         if let Some(test) = &self.test {
             let encoder = self.setup.encoder(config)?;
-            encoder.encode(&test.examples, &test.path)?;
+            let questions = test.with(&self.setup, &encoder, config)?;
+            questions.check(vocab, config.task.kind == TaskKind::Mcq)?;
         }
         Ok(())
     }
@@ -374,22 +369,6 @@ impl Session<'_> {
             config.seed,
             adapter,
         )?)
-    }
-
-    /// Writes the final summary, whatever happened.
-    fn close(mut self, outcome: Result<(), Error>) -> Result<(), Error> {
-        self.summary.duration_s = Some(self.began.elapsed().as_secs_f64());
-        self.summary.peak_memory_bytes = peak_memory_bytes();
-        match &outcome {
-            Ok(()) => self.summary.status = Status::Finished,
-            Err(error) => {
-                self.summary.status = Status::Failed;
-                self.summary.error = Some(error.to_string());
-            }
-        }
-        let written = self.summary.write(&self.run.summary());
-        outcome?;
-        Ok(written?)
     }
 }
 

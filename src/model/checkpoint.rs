@@ -190,6 +190,15 @@ impl Checkpoint {
         Ok(entries)
     }
 
+    /// Calls the tensor `stored` by `name` where there is none of that name yet.
+    pub(super) fn rename(&mut self, stored: &str, name: &str) {
+        if !self.contains(name)
+            && let Some(entry) = self.tensors.remove(stored)
+        {
+            self.tensors.insert(name.to_string(), entry);
+        }
+    }
+
     /// Names of all tensors, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)

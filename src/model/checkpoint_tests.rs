@@ -105,6 +105,23 @@ fn a_large_tensor_is_read_in_windows() {
 }
 
 #[test]
+fn a_tensor_is_renamed_unless_the_name_is_taken() {
+    let header = json!({
+        "a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]},
+        "b": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]},
+    });
+    let data: Vec<u8> = [1.0f32, 2.0].iter().flat_map(|v| v.to_le_bytes()).collect();
+    let (_dir, checkpoint) = single(&file(&header, &data));
+    let mut checkpoint = checkpoint.unwrap();
+    for (stored, name) in [("a", "b"), ("x", "y"), ("a", "c")] {
+        checkpoint.rename(stored, name);
+    }
+    assert_eq!(checkpoint.names().collect::<Vec<_>>(), ["b", "c"]);
+    assert_eq!(checkpoint.tensor_f32("c", &[1]).unwrap(), [1.0]);
+    assert_eq!(checkpoint.tensor_f32("b", &[1]).unwrap(), [2.0]);
+}
+
+#[test]
 fn the_architecture_is_checked_without_reading() {
     let (header, data) = whole();
     let (_dir, checkpoint) = single(&file(&header, &data));

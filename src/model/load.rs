@@ -79,7 +79,11 @@ pub fn load(options: &LoadOptions<'_>) -> Result<Decoder, LoadError> {
     let source = match options.init {
         ModelInit::Random => None,
         ModelInit::Pretrained => {
-            let checkpoint = Checkpoint::open(options.dir)?;
+            let mut checkpoint = Checkpoint::open(options.dir)?;
+            if arch.tie_word_embeddings {
+                // Some files keep the one shared matrix under the head's name.
+                checkpoint.rename("lm_head.weight", "model.embed_tokens.weight");
+            }
             checkpoint.check(&arch)?;
             Some(checkpoint)
         }

@@ -91,6 +91,10 @@ impl Trainer<'_> {
             .max();
         self.model.reserve_positions(longest.unwrap_or(1));
         let total = self.plan.total_steps();
+        // Stopped early, and killed after the checkpoint of that step.
+        if self.out_of_patience() {
+            return Ok(());
+        }
         let (mut since, mut seen) = (Instant::now(), 0u64);
         let windows = self
             .plan
@@ -212,9 +216,13 @@ impl Trainer<'_> {
         } else {
             progress.worse += 1;
         }
+        self.out_of_patience()
+    }
+
+    fn out_of_patience(&self) -> bool {
         self.config
             .early_stopping_patience
-            .is_some_and(|patience| progress.worse >= patience)
+            .is_some_and(|patience| self.progress.worse >= patience)
     }
 }
 

@@ -1,6 +1,8 @@
 //! Helpers that several integration tests share.
 #![allow(dead_code)] // Each test binary uses some of them.
 
+pub mod sandbox;
+
 use std::path::{Path, PathBuf};
 
 use kiln::config::types::{Optimizer, QuantMethod, QuantizationConfig, Scheduler, TrainingConfig};

@@ -107,7 +107,10 @@ pub fn forward(
             for (i, row) in scores.chunks_exact_mut(keys).enumerate() {
                 let (seen, hidden) = row.split_at_mut(visible(&span, from + i));
                 hidden.fill(0.0);
-                let value = vectorised(|| softmax(seen));
+                let value = vectorised(
+                    #[inline(always)]
+                    || softmax(seen),
+                );
                 let at = (span.q_start + from + i) * heads + h;
                 // SAFETY: one task owns each (row, head) of the output.
                 unsafe { *lse_at.at(at) = value };
@@ -191,13 +194,16 @@ pub fn backward(
                         let (p, ds) = (&mut p[i * keys..][..keys], &mut ds[i * keys..][..keys]);
                         p[seen..].fill(0.0);
                         ds[seen..].fill(0.0);
-                        vectorised(|| {
-                            let delta = dot(&out[at..at + dim], &dout[at..at + dim]);
-                            for (p, ds) in p[..seen].iter_mut().zip(&mut ds[..seen]) {
-                                *p = exp(*p - log_sum);
-                                *ds = *p * (*ds - delta) * shape.scale;
-                            }
-                        });
+                        vectorised(
+                            #[inline(always)]
+                            || {
+                                let delta = dot(&out[at..at + dim], &dout[at..at + dim]);
+                                for (p, ds) in p[..seen].iter_mut().zip(&mut ds[..seen]) {
+                                    *p = exp(*p - log_sum);
+                                    *ds = *p * (*ds - delta) * shape.scale;
+                                }
+                            },
+                        );
                     }
                     let p = Mat::row_major(p, rows, keys);
                     let ds = Mat::row_major(ds, rows, keys);

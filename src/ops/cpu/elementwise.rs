@@ -9,7 +9,9 @@ use crate::rng::Stream;
 /// Elements a task gets at least; less is not worth another thread.
 const GRAIN: usize = 1 << 14;
 
-/// Runs `f` compiled for the widest vector instructions this CPU has.
+/// Runs `f` compiled for the widest vector instructions this CPU has. Mark the
+/// closure `#[inline(always)]`: one that stays a function of its own keeps the
+/// baseline instructions, where each `mul_add` is a call into libm.
 #[inline(always)]
 pub fn vectorised<R>(f: impl FnOnce() -> R) -> R {
     struct Op<F>(F);
@@ -67,11 +69,14 @@ fn sigmoid(x: f32) -> f32 {
 pub fn swiglu(gate: &[f32], up: &[f32]) -> Vec<f32> {
     let mut out = vec![0.0; gate.len()];
     by_rows(&mut out, 1, |at, out| {
-        vectorised(|| {
-            for ((o, &g), &u) in out.iter_mut().zip(&gate[at..]).zip(&up[at..]) {
-                *o = g * sigmoid(g) * u;
-            }
-        });
+        vectorised(
+            #[inline(always)]
+            || {
+                for ((o, &g), &u) in out.iter_mut().zip(&gate[at..]).zip(&up[at..]) {
+                    *o = g * sigmoid(g) * u;
+                }
+            },
+        );
     });
     out
 }
@@ -87,13 +92,16 @@ pub fn swiglu_backward(gate: &[f32], up: &[f32], dy: &[f32]) -> (Vec<f32>, Vec<f
         .for_each(|(i, (dg, du))| {
             let range = i * GRAIN..i * GRAIN + dg.len();
             let (gate, up, dy) = (&gate[range.clone()], &up[range.clone()], &dy[range]);
-            vectorised(|| {
-                for i in 0..dg.len() {
-                    let s = sigmoid(gate[i]);
-                    dg[i] = dy[i] * up[i] * s * (1.0 + gate[i] * (1.0 - s));
-                    du[i] = dy[i] * gate[i] * s;
-                }
-            });
+            vectorised(
+                #[inline(always)]
+                || {
+                    for i in 0..dg.len() {
+                        let s = sigmoid(gate[i]);
+                        dg[i] = dy[i] * up[i] * s * (1.0 + gate[i] * (1.0 - s));
+                        du[i] = dy[i] * gate[i] * s;
+                    }
+                },
+            );
         });
     (d_gate, d_up)
 }
@@ -111,12 +119,15 @@ pub fn dropout(x: &[f32], p: f32, stream: Stream) -> Vec<f32> {
     let keep = 1.0 / (1.0 - p);
     let mut out = vec![0.0; x.len()];
     by_rows(&mut out, 1, |at, out| {
-        vectorised(|| {
-            for (i, (o, &x)) in out.iter_mut().zip(&x[at..]).enumerate() {
-                let kept = stream.uniform((at + i) as u64) >= p;
-                *o = if kept { x * keep } else { 0.0 };
-            }
-        });
+        vectorised(
+            #[inline(always)]
+            || {
+                for (i, (o, &x)) in out.iter_mut().zip(&x[at..]).enumerate() {
+                    let kept = stream.uniform((at + i) as u64) >= p;
+                    *o = if kept { x * keep } else { 0.0 };
+                }
+            },
+        );
     });
     out
 }
@@ -135,20 +146,23 @@ pub fn rope(x: &mut [f32], width: usize, table: &RopeTable, positions: &[u32], i
     let half = table.head_dim / 2;
     let sign = if inverse { -1.0 } else { 1.0 };
     by_rows(x, width, |first, rows| {
-        vectorised(|| {
-            for (row, &position) in rows.chunks_exact_mut(width).zip(&positions[first..]) {
-                let at = position as usize * half;
-                let (cos, sin) = (&table.cos[at..at + half], &table.sin[at..at + half]);
-                for head in row.chunks_exact_mut(2 * half) {
-                    let (a, b) = head.split_at_mut(half);
-                    for j in 0..half {
-                        let (u, v, s) = (a[j], b[j], sin[j] * sign);
-                        a[j] = u * cos[j] - v * s;
-                        b[j] = v * cos[j] + u * s;
+        vectorised(
+            #[inline(always)]
+            || {
+                for (row, &position) in rows.chunks_exact_mut(width).zip(&positions[first..]) {
+                    let at = position as usize * half;
+                    let (cos, sin) = (&table.cos[at..at + half], &table.sin[at..at + half]);
+                    for head in row.chunks_exact_mut(2 * half) {
+                        let (a, b) = head.split_at_mut(half);
+                        for j in 0..half {
+                            let (u, v, s) = (a[j], b[j], sin[j] * sign);
+                            a[j] = u * cos[j] - v * s;
+                            b[j] = v * cos[j] + u * s;
+                        }
                     }
                 }
-            }
-        });
+            },
+        );
     });
 }
 

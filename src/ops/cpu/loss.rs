@@ -40,10 +40,13 @@ pub fn cross_entropy(
             .par_chunks_exact_mut(vocab)
             .zip(&targets[from..from + n])
             .map(|(row, &target)| {
-                vectorised(|| match scale {
-                    Some(scale) => loss_and_gradient(row, target as usize, scale),
-                    None => loss_only(row, target as usize),
-                })
+                vectorised(
+                    #[inline(always)]
+                    || match scale {
+                        Some(scale) => loss_and_gradient(row, target as usize, scale),
+                        None => loss_only(row, target as usize),
+                    },
+                )
             })
             .collect();
         loss_sum += losses.iter().sum::<f64>();

@@ -3,6 +3,7 @@
 use super::elementwise::{by_rows, vectorised};
 use rayon::prelude::*;
 
+#[inline(always)]
 fn inverse_rms(x: &[f32], eps: f32) -> f32 {
     1.0 / (dot(x, x) / x.len() as f32 + eps).sqrt()
 }
@@ -30,15 +31,18 @@ pub fn forward(x: &[f32], gain: &[f32], eps: f32) -> Vec<f32> {
     let width = gain.len();
     let mut out = vec![0.0; x.len()];
     by_rows(&mut out, width, |first, out| {
-        vectorised(|| {
-            let x = &x[first * width..];
-            for (o, x) in out.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
-                let r = inverse_rms(x, eps);
-                for ((o, x), g) in o.iter_mut().zip(x).zip(gain) {
-                    *o = x * r * g;
+        vectorised(
+            #[inline(always)]
+            || {
+                let x = &x[first * width..];
+                for (o, x) in out.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
+                    let r = inverse_rms(x, eps);
+                    for ((o, x), g) in o.iter_mut().zip(x).zip(gain) {
+                        *o = x * r * g;
+                    }
                 }
-            }
-        });
+            },
+        );
     });
     out
 }
@@ -48,20 +52,23 @@ pub fn backward_x(x: &[f32], gain: &[f32], dy: &[f32], eps: f32) -> Vec<f32> {
     let width = gain.len();
     let mut out = vec![0.0; x.len()];
     by_rows(&mut out, width, |first, out| {
-        vectorised(|| {
-            let rows = x[first * width..].chunks_exact(width);
-            let grads = dy[first * width..].chunks_exact(width);
-            for ((o, x), dy) in out.chunks_exact_mut(width).zip(rows).zip(grads) {
-                let r = inverse_rms(x, eps);
-                for ((o, d), g) in o.iter_mut().zip(dy).zip(gain) {
-                    *o = d * g;
+        vectorised(
+            #[inline(always)]
+            || {
+                let rows = x[first * width..].chunks_exact(width);
+                let grads = dy[first * width..].chunks_exact(width);
+                for ((o, x), dy) in out.chunks_exact_mut(width).zip(rows).zip(grads) {
+                    let r = inverse_rms(x, eps);
+                    for ((o, d), g) in o.iter_mut().zip(dy).zip(gain) {
+                        *o = d * g;
+                    }
+                    let c = dot(o, x) * r * r * r / width as f32;
+                    for (o, x) in o.iter_mut().zip(x) {
+                        *o = *o * r - x * c;
+                    }
                 }
-                let c = dot(o, x) * r * r * r / width as f32;
-                for (o, x) in o.iter_mut().zip(x) {
-                    *o = *o * r - x * c;
-                }
-            }
-        });
+            },
+        );
     });
     out
 }

@@ -24,15 +24,18 @@ pub fn adamw(p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], h: &AdamW) 
         .zip(g.par_chunks(BLOCK))
         .zip(m.par_chunks_mut(BLOCK).zip(v.par_chunks_mut(BLOCK)))
         .for_each(|((p, g), (m, v))| {
-            vectorised(|| {
-                for i in 0..p.len() {
-                    let g = g[i] * scale;
-                    m[i] = m[i] * b1 + g * c1;
-                    v[i] = v[i] * b2 + g * g * c2;
-                    let denominator = v[i].sqrt() * inv_bias2 + eps;
-                    p[i] = p[i] * decay - step_size * (m[i] / denominator);
-                }
-            });
+            vectorised(
+                #[inline(always)]
+                || {
+                    for i in 0..p.len() {
+                        let g = g[i] * scale;
+                        m[i] = m[i] * b1 + g * c1;
+                        v[i] = v[i] * b2 + g * g * c2;
+                        let denominator = v[i].sqrt() * inv_bias2 + eps;
+                        p[i] = p[i] * decay - step_size * (m[i] / denominator);
+                    }
+                },
+            );
         });
 }
 
