@@ -279,7 +279,7 @@ fn a_wrong_type_says_what_is_wanted() {
 fn an_unknown_option_comes_with_the_list() {
     assert_eq!(
         refusal(&["training.scheduler=cosin"]),
-        "command line: training.scheduler=cosin: `training.scheduler` has no option `cosin`\n  did you mean `cosine`? options: cosine, linear, constant"
+        "command line: training.scheduler=cosin: `training.scheduler` has no option `cosin`\n  did you mean `cosine`? options: cosine, linear, constant, warmup_stable_decay"
     );
     let text = refusal(&["model=tinny"]);
     assert!(text.contains("model=tinny"), "{text}");

@@ -90,7 +90,7 @@ fn run(name: &str, method: QuantMethod, checkpointing: bool) -> Option<(Vec<Even
         train: &samples,
         val: &[],
         plan,
-        schedule: Schedule::new(config.scheduler, config.learning_rate, 0.0, Some(3), 20),
+        schedule: Schedule::new(&config, 20),
     };
     trainer.run(&mut log).unwrap_or_else(|never| match never {});
     compare_with_log(&run.join("log.jsonl"), &log.0);

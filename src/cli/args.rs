@@ -95,7 +95,11 @@ impl JobArgs {
             output::print(&help::job(&command.to_string(), &sources))?;
             return Ok(None);
         }
-        let composed = compose(&common.request(sources))?;
+        let composed = compose(&Request {
+            closed: true,
+            run: self.cfg.is_none(),
+            ..common.request(sources)
+        })?;
         for warning in &composed.warnings {
             output::print_error(&format!("warning: {warning}\n"));
         }

@@ -10,17 +10,22 @@ use super::nearest;
 use super::node::{Key, Node, Origin, Value, split_path};
 use super::python;
 
-/// Applies one override to the whole tree (`hydra` included). `groups` are the
-/// names of the config groups, for hints.
+/// What the overrides of one composition share.
+#[derive(Clone, Copy)]
+pub(crate) struct Setting<'e> {
+    /// Names of the config groups, for hints.
+    pub groups: &'e [String],
+    pub now: chrono::DateTime<chrono::Local>,
+    /// A schema follows that knows every key, so adding one is no way out.
+    pub closed: bool,
+}
+
+/// Applies one override to the whole tree (`hydra` included).
 ///
 /// # Errors
 /// Unknown keys with the nearest known one, `+` on a key that is there, and so on.
-pub(crate) fn apply(
-    root: &mut Node,
-    one: &Override,
-    groups: &[String],
-    now: chrono::DateTime<chrono::Local>,
-) -> Result<(), Problem> {
+pub(crate) fn apply(root: &mut Node, one: &Override, setting: Setting<'_>) -> Result<(), Problem> {
+    let groups = setting.groups;
     let origin = one.origin();
     let at_origin = |problem: Problem| problem.at(&origin);
     if let Some(package) = &one.package {
@@ -53,8 +58,7 @@ pub(crate) fn apply(
         root,
         one,
         origin: &origin,
-        groups,
-        now,
+        setting,
     };
     match (one.kind, value) {
         (Kind::Delete, value) => edit.delete(&steps, value),
@@ -75,8 +79,7 @@ struct Edit<'e> {
     root: &'e mut Node,
     one: &'e Override,
     origin: &'e Origin,
-    groups: &'e [String],
-    now: chrono::DateTime<chrono::Local>,
+    setting: Setting<'e>,
 }
 
 impl Edit<'_> {
@@ -86,7 +89,7 @@ impl Edit<'_> {
 
     /// What the key holds, interpolations followed; `None` for nothing and for `???`.
     fn current(&self) -> Result<Option<Value>, Problem> {
-        let mut resolver = Resolver::new(self.root, None, self.now);
+        let mut resolver = Resolver::new(self.root, None, self.setting.now);
         match resolver.select(&self.one.key, None, false) {
             Ok(Some(found)) if !found.node.is_missing() => Ok(Some(found.node.value.clone())),
             Ok(_) | Err(Fail::NotContainer(_)) => Ok(None),
@@ -142,7 +145,7 @@ impl Edit<'_> {
         };
         // The parent may be an interpolation: then the value it stands for loses the key.
         let place = {
-            let mut resolver = Resolver::new(self.root, None, self.now);
+            let mut resolver = Resolver::new(self.root, None, self.setting.now);
             match resolver.select(&parents.join("."), None, false) {
                 Ok(Some(found)) => found.place,
                 _ => None,
@@ -276,7 +279,7 @@ impl Edit<'_> {
         let clash = match (there, &value.value) {
             (None, _) if !force => return Err(self.unknown(steps, "cannot override")),
             (Some(Value::Map(_)), Value::Map(_)) => {
-                let merged = merge(self.root, &mut target, &value, !force, self.now);
+                let merged = merge(self.root, &mut target, &value, !force, self.setting.now);
                 return merged.map_err(|fault| match fault {
                     Fault::Unknown { place } => {
                         let steps: Vec<String> = place
@@ -354,7 +357,7 @@ impl Edit<'_> {
         } else {
             format!("keys of '{prefix}': {}\n", shown.join(", "))
         };
-        if self.one.kind == Kind::Change {
+        if self.one.kind == Kind::Change && !self.setting.closed {
             help.push_str(&format!("to add a new key, write +{}", self.one.input));
         }
         problem.help(help.trim_end())
@@ -368,10 +371,13 @@ impl Edit<'_> {
         join: &dyn Fn(&str) -> String,
     ) -> Option<String> {
         let top = known.is_empty();
-        let candidates = names
-            .iter()
-            .map(String::as_str)
-            .chain(self.groups.iter().map(String::as_str).filter(|_| top));
+        let candidates = names.iter().map(String::as_str).chain(
+            self.setting
+                .groups
+                .iter()
+                .map(String::as_str)
+                .filter(|_| top),
+        );
         if let Some(near) = nearest(wrong, candidates) {
             return Some(format!("did you mean '{}'?", join(near)));
         }
@@ -402,8 +408,12 @@ mod tests {
         let path = std::sync::Arc::new(std::path::PathBuf::from("a.yaml"));
         let mut root = read_yaml(CONFIG, &path).map_err(|p| p.to_string())?;
         let one = Override::parse(text).map_err(|f| f.message)?;
-        let groups = ["model".to_string()];
-        apply(&mut root, &one, &groups, chrono::Local::now()).map_err(|p| p.to_string())?;
+        let setting = Setting {
+            groups: &["model".to_string()],
+            now: chrono::Local::now(),
+            closed: false,
+        };
+        apply(&mut root, &one, setting).map_err(|p| p.to_string())?;
         Ok(to_yaml(&root).replacen("hydra: {}\n", "", 1))
     }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use chrono::{DateTime, Local};
 use indexmap::IndexMap;
 
-use super::apply::apply;
+use super::apply::{Setting, apply};
 use super::defaults::{self, Defaults};
 use super::error::{Error, Problem};
 use super::grammar::overrides::{Override, Parsed};
@@ -35,6 +35,9 @@ pub struct Request {
     pub multirun: bool,
     /// The job is going to run: `hydra.mode` becomes `RUN` where nothing else set it.
     pub run: bool,
+    /// The composed config is checked against a schema: an unknown key is then
+    /// never answered with adding it.
+    pub closed: bool,
     /// `hydra.runtime.cwd`; the process's own directory when `None`.
     pub cwd: Option<PathBuf>,
     /// The time that `${now:..}` gives, the same for all values; the time of composition when `None`.
@@ -99,7 +102,7 @@ pub fn compose(req: &Request) -> Result<Composed, Error> {
     )
     .map_err(errors)?;
     let mut root = merge_all(&library, &expanded, now).map_err(errors)?;
-    apply_all(&mut root, &library, &expanded, now).map_err(errors)?;
+    apply_all(&mut root, &library, &expanded, now, req.closed).map_err(errors)?;
 
     let mut hydra = match root
         .as_map_mut()
@@ -199,14 +202,16 @@ fn refuse_sweeps(overrides: &[Override], multirun: bool) -> Result<(), Vec<Probl
             }
             Problem::new(format!("'{}': the keys of hydra cannot be swept", one.key))
         } else if let Sweep::Choice { simple: true, .. } = sweep {
-            Problem::new(format!("'{}' has several values, which only a sweep can take", one.key)).help(
-                format!(
-                    "for a list, write {key}=[a,b]\nfor a string, quote it: '{key}=\"a,b\"'\nto run once for each value, add --multirun"
-                ),
-            )
+            Problem::new(format!(
+                "'{}' has several values, which only a sweep can take",
+                one.key
+            ))
+            .help(format!(
+                "for a list, write {key}=[a,b]\nfor a string, quote it: '{key}=\"a,b\"'"
+            ))
         } else {
-            Problem::new(format!("'{}' is swept, which needs --multirun", one.key))
-                .help("add --multirun to run once for each value")
+            Problem::new(format!("'{}' is swept, but this is not a sweep", one.key))
+                .help("give one value")
         };
         problems.push(problem.at(&one.origin()));
     }
@@ -349,12 +354,18 @@ fn apply_all(
     library: &Library,
     expanded: &Defaults,
     now: DateTime<Local>,
+    closed: bool,
 ) -> Result<(), Vec<Problem>> {
     let groups = library.subgroups("");
+    let setting = Setting {
+        groups: &groups,
+        now,
+        closed,
+    };
     let mut problems = Vec::new();
     let mut hydra_is_sound = true;
     for one in &expanded.value_overrides {
-        if let Err(problem) = apply(root, one, &groups, now) {
+        if let Err(problem) = apply(root, one, setting) {
             problems.push(problem);
         } else if one.is_hydra()
             && hydra_is_sound

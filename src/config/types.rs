@@ -155,6 +155,8 @@ pub struct TrainingConfig {
     pub warmup_ratio: f64,
     pub warmup_steps: Option<usize>,
     pub scheduler: Scheduler,
+    /// Share of the steps in which `warmup_stable_decay` falls to 0.
+    pub decay_ratio: f64,
     pub optimizer: Optimizer,
     pub adam_beta1: f64,
     pub adam_beta2: f64,
@@ -181,6 +183,7 @@ pub enum Scheduler {
     Cosine,
     Linear,
     Constant,
+    WarmupStableDecay,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,6 +1,6 @@
 //! A test set answered and scored by the metrics of its task.
 
-use indexmap::IndexMap;
+use indexmap::{IndexMap, IndexSet};
 
 use super::answer::{Answer, AnswerError, Questions};
 use super::metrics;
@@ -72,10 +72,14 @@ fn value(metric: Metric, examples: &[Example], answers: &[Answer]) -> Option<f64
     }
 }
 
-/// The reference answers: for multiple choice the right letter.
+/// The reference answers, each once though several annotators gave it: for
+/// multiple choice the right letter.
 pub fn references(example: &Example) -> Vec<String> {
     match example.letter() {
         Some(letter) => vec![letter.to_string()],
-        None => example.answers.clone(),
+        None => {
+            let distinct: IndexSet<&String> = example.answers.iter().collect();
+            distinct.into_iter().cloned().collect()
+        }
     }
 }

@@ -277,13 +277,7 @@ impl Session<'_> {
             train: &self.ready.train,
             val: &self.ready.val,
             plan,
-            schedule: Schedule::new(
-                training.scheduler,
-                training.learning_rate,
-                training.warmup_ratio,
-                training.warmup_steps,
-                plan.total_steps(),
-            ),
+            schedule: Schedule::new(training, plan.total_steps()),
         };
         trainer.run(&mut watch)?;
         watch.metrics.sync()?;

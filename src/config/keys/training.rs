@@ -71,11 +71,20 @@ pub(super) const SECTION: Section = Section {
         },
         Key {
             name: "training.scheduler",
-            kind: Kind::Enum(&["cosine", "linear", "constant"]),
+            kind: Kind::Enum(&["cosine", "linear", "constant", "warmup_stable_decay"]),
             nullable: false,
             default: Default::Str("cosine"),
             help: "Course of the rate after warmup: cosine, linear, constant",
             about: "`cosine` falls to 0 along half a wave, `linear` in a straight line, `constant` stays. The first two seldom differ much; `constant` suits trials of unknown length.",
+            limit: Limit::None,
+        },
+        Key {
+            name: "training.decay_ratio",
+            kind: Kind::Float(Range::closed(0.0, 1.0)),
+            nullable: false,
+            default: Default::Float(0.2),
+            help: "Share of the steps, the last ones, in which warmup_stable_decay falls to 0",
+            about: "Only scheduler=warmup_stable_decay has such an end; the other schedules fall all the way or not at all.",
             limit: Limit::None,
         },
         Key {
