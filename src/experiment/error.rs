@@ -64,8 +64,7 @@ pub enum Error {
     )]
     NoModelPath(String),
     #[error(
-        "{}: {what}=true needs a GPU; on the CPU the model computes in f32: leave training.{what} unset",
-        "command line or config"
+        "training.{what}=true needs a GPU; on the CPU the model computes in f32: leave training.{what} unset"
     )]
     HalfOnCpu { what: &'static str },
     #[error(

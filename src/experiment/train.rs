@@ -230,6 +230,12 @@ impl Session<'_> {
             "{trainable} of {total} parameters train ({:.2} %)",
             100.0 * trainable as f64 / total as f64
         ));
+        if let (Some(dir), Method::Lora) = (&config.lora.init_from, config.method) {
+            self.console.line(&format!(
+                "adapter starts from {}, with its own rank, alpha and modules",
+                dir.display()
+            ));
+        }
         self.console.line(&format!(
             "{} training and {} validation examples, {} steps{}",
             ready.train.len(),
@@ -331,7 +337,14 @@ impl Session<'_> {
         let tuned = self.score(model, test, true)?;
         predictions::write(&self.run.predictions(), &test.examples, &tuned.answers)?;
         let base_metrics = base.map(|b| b.metrics).unwrap_or_default();
-        let title = format!("held-out test set, {} questions", test.examples.len());
+        // A test on the training file says nothing about new questions.
+        let same = config.data.path.as_deref() == Some(test.path.as_path());
+        let set = if same {
+            "training file"
+        } else {
+            "held-out test set"
+        };
+        let title = format!("{set}, {} questions", test.examples.len());
         self.console.line("");
         self.console.line(&comparison(
             &config.task.name,
