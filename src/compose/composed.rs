@@ -75,7 +75,7 @@ pub struct Composed {
     pub sources: Vec<Source>,
     /// Things a user should hear of that are no errors.
     pub warnings: Vec<String>,
-    now: DateTime<Local>,
+    pub(crate) now: DateTime<Local>,
 }
 
 /// Composes a configuration.
@@ -84,25 +84,55 @@ pub struct Composed {
 /// Holds every problem of the stage that failed: bad overrides, then the
 /// defaults list with its files, then merging and applying the overrides.
 pub fn compose(req: &Request) -> Result<Composed, Error> {
-    let overrides = Override::parse_all(&req.overrides).map_err(errors)?;
-    refuse_sweeps(&overrides, req.multirun).map_err(errors)?;
-    let now = req.now.unwrap_or_else(Local::now);
+    compose_in(req, &open(req)?)
+}
+
+/// The config files of a search path: each is read once, however many configs
+/// are composed of them.
+pub(crate) struct Opened {
+    pub library: Library,
+    cwd: PathBuf,
+    warnings: Vec<String>,
+}
+
+/// Opens the search path of a request.
+pub(crate) fn open(req: &Request) -> Result<Opened, Error> {
+    let overrides = parsed(req)?;
     let cwd = match &req.cwd {
         Some(cwd) => cwd.clone(),
         None => std::env::current_dir().unwrap_or_default(),
     };
     let mut warnings = Vec::new();
     let library = library(req, &overrides, &cwd, &mut warnings).map_err(errors)?;
+    Ok(Opened {
+        library,
+        cwd,
+        warnings,
+    })
+}
+
+fn parsed(req: &Request) -> Result<Vec<Override>, Error> {
+    let overrides = Override::parse_all(&req.overrides).map_err(errors)?;
+    refuse_sweeps(&overrides, req.multirun).map_err(errors)?;
+    Ok(overrides)
+}
+
+/// [`compose`] with the files of a search path that is open already. It is that
+/// of the request: the same sources, primary config and `hydra.searchpath`.
+pub(crate) fn compose_in(req: &Request, opened: &Opened) -> Result<Composed, Error> {
+    let overrides = parsed(req)?;
+    let library = &opened.library;
+    let now = req.now.unwrap_or_else(Local::now);
     let expanded = defaults::expand(
-        &library,
+        library,
         req.config_name.as_deref(),
         &overrides,
         req.multirun,
         now,
     )
     .map_err(errors)?;
-    let mut root = merge_all(&library, &expanded, now).map_err(errors)?;
-    apply_all(&mut root, &library, &expanded, now, req.closed).map_err(errors)?;
+    let mut root = merge_all(library, &expanded, now).map_err(errors)?;
+    apply_all(&mut root, library, &expanded, now, req.closed).map_err(errors)?;
 
     let mut hydra = match root
         .as_map_mut()
@@ -136,9 +166,10 @@ pub fn compose(req: &Request) -> Result<Composed, Error> {
             sources: library.sources(),
             job_name: &req.job_name,
             config_name: req.config_name.as_deref(),
-            cwd: cwd.display().to_string(),
+            cwd: opened.cwd.display().to_string(),
         },
     );
+    let mut warnings = opened.warnings.clone();
     warnings.extend(expanded.warnings);
     Ok(Composed {
         job: root,
@@ -207,11 +238,12 @@ fn refuse_sweeps(overrides: &[Override], multirun: bool) -> Result<(), Vec<Probl
                 one.key
             ))
             .help(format!(
-                "for a list, write {key}=[a,b]\nfor a string, quote it: '{key}=\"a,b\"'"
+                "for a list, write {key}=[a,b]\nfor a string, quote it: '{key}=\"a,b\"'\n\
+                 to sweep over it, add --multirun (-m)"
             ))
         } else {
             Problem::new(format!("'{}' is swept, but this is not a sweep", one.key))
-                .help("give one value")
+                .help("give one value, or add --multirun (-m) to sweep over it")
         };
         problems.push(problem.at(&one.origin()));
     }

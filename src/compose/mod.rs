@@ -31,5 +31,5 @@ pub use error::{Error, Problem};
 pub use nearest::nearest;
 pub use node::{Key, Map, Node, Origin, Value};
 pub use source::{Source, Tree};
-pub use sweep::{expand_sweep, sweep_cells};
+pub use sweep::{Cell, Multirun, expand_sweep, is_multirun, sweep_cells};
 pub use yaml_write::to_yaml;
