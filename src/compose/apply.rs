@@ -186,7 +186,7 @@ impl Edit<'_> {
             return Err(self.unknown(steps, "cannot override"));
         };
         let step = match &parent.value {
-            Value::List(items) => match python::parse_int(last) {
+            Value::List(items) => match python::parse_index(last) {
                 Some(index) if (0..items.len() as i64).contains(&index) => {
                     Step::Index(index as usize)
                 }
@@ -224,7 +224,7 @@ impl Edit<'_> {
             let here = at(self.root, &place);
             let step = match here.map(|node| &node.value) {
                 Some(Value::Map(_)) => Step::Key(Key::from(name.as_str())),
-                Some(Value::List(items)) => match python::parse_int(name) {
+                Some(Value::List(items)) => match python::parse_index(name) {
                     Some(index) if (0..items.len() as i64).contains(&index) => {
                         Step::Index(index as usize)
                     }

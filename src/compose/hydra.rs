@@ -229,7 +229,7 @@ const LISTS_OF_KEYS: &str = "a list of lists of keys, such as [[a,b]],";
 /// Converts in place; the error is what the key wants.
 fn convert(node: &mut Node, kind: Kind) -> Result<(), &'static str> {
     let text = |value: &Value| match value {
-        Value::Str(_) | Value::Int(_) | Value::Float(_) | Value::Bool(_) => {
+        Value::Str(_) | Value::Int(_) | Value::BigInt(_) | Value::Float(_) | Value::Bool(_) => {
             Some(Value::Str(python::to_str(value)))
         }
         _ => None,
@@ -243,8 +243,8 @@ fn convert(node: &mut Node, kind: Kind) -> Result<(), &'static str> {
         (Fixed(_) | Dict, _) => return Err("a dict"),
         (Str | OptionalStr, value) => text(value).ok_or("a string")?,
         (OptionalBool, value) => Value::Bool(as_bool(value).ok_or("true or false")?),
-        (Int | OptionalInt, Value::Int(i)) => Value::Int(*i),
-        (Int | OptionalInt, Value::Str(s)) => Value::Int(python::parse_int(s).ok_or("an int")?),
+        (Int | OptionalInt, Value::Int(_) | Value::BigInt(_)) => return Ok(()),
+        (Int | OptionalInt, Value::Str(s)) => python::parse_int(s).ok_or("an int")?,
         (Int | OptionalInt, _) => return Err("an int"),
         (Mode, Value::Str(s)) if matches!(s.as_str(), "RUN" | "MULTIRUN") => return Ok(()),
         (Mode, Value::Str(s)) if s == "RunMode.RUN" => Value::Str("RUN".into()),
@@ -282,6 +282,7 @@ fn as_bool(value: &Value) -> Option<bool> {
     match value {
         Value::Bool(b) => Some(*b),
         Value::Int(i) => Some(*i != 0),
+        Value::BigInt(_) => Some(true),
         Value::Str(s) => match s.to_lowercase().as_str() {
             "yes" | "y" | "on" | "true" | "1" => Some(true),
             "no" | "n" | "off" | "false" | "0" => Some(false),

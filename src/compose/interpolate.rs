@@ -336,6 +336,7 @@ impl<'a> Resolver<'a> {
             Arg::Null => Value::Null,
             Arg::Bool(b) => Value::Bool(*b),
             Arg::Int(i) => Value::Int(*i),
+            Arg::BigInt(i) => Value::BigInt(i.clone()),
             Arg::Float(f) => Value::Float(*f),
             Arg::Text(template) => {
                 return Ok(self.template(template, place)?.node.into_owned());
@@ -514,7 +515,7 @@ fn child_of<'a>(parent: &Located<'a>, step: &str) -> Result<Option<Located<'a>>,
     let step = match &parent.node.value {
         Value::Map(_) => Step::Key(Key::from(step)),
         Value::List(items) => {
-            if python::parse_int(step).is_none() {
+            if !python::looks_like_int(step) {
                 return fail(format!("a list has no key '{step}', only numbers"));
             }
             match list_index(step, items.len()) {

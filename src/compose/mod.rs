@@ -7,6 +7,7 @@
 //! values. The [`Composed`] result is unresolved; every value knows its origin.
 
 mod apply;
+mod big_int;
 mod composed;
 mod defaults;
 mod error;
@@ -26,6 +27,7 @@ mod yaml_read;
 mod yaml_scalar;
 mod yaml_write;
 
+pub use big_int::BigInt;
 pub use composed::{Composed, Listed, Request, compose, groups};
 pub use error::{Error, Problem};
 pub use nearest::nearest;

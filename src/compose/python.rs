@@ -1,6 +1,7 @@
 //! Values as Python writes them. Interpolations inside a longer string are
 //! turned to text by Python's `str()`, so `v${flag}` is `vTrue`.
 
+use super::big_int::{Digits, truncated};
 use super::node::{Key, Node, Value};
 
 /// Python's `str()` of a value.
@@ -23,6 +24,7 @@ fn write_repr(value: &Value, out: &mut String) {
         Value::Null => out.push_str("None"),
         Value::Bool(b) => out.push_str(if *b { "True" } else { "False" }),
         Value::Int(i) => out.push_str(&i.to_string()),
+        Value::BigInt(i) => out.push_str(i.as_str()),
         Value::Float(f) => out.push_str(&float(*f)),
         Value::Str(s) => write_str(s, out),
         Value::List(items) => {
@@ -104,12 +106,22 @@ pub(crate) fn float(value: f64) -> String {
     }
 }
 
-/// What Python's `int(text)` gives; `None` where it raises or 64 bits are too few.
-pub(crate) fn parse_int(text: &str) -> Option<i64> {
+/// What Python's `int(text)` gives; `None` where it raises.
+pub(crate) fn parse_int(text: &str) -> Option<Value> {
     if !looks_like_int(text) {
         return None;
     }
-    text.trim().replace('_', "").parse().ok()
+    let digits = text.trim().replace(['_', '+', '-'], "");
+    let negative = text.trim().starts_with('-');
+    Digits::default().read(&digits, 10)?.value(negative)
+}
+
+/// An int that may be an index; `None` also where 64 bits are too few.
+pub(crate) fn parse_index(text: &str) -> Option<i64> {
+    match parse_int(text)? {
+        Value::Int(index) => Some(index),
+        _ => None,
+    }
 }
 
 /// Whether Python's `int(text)` succeeds.
@@ -175,6 +187,10 @@ pub(crate) fn equal(a: &Value, b: &Value) -> bool {
         }
         (Value::Str(a), Value::Str(b)) => a == b,
         (Value::Null, Value::Null) => true,
+        (Value::BigInt(a), Value::BigInt(b)) => a == b,
+        (big @ Value::BigInt(_), Value::Float(f)) | (Value::Float(f), big @ Value::BigInt(_)) => {
+            f.fract() == 0.0 && truncated(*f).as_ref() == Some(big)
+        }
         _ => match (number(a), number(b)) {
             (Some(a), Some(b)) => a == b,
             _ => false,
@@ -213,7 +229,12 @@ mod tests {
 
     #[test]
     fn reads_numbers_as_python_does() {
-        assert_eq!(parse_int(" 1_000 "), Some(1000));
+        assert_eq!(parse_int(" 1_000 "), Some(Value::Int(1000)));
+        assert_eq!(parse_int("-7"), Some(Value::Int(-7)));
+        assert_eq!(
+            parse_int("99999999999999999999").map(|v| to_str(&v)),
+            Some("99999999999999999999".to_string())
+        );
         assert_eq!(parse_int("1__0"), None);
         assert_eq!(parse_float("1e-4"), Some(0.0001));
         assert_eq!(parse_float("1_0.5_0"), Some(10.5));

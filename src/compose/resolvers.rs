@@ -11,7 +11,7 @@ use super::node::{Key, Node, Value};
 use super::python;
 use super::yaml_read;
 
-const NAMES: [&str; 16] = [
+const NAMES: [&str; 17] = [
     "add",
     "div",
     "hydra",
@@ -26,6 +26,7 @@ const NAMES: [&str; 16] = [
     "oc.dict.values",
     "oc.env",
     "oc.select",
+    "python_version",
     "round",
     "sub",
 ];
@@ -45,6 +46,7 @@ pub(crate) fn call<'a>(
         "oc.deprecated" => deprecated(resolver, &args, place),
         "oc.dict.keys" | "oc.dict.values" => dictionary(resolver, name, &args, place),
         "now" => now(resolver, &args),
+        "python_version" => python_version(&args),
         "hydra" => match strings(name, &args, 1..=1)?[..] {
             [path] => resolver.hydra(path),
             _ => fail("hydra takes one path"),
@@ -206,6 +208,7 @@ fn dictionary<'a>(
                 Node::built_in(match key {
                     Key::Str(s) => Value::Str(s.clone()),
                     Key::Int(i) => Value::Int(*i),
+                    Key::BigInt(i) => Value::BigInt(i.clone()),
                     Key::Bool(b) => Value::Bool(*b),
                     Key::Float(bits) => Value::Float(f64::from_bits(*bits)),
                 })
@@ -213,6 +216,24 @@ fn dictionary<'a>(
             .collect()
     };
     Ok(made(Value::List(items)))
+}
+
+/// The Python whose ways of reading and printing values the composer follows: no Python runs it.
+fn python_version<'a>(args: &[Node]) -> Result<Located<'a>, Fail> {
+    count("python_version", args, 0..=1)?;
+    let version = match args.first().map(|level| &level.value) {
+        None => "3.11",
+        Some(Value::List(_) | Value::Map(_)) => {
+            return fail("python_version takes major, minor or micro");
+        }
+        Some(level) => match python::to_str(level).as_str() {
+            "major" => "3",
+            "minor" => "3.11",
+            "micro" => "3.11.7",
+            _ => return Ok(made(Value::Null)),
+        },
+    };
+    Ok(made(Value::Str(version.to_string())))
 }
 
 /// The time of composition in Python's `strftime` form, the same all over the config.
@@ -380,6 +401,10 @@ mod tests {
             ("${oc.dict.values:x.q}", "[1]"),
             ("${oc.deprecated:a.b}", "5"),
             ("${mul:3,${a.b}}", "15"),
+            ("${python_version:}", r#""3.11""#),
+            ("${python_version:micro}", r#""3.11.7""#),
+            ("${python_version:nano}", "null"),
+            ("${oc.create:[99999999999999999999]}", r#"["99999999999999999999"]"#),
             ("${min:2,1.5}", "1.5"),
             ("${round:2.345,2}", "2.35"),
         ] {

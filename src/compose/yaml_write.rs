@@ -101,6 +101,7 @@ impl Writer {
         let value = match key {
             Key::Str(s) => Value::Str(s.clone()),
             Key::Int(i) => Value::Int(*i),
+            Key::BigInt(i) => Value::BigInt(i.clone()),
             Key::Bool(b) => Value::Bool(*b),
             Key::Float(bits) => Value::Float(f64::from_bits(*bits)),
         };
@@ -128,6 +129,7 @@ impl Writer {
             Value::Null => self.out.push_str("null"),
             Value::Bool(b) => self.out.push_str(if *b { "true" } else { "false" }),
             Value::Int(i) => self.out.push_str(&i.to_string()),
+            Value::BigInt(i) => self.out.push_str(i.as_str()),
             Value::Float(f) => self.out.push_str(&float(*f)),
             Value::Str(s) => {
                 let quoted = scalar::is_bool_word(s)

@@ -159,6 +159,11 @@ fn figvalue(node: &Node, kind: &keys::Kind) -> Figvalue {
             Figvalue::String(tag, i.to_string())
         }
         Value::Int(i) => Figvalue::Num(tag, Num::I64(*i)),
+        Value::BigInt(i) if matches!(kind, keys::Kind::Str | keys::Kind::Path) => {
+            Figvalue::String(tag, i.to_string())
+        }
+        // The check lets it pass for floats only.
+        Value::BigInt(i) => Figvalue::Num(tag, Num::F64(i.to_f64())),
         Value::Float(x) => Figvalue::Num(tag, Num::F64(*x)),
         Value::Str(s) => Figvalue::String(tag, s.clone()),
         Value::List(items) => {

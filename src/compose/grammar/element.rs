@@ -1,5 +1,6 @@
 //! A value of the override grammar, and how it is written back.
 
+use crate::compose::big_int::BigInt;
 use crate::compose::node::{Key, Map, Node, Origin, Value, insert_key};
 use crate::compose::python;
 
@@ -10,6 +11,7 @@ pub(crate) enum Element {
     Null,
     Bool(bool),
     Int(i64),
+    BigInt(BigInt),
     Float(f64),
     Str(String),
     Quoted { text: String, quote: char },
@@ -18,12 +20,22 @@ pub(crate) enum Element {
 }
 
 impl Element {
+    /// An int of any size from Python's reading of it; `None` for other values.
+    pub(crate) fn int(value: Value) -> Option<Element> {
+        match value {
+            Value::Int(i) => Some(Element::Int(i)),
+            Value::BigInt(i) => Some(Element::BigInt(i)),
+            _ => None,
+        }
+    }
+
     /// The value as a node. A dictionary key may be a string, a number or a bool.
     pub(crate) fn to_node(&self, origin: &Origin) -> Result<Node, String> {
         let value = match self {
             Element::Null => Value::Null,
             Element::Bool(b) => Value::Bool(*b),
             Element::Int(i) => Value::Int(*i),
+            Element::BigInt(i) => Value::BigInt(i.clone()),
             Element::Float(f) => Value::Float(*f),
             Element::Str(text) | Element::Quoted { text, .. } => {
                 super::interpolation::check(text)?;
@@ -50,6 +62,7 @@ impl Element {
         match self {
             Element::Bool(b) => Ok(Key::Bool(*b)),
             Element::Int(i) => Ok(Key::Int(*i)),
+            Element::BigInt(i) => Ok(Key::BigInt(i.clone())),
             Element::Float(f) => Ok(Key::Float(f.to_bits())),
             Element::Str(text) | Element::Quoted { text, .. } => Ok(Key::Str(text.clone())),
             Element::Null => Err("null cannot be a key".to_string()),
@@ -66,6 +79,7 @@ impl Element {
             Element::Null => "null".to_string(),
             Element::Bool(b) => if *b { "True" } else { "False" }.to_string(),
             Element::Int(i) => i.to_string(),
+            Element::BigInt(i) => i.to_string(),
             Element::Float(f) => python::float(*f),
             Element::Str(text) => escape(text),
             Element::Quoted { text, quote } => with_quotes(text, *quote),
@@ -83,7 +97,7 @@ impl Element {
         match self {
             Element::Null => "null",
             Element::Bool(_) => "bool",
-            Element::Int(_) => "int",
+            Element::Int(_) | Element::BigInt(_) => "int",
             Element::Float(_) => "float",
             Element::Str(_) | Element::Quoted { .. } => "str",
             Element::List(_) => "list",

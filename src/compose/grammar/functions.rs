@@ -4,6 +4,7 @@ use std::cmp::Ordering;
 
 use super::element::Element;
 use super::sweeps::{Number, Sweep, shuffle_in_place};
+use crate::compose::big_int;
 use crate::compose::nearest;
 use crate::compose::python;
 
@@ -168,18 +169,19 @@ fn cast_element(element: &Element, cast: Cast) -> Result<Element, String> {
         Element::Null => Err("cannot cast null".to_string()),
         _ => match cast {
             Cast::Int => match element {
-                Element::Float(f) if f.is_finite() && f.abs() < 9.2e18 => Ok(*f as i64),
-                Element::Int(i) => Ok(*i),
-                Element::Bool(b) => Ok(i64::from(*b)),
+                Element::Float(f) => big_int::truncated(*f).and_then(Element::int),
+                Element::Int(_) | Element::BigInt(_) => Some(element.clone()),
+                Element::Bool(b) => Some(Element::Int(i64::from(*b))),
                 Element::Str(text) | Element::Quoted { text, .. } => {
-                    python::parse_int(text).ok_or_else(|| fault("int"))
+                    python::parse_int(text).and_then(Element::int)
                 }
-                _ => Err(fault("int")),
+                _ => None,
             }
-            .map(Element::Int),
+            .ok_or_else(|| fault("int")),
             Cast::Float => match element {
                 Element::Float(f) => Ok(*f),
                 Element::Int(i) => Ok(*i as f64),
+                Element::BigInt(i) if i.to_f64().is_finite() => Ok(i.to_f64()),
                 Element::Bool(b) => Ok(f64::from(u8::from(*b))),
                 Element::Str(text) | Element::Quoted { text, .. } => {
                     python::parse_float(text).ok_or_else(|| fault("float"))
@@ -195,6 +197,7 @@ fn cast_element(element: &Element, cast: Cast) -> Result<Element, String> {
             Cast::Bool => match element {
                 Element::Bool(b) => Ok(*b),
                 Element::Int(i) => Ok(*i != 0),
+                Element::BigInt(_) => Ok(true),
                 Element::Float(f) => Ok(*f != 0.0),
                 Element::Str(text) | Element::Quoted { text, .. } => {
                     match text.to_lowercase().as_str() {
@@ -435,6 +438,7 @@ fn sorted_range(
 fn sorted(mut items: Vec<Element>, reverse: bool) -> Result<Vec<Element>, String> {
     let number = |e: &Element| match e {
         Element::Int(i) => Some(*i as f64),
+        Element::BigInt(i) => Some(i.to_f64()),
         Element::Float(f) => Some(*f),
         Element::Bool(b) => Some(f64::from(u8::from(*b))),
         _ => None,

@@ -537,9 +537,9 @@ pub(crate) fn typed(kind: Option<Token>, text: &str) -> Result<Element, String> 
     Ok(match kind {
         Some(Token::Null) => Element::Null,
         Some(Token::Bool) => Element::Bool(text.eq_ignore_ascii_case("true")),
-        Some(Token::Int) => Element::Int(python::parse_int(text).ok_or_else(|| {
-            format!("the integer {text} does not fit 64 bits; quote it to keep it as a string")
-        })?),
+        Some(Token::Int) => python::parse_int(text)
+            .and_then(Element::int)
+            .ok_or("the integer has more than 4300 digits; quote it to keep it as a string")?,
         Some(Token::Float) => Element::Float(
             python::parse_float(text).ok_or_else(|| format!("{text} is not a float"))?,
         ),
@@ -576,6 +576,7 @@ mod tests {
             ("k=yes", "str yes"),
             ("k=+10", "int 10"),
             ("k=1_000", "int 1000"),
+            ("k=-99999999999999999999", "int -99999999999999999999"),
             ("k=010", "str 010"),
             ("k=0x10", "str 0x10"),
             ("k=1.", "float 1.0"),
@@ -641,7 +642,6 @@ mod tests {
             ("seed", 4),
             ("quoted(=3", 6),
             ("k='a'b", 5),
-            ("k=99999999999999999999", 22),
         ] {
             let fault = Override::parse(text).expect_err(text);
             assert_eq!(fault.column, column, "{text}: {}", fault.message);
