@@ -7,6 +7,7 @@ pub(crate) mod interpolation;
 pub(crate) mod overrides;
 pub(crate) mod scan;
 pub(crate) mod sweeps;
+pub(crate) mod values;
 
 /// A syntax error at a column (in characters, from 0).
 #[derive(Debug, PartialEq)]
