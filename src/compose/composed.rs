@@ -8,11 +8,13 @@ use indexmap::IndexMap;
 use super::apply::{Setting, apply};
 use super::defaults::{self, Defaults};
 use super::error::{Error, Problem};
+use super::grammar::element::Element;
 use super::grammar::overrides::{Override, Parsed};
 use super::grammar::sweeps::Sweep;
 use super::hydra;
 use super::interpolate::Resolver;
 use super::library::Library;
+use super::lost::Lost;
 use super::merge::merge_package;
 use super::node::{Key, Map, Node, Origin, Value};
 use super::source::{Source, Tree};
@@ -81,28 +83,71 @@ pub struct Composed {
 /// Composes a configuration.
 ///
 /// # Errors
-/// Holds every problem of the stage that failed: bad overrides, then the
-/// defaults list with its files, then merging and applying the overrides.
+/// Every problem of every stage: overrides, defaults lists with their files,
+/// merging, applying the overrides. What may be only the consequence of another
+/// problem is left out.
 pub fn compose(req: &Request) -> Result<Composed, Error> {
-    let overrides = Override::parse_all(&req.overrides).map_err(errors)?;
-    refuse_sweeps(&overrides, req.multirun).map_err(errors)?;
+    match compose_partly(req) {
+        (Some(composed), problems) if problems.is_empty() => Ok(composed),
+        (_, problems) => Err(Error { problems }),
+    }
+}
+
+/// Composes as far as it goes: what could be composed beside all problems. There
+/// is nothing where the search path or the primary config cannot be read. Where there
+/// are problems, the config lacks what they are about; it serves to look for more.
+pub fn compose_partly(req: &Request) -> (Option<Composed>, Vec<Problem>) {
+    let mut problems = Vec::new();
+    let mut overrides = Vec::new();
+    let mut unread = Vec::new();
+    for text in &req.overrides {
+        match Override::read(text) {
+            Ok(one) => overrides.push(one),
+            Err(problem) => {
+                problems.push(problem);
+                unread.push(text.as_str());
+            }
+        }
+    }
+    let refused = refuse_sweeps(&overrides, req.multirun);
+    unread.extend(refused.iter().map(|(one, _)| one.input.as_str()));
+    problems.extend(refused.into_iter().map(|(_, problem)| problem));
     let now = req.now.unwrap_or_else(Local::now);
     let cwd = match &req.cwd {
         Some(cwd) => cwd.clone(),
         None => std::env::current_dir().unwrap_or_default(),
     };
     let mut warnings = Vec::new();
-    let library = library(req, &overrides, &cwd, &mut warnings).map_err(errors)?;
-    let expanded = defaults::expand(
+    let library = match library(req, &overrides, &cwd, &mut warnings) {
+        Ok(library) => library,
+        Err(found) => {
+            problems.extend(found);
+            return (None, problems);
+        }
+    };
+    let mut lost = Lost::default();
+    for text in unread {
+        lost.typed(&library, text);
+    }
+    let mut expanded = defaults::expand(
         &library,
         req.config_name.as_deref(),
         &overrides,
         req.multirun,
         now,
-    )
-    .map_err(errors)?;
-    let mut root = merge_all(&library, &expanded, now).map_err(errors)?;
-    apply_all(&mut root, &library, &expanded, now, req.closed).map_err(errors)?;
+        lost,
+    );
+    problems.append(&mut expanded.problems);
+    let mut root = merge_all(&library, &mut expanded, now, &mut problems);
+    apply_all(
+        &mut root,
+        &library,
+        &expanded,
+        now,
+        req.closed,
+        &mut problems,
+    );
+    drop_repeated(&mut problems);
 
     let mut hydra = match root
         .as_map_mut()
@@ -140,7 +185,7 @@ pub fn compose(req: &Request) -> Result<Composed, Error> {
         },
     );
     warnings.extend(expanded.warnings);
-    Ok(Composed {
+    let composed = Composed {
         job: root,
         hydra,
         task_overrides,
@@ -159,29 +204,24 @@ pub fn compose(req: &Request) -> Result<Composed, Error> {
         sources: library.sources().to_vec(),
         warnings,
         now,
-    })
+    };
+    (Some(composed), problems)
+}
+
+/// A file that stands in several defaults lists is wrong once.
+fn drop_repeated(problems: &mut Vec<Problem>) {
+    let mut seen = std::collections::HashSet::new();
+    problems.retain(|problem| seen.insert(problem.to_string()));
 }
 
 /// Every group of a search path with its options, both sorted; subgroups are
 /// `group/sub`. Hydra's own groups come too.
 pub fn groups(sources: &[Source]) -> Vec<(String, Vec<String>)> {
     let library = Library::new(sources);
-    let mut found = Vec::new();
-    let mut open = library.subgroups("");
-    while let Some(group) = open.pop() {
-        // Links can make a tree endless.
-        if group.matches('/').count() < 16 {
-            open.extend(
-                library
-                    .subgroups(&group)
-                    .into_iter()
-                    .map(|sub| format!("{group}/{sub}")),
-            );
-        }
-        found.push((group.clone(), library.options(&group)));
-    }
-    found.sort();
-    found
+    let groups = library.groups().into_iter();
+    groups
+        .map(|group| (group.clone(), library.options(&group)))
+        .collect()
 }
 
 fn errors(problems: Vec<Problem>) -> Error {
@@ -189,7 +229,7 @@ fn errors(problems: Vec<Problem>) -> Error {
 }
 
 /// Without `--multirun`, a swept value is a mistake; with it, one under `hydra.` is.
-fn refuse_sweeps(overrides: &[Override], multirun: bool) -> Result<(), Vec<Problem>> {
+fn refuse_sweeps(overrides: &[Override], multirun: bool) -> Vec<(&Override, Problem)> {
     let mut problems = Vec::new();
     for one in overrides {
         let Parsed::Sweep(sweep) = &one.value else {
@@ -213,13 +253,9 @@ fn refuse_sweeps(overrides: &[Override], multirun: bool) -> Result<(), Vec<Probl
             Problem::new(format!("'{}' is swept, but this is not a sweep", one.key))
                 .help("give one value")
         };
-        problems.push(problem.at(&one.origin()));
+        problems.push((one, problem.at(&one.origin())));
     }
-    if problems.is_empty() {
-        Ok(())
-    } else {
-        Err(problems)
-    }
+    problems
 }
 
 /// The search path with the entries of `hydra.searchpath`.
@@ -247,7 +283,7 @@ fn library(
         return Err(problems);
     }
     let mut library = Library::new(&req.sources);
-    let extra = search_path(req, overrides, &library, cwd).map_err(|p| vec![p])?;
+    let extra = search_path(req, overrides, &library, cwd)?;
     for source in &extra {
         if !source.available() {
             let (_, path) = source.location();
@@ -266,17 +302,25 @@ fn search_path(
     overrides: &[Override],
     library: &Library,
     cwd: &Path,
-) -> Result<Vec<Source>, Problem> {
+) -> Result<Vec<Source>, Vec<Problem>> {
     let typed = overrides
         .iter()
         .find(|one| one.key_element() == "hydra.searchpath");
     if let Some(one) = typed
         && let Parsed::Element(element) = &one.value
     {
-        let node = element
-            .to_node(&one.origin())
-            .map_err(|message| Problem::new(message).at(&one.origin()))?;
-        return hydra::search_path(&node, "hydra.searchpath in command-line", cwd);
+        let node = match element {
+            Element::Edit(edit) => Err(Problem::new(format!(
+                "{}() cannot edit hydra.searchpath, which is needed before there is a config",
+                edit.function
+            ))
+            .help("give the whole list: hydra.searchpath=[..]")),
+            element => element.to_node(&one.origin()).map_err(Problem::new),
+        };
+        return node
+            .map_err(|problem| problem.at(&one.origin()))
+            .and_then(|node| hydra::search_path(&node, "hydra.searchpath in command-line", cwd))
+            .map_err(|problem| vec![problem]);
     }
     let Some(name) = &req.config_name else {
         return Ok(Vec::new());
@@ -285,47 +329,47 @@ fn search_path(
         return Ok(Vec::new());
     };
     if primary.config.as_map().is_none() {
-        return Err(Problem::new(format!(
-            "the primary config '{name}' must be a mapping, not a list"
-        ))
-        .at(&primary.config.origin));
+        return Err(vec![
+            Problem::new(format!(
+                "the primary config '{name}' must be a mapping, not a list"
+            ))
+            .at(&primary.config.origin),
+        ]);
     }
     match primary.config.select("hydra.searchpath") {
         Some(node) if !node.is_missing() => {
-            hydra::search_path(node, "hydra.searchpath in main", cwd)
+            hydra::search_path(node, "hydra.searchpath in main", cwd).map_err(|p| vec![p])
         }
         _ => Ok(Vec::new()),
     }
 }
 
+/// Merges what the defaults list names. A file that cannot be merged is lost.
 fn merge_all(
     library: &Library,
-    expanded: &Defaults,
+    expanded: &mut Defaults,
     now: DateTime<Local>,
-) -> Result<Node, Vec<Problem>> {
+    problems: &mut Vec<Problem>,
+) -> Node {
     let mut root = Node::empty_map();
-    let mut problems = Vec::new();
     for placed in &expanded.list {
         match library.load(&placed.config_path) {
             Ok(Some(loaded)) => {
                 if let Err(problem) = merge_package(&mut root, &placed.package, &loaded.config, now)
                 {
                     problems.push(problem);
+                    expanded.lost.package(&placed.package);
                 }
                 problems.extend(stray_search_path(placed, &loaded.config));
             }
             Ok(None) => {}
-            Err(problem) => problems.push(problem),
+            Err(found) => problems.extend(found),
         }
     }
     if let Some(hydra) = root.child_mut("hydra") {
         problems.extend(hydra::check(hydra, true));
     }
-    if problems.is_empty() {
-        Ok(root)
-    } else {
-        Err(problems)
-    }
+    root
 }
 
 /// Only the primary config may set the search path: the others are found by it.
@@ -355,18 +399,20 @@ fn apply_all(
     expanded: &Defaults,
     now: DateTime<Local>,
     closed: bool,
-) -> Result<(), Vec<Problem>> {
-    let groups = library.subgroups("");
+    problems: &mut Vec<Problem>,
+) {
+    let groups = library.groups();
     let setting = Setting {
         groups: &groups,
         now,
         closed,
     };
-    let mut problems = Vec::new();
     let mut hydra_is_sound = true;
     for one in &expanded.value_overrides {
         if let Err(problem) = apply(root, one, setting) {
-            problems.push(problem);
+            if !expanded.lost.explains(&one.key, &problem) {
+                problems.push(problem);
+            }
         } else if one.is_hydra()
             && hydra_is_sound
             && let Some(hydra) = root.child_mut("hydra")
@@ -384,11 +430,6 @@ fn apply_all(
             }
         }
         _ => problems.push(Problem::new("the node 'hydra' must stay a mapping")),
-    }
-    if problems.is_empty() {
-        Ok(())
-    } else {
-        Err(problems)
     }
 }
 

@@ -57,20 +57,23 @@ impl Override {
         parser.override_(text)
     }
 
-    /// Parses all, or reports every one that fails, each with a caret under the fault.
+    /// Parses one override, or reports it with a caret under the fault.
+    pub(crate) fn read(text: &str) -> Result<Override, Problem> {
+        Override::parse(text).map_err(|fault| {
+            Problem::new(format!("column {}: {}", fault.column + 1, fault.message))
+                .at(&Origin::CommandLine { text: text.into() })
+                .help(format!("{text}\n{}^", " ".repeat(fault.column)))
+        })
+    }
+
+    /// Parses all, or reports every one that fails.
     pub(crate) fn parse_all(texts: &[String]) -> Result<Vec<Override>, Vec<Problem>> {
         let mut parsed = Vec::new();
         let mut problems = Vec::new();
         for text in texts {
-            match Override::parse(text) {
+            match Override::read(text) {
                 Ok(one) => parsed.push(one),
-                Err(fault) => problems.push(
-                    Problem::new(format!("column {}: {}", fault.column + 1, fault.message))
-                        .at(&Origin::CommandLine {
-                            text: text.as_str().into(),
-                        })
-                        .help(format!("{text}\n{}^", " ".repeat(fault.column))),
-                ),
+                Err(problem) => problems.push(problem),
             }
         }
         if problems.is_empty() {

@@ -97,6 +97,9 @@ impl Parser {
     fn plain_element(&mut self, place: &str) -> Result<Element, Fault> {
         let start = self.pos;
         match self.element()? {
+            Arg::Element(Element::Edit(edit)) => {
+                Err(Fault::new(start, edit.misplaced(&format!("a {place}"))))
+            }
             Arg::Element(element) => Ok(element),
             Arg::Sweep(_) => Err(Fault::new(
                 start,
