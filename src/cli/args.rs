@@ -87,6 +87,23 @@ impl Common {
 }
 
 impl JobArgs {
+    /// Whether a flag asks for something to be printed instead of a run.
+    pub(super) fn only_prints(&self) -> bool {
+        self.common.help || self.cfg.is_some()
+    }
+
+    /// What would be composed for a run; `None` where a flag only wants
+    /// something printed.
+    pub(super) fn request_to_run(&self) -> Option<Request> {
+        let common = &self.common;
+        let sources = search_path(common.config_path.as_deref(), common.config_dir.as_deref());
+        (!self.only_prints()).then(|| Request {
+            closed: true,
+            run: true,
+            ..common.request(sources)
+        })
+    }
+
     /// The job to run; `None` where a flag only wanted something printed.
     pub(super) fn job(self, command: Command) -> Result<Option<Job>, Error> {
         let common = &self.common;

@@ -10,13 +10,15 @@ mod help;
 mod infer;
 mod output;
 mod show;
+mod sweep;
 mod train;
 
 use std::ffi::OsString;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use args::{ComposeArgs, JobArgs};
+use args::ComposeArgs;
+use sweep::SweepArgs;
 
 pub use crash::guard;
 pub use error::Error;
@@ -35,7 +37,8 @@ pub use output::print;
   run train task=saq lora.r=8                another task, another rank
   run train model=llama3_8b training=mcq     another base
   run train --help                           all groups and keys
-  run train --cfg job                        the config, without running")]
+  run train --cfg job                        the config, without running
+  run train -m lora.r=4,8,16 seed=1,2        a sweep: six runs and a table")]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -45,13 +48,13 @@ pub struct Cli {
 enum Command {
     /// Fine-tune: data in, adapter and figures out
     #[command(disable_help_flag = true)]
-    Train(JobArgs),
+    Train(SweepArgs),
     /// Answer the questions of a file with the base and an adapter
     #[command(disable_help_flag = true)]
-    Infer(JobArgs),
+    Infer(SweepArgs),
     /// Score the base and an adapter on the test file
     #[command(disable_help_flag = true)]
-    Eval(JobArgs),
+    Eval(SweepArgs),
     /// Compose and print any Hydra config tree, without a schema
     #[command(disable_help_flag = true)]
     Compose(ComposeArgs),

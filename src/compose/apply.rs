@@ -301,6 +301,7 @@ impl Edit<'_> {
         force: bool,
     ) -> Result<(), Problem> {
         let there = at(self.root, &target).map(|node| &node.value);
+        let force = force || (steps[0] == "hydra" && hydra::may_be_absent(&steps[1..]));
         let clash = match (there, &value.value) {
             (None, _) if !force => return Err(self.unknown(steps, "cannot override")),
             (Some(Value::Map(_)), Value::Map(_)) => {

@@ -17,7 +17,8 @@ use super::library::Library;
 use super::lost::Lost;
 use super::merge::merge_package;
 use super::node::{Key, Map, Node, Origin, Value};
-use super::source::{Source, Tree};
+use super::opened::{Opened, open};
+use super::source::Source;
 
 /// A composition to be made.
 #[derive(Clone, Debug, Default)]
@@ -77,7 +78,7 @@ pub struct Composed {
     pub sources: Vec<Source>,
     /// Things a user should hear of that are no errors.
     pub warnings: Vec<String>,
-    now: DateTime<Local>,
+    pub(crate) now: DateTime<Local>,
 }
 
 /// Composes a configuration.
@@ -87,8 +88,14 @@ pub struct Composed {
 /// merging, applying the overrides. What may be only the consequence of another
 /// problem is left out.
 pub fn compose(req: &Request) -> Result<Composed, Error> {
-    match compose_partly(req) {
-        (Some(composed), problems) if problems.is_empty() => Ok(composed),
+    compose_in(req, &open(req)?)
+}
+
+/// [`compose`] with the files of a search path that is open already. It is that
+/// of the request: the same sources, primary config and `hydra.searchpath`.
+pub(crate) fn compose_in(req: &Request, opened: &Opened) -> Result<Composed, Error> {
+    match compose_partly_in(req, opened) {
+        (composed, problems) if problems.is_empty() => Ok(composed),
         (_, problems) => Err(Error { problems }),
     }
 }
@@ -97,40 +104,59 @@ pub fn compose(req: &Request) -> Result<Composed, Error> {
 /// is nothing where the search path or the primary config cannot be read. Where there
 /// are problems, the config lacks what they are about; it serves to look for more.
 pub fn compose_partly(req: &Request) -> (Option<Composed>, Vec<Problem>) {
-    let mut problems = Vec::new();
-    let mut overrides = Vec::new();
-    let mut unread = Vec::new();
-    for text in &req.overrides {
-        match Override::read(text) {
-            Ok(one) => overrides.push(one),
-            Err(problem) => {
-                problems.push(problem);
-                unread.push(text.as_str());
+    match open(req) {
+        Ok(opened) => {
+            let (composed, problems) = compose_partly_in(req, &opened);
+            (Some(composed), problems)
+        }
+        Err(error) => (None, error.problems),
+    }
+}
+
+/// The overrides of a request.
+pub(super) struct Typed<'r> {
+    pub overrides: Vec<Override>,
+    /// Those that cannot be used, and why.
+    pub unusable: Vec<&'r str>,
+    pub problems: Vec<Problem>,
+}
+
+impl Typed<'_> {
+    pub(super) fn read(req: &Request) -> Typed<'_> {
+        let mut typed = Typed {
+            overrides: Vec::new(),
+            unusable: Vec::new(),
+            problems: Vec::new(),
+        };
+        for text in &req.overrides {
+            let read = Override::read(text).and_then(|one| {
+                let refused = refuse_sweep(&one, req.multirun);
+                typed.overrides.push(one);
+                refused.map_or(Ok(()), Err)
+            });
+            if let Err(problem) = read {
+                typed.problems.push(problem);
+                typed.unusable.push(text);
             }
         }
+        typed
     }
-    let refused = refuse_sweeps(&overrides, req.multirun);
-    unread.extend(refused.iter().map(|(one, _)| one.input.as_str()));
-    problems.extend(refused.into_iter().map(|(_, problem)| problem));
+}
+
+fn compose_partly_in(req: &Request, opened: &Opened) -> (Composed, Vec<Problem>) {
+    let Typed {
+        overrides,
+        unusable,
+        mut problems,
+    } = Typed::read(req);
+    let library = &opened.library;
     let now = req.now.unwrap_or_else(Local::now);
-    let cwd = match &req.cwd {
-        Some(cwd) => cwd.clone(),
-        None => std::env::current_dir().unwrap_or_default(),
-    };
-    let mut warnings = Vec::new();
-    let library = match library(req, &overrides, &cwd, &mut warnings) {
-        Ok(library) => library,
-        Err(found) => {
-            problems.extend(found);
-            return (None, problems);
-        }
-    };
     let mut lost = Lost::default();
-    for text in unread {
-        lost.typed(&library, text);
+    for text in unusable {
+        lost.typed(library, text);
     }
     let mut expanded = defaults::expand(
-        &library,
+        library,
         req.config_name.as_deref(),
         &overrides,
         req.multirun,
@@ -138,15 +164,8 @@ pub fn compose_partly(req: &Request) -> (Option<Composed>, Vec<Problem>) {
         lost,
     );
     problems.append(&mut expanded.problems);
-    let mut root = merge_all(&library, &mut expanded, now, &mut problems);
-    apply_all(
-        &mut root,
-        &library,
-        &expanded,
-        now,
-        req.closed,
-        &mut problems,
-    );
+    let mut root = merge_all(library, &mut expanded, now, &mut problems);
+    apply_all(&mut root, library, &expanded, req, now, &mut problems);
     drop_repeated(&mut problems);
 
     let mut hydra = match root
@@ -181,9 +200,10 @@ pub fn compose_partly(req: &Request) -> (Option<Composed>, Vec<Problem>) {
             sources: library.sources(),
             job_name: &req.job_name,
             config_name: req.config_name.as_deref(),
-            cwd: cwd.display().to_string(),
+            cwd: opened.cwd.display().to_string(),
         },
     );
+    let mut warnings = opened.warnings.clone();
     warnings.extend(expanded.warnings);
     let composed = Composed {
         job: root,
@@ -205,7 +225,7 @@ pub fn compose_partly(req: &Request) -> (Option<Composed>, Vec<Problem>) {
         warnings,
         now,
     };
-    (Some(composed), problems)
+    (composed, problems)
 }
 
 /// A file that stands in several defaults lists is wrong once.
@@ -229,119 +249,35 @@ fn errors(problems: Vec<Problem>) -> Error {
 }
 
 /// Without `--multirun`, a swept value is a mistake; with it, one under `hydra.` is.
-fn refuse_sweeps(overrides: &[Override], multirun: bool) -> Vec<(&Override, Problem)> {
-    let mut problems = Vec::new();
-    for one in overrides {
-        let Parsed::Sweep(sweep) = &one.value else {
-            continue;
-        };
-        let key = one.key_element();
-        let problem = if multirun {
-            if !one.is_hydra() {
-                continue;
-            }
-            Problem::new(format!("'{}': the keys of hydra cannot be swept", one.key))
-        } else if let Sweep::Choice { simple: true, .. } = sweep {
+fn refuse_sweep(one: &Override, multirun: bool) -> Option<Problem> {
+    let Parsed::Sweep(sweep) = &one.value else {
+        return None;
+    };
+    let key = one.key_element();
+    let problem = match sweep {
+        _ if multirun && !one.is_hydra() => return None,
+        _ if multirun => Problem::new(format!("'{}': the keys of hydra cannot be swept", one.key)),
+        Sweep::Choice {
+            simple: true,
+            values,
+            ..
+        } => {
+            let edits = values.iter().any(|value| matches!(value, Element::Edit(_)));
+            let ways = if edits {
+                format!("to make each change, write one after another: {key}=.. {key}=..")
+            } else {
+                format!("for a list, write {key}=[a,b]\nfor a string, quote it: '{key}=\"a,b\"'")
+            };
             Problem::new(format!(
                 "'{}' has several values, which only a sweep can take",
                 one.key
             ))
-            .help(format!(
-                "for a list, write {key}=[a,b]\nfor a string, quote it: '{key}=\"a,b\"'"
-            ))
-        } else {
-            Problem::new(format!("'{}' is swept, but this is not a sweep", one.key))
-                .help("give one value")
-        };
-        problems.push((one, problem.at(&one.origin())));
-    }
-    problems
-}
-
-/// The search path with the entries of `hydra.searchpath`.
-fn library(
-    req: &Request,
-    overrides: &[Override],
-    cwd: &Path,
-    warnings: &mut Vec<String>,
-) -> Result<Library, Vec<Problem>> {
-    let mut problems = Vec::new();
-    for source in &req.sources {
-        if let (Tree::Dir(path), false) = (&source.tree, source.available())
-            && matches!(source.provider.as_str(), "main" | "command-line")
-        {
-            problems.push(
-                Problem::new(format!(
-                    "the config directory {} does not exist",
-                    path.display()
-                ))
-                .help("name a directory that exists and can be read"),
-            );
+            .help(format!("{ways}\nto sweep over it, add --multirun (-m)"))
         }
-    }
-    if !problems.is_empty() {
-        return Err(problems);
-    }
-    let mut library = Library::new(&req.sources);
-    let extra = search_path(req, overrides, &library, cwd)?;
-    for source in &extra {
-        if !source.available() {
-            let (_, path) = source.location();
-            warnings.push(format!(
-                "{}: the directory {path} does not exist",
-                source.provider
-            ));
-        }
-    }
-    library.extend(extra);
-    Ok(library)
-}
-
-fn search_path(
-    req: &Request,
-    overrides: &[Override],
-    library: &Library,
-    cwd: &Path,
-) -> Result<Vec<Source>, Vec<Problem>> {
-    let typed = overrides
-        .iter()
-        .find(|one| one.key_element() == "hydra.searchpath");
-    if let Some(one) = typed
-        && let Parsed::Element(element) = &one.value
-    {
-        let node = match element {
-            Element::Edit(edit) => Err(Problem::new(format!(
-                "{}() cannot edit hydra.searchpath, which is needed before there is a config",
-                edit.function
-            ))
-            .help("give the whole list: hydra.searchpath=[..]")),
-            element => element.to_node(&one.origin()).map_err(Problem::new),
-        };
-        return node
-            .map_err(|problem| problem.at(&one.origin()))
-            .and_then(|node| hydra::search_path(&node, "hydra.searchpath in command-line", cwd))
-            .map_err(|problem| vec![problem]);
-    }
-    let Some(name) = &req.config_name else {
-        return Ok(Vec::new());
+        _ => Problem::new(format!("'{}' is swept, but this is not a sweep", one.key))
+            .help("give one value, or add --multirun (-m) to sweep over it"),
     };
-    let Some(primary) = library.load(name)? else {
-        return Ok(Vec::new());
-    };
-    if primary.config.as_map().is_none() {
-        return Err(vec![
-            Problem::new(format!(
-                "the primary config '{name}' must be a mapping, not a list"
-            ))
-            .at(&primary.config.origin),
-        ]);
-    }
-    match primary.config.select("hydra.searchpath") {
-        Some(node) if !node.is_missing() => {
-            hydra::search_path(node, "hydra.searchpath in main", cwd).map_err(|p| vec![p])
-        }
-        _ => Ok(Vec::new()),
-    }
+    Some(problem.at(&one.origin()))
 }
 
 /// Merges what the defaults list names. A file that cannot be merged is lost.
@@ -397,15 +333,15 @@ fn apply_all(
     root: &mut Node,
     library: &Library,
     expanded: &Defaults,
+    req: &Request,
     now: DateTime<Local>,
-    closed: bool,
     problems: &mut Vec<Problem>,
 ) {
     let groups = library.groups();
     let setting = Setting {
         groups: &groups,
         now,
-        closed,
+        closed: req.closed,
     };
     let mut hydra_is_sound = true;
     for one in &expanded.value_overrides {

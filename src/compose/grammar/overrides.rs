@@ -93,6 +93,17 @@ impl Override {
         self.key.starts_with("hydra.") || self.key.starts_with("hydra/")
     }
 
+    /// Whether the value changes the list of its key instead of replacing it.
+    pub(crate) fn edits_list(&self) -> bool {
+        match &self.value {
+            Parsed::Element(element) => matches!(element, Element::Edit(_)),
+            Parsed::Sweep(Sweep::Choice { values, .. }) => {
+                values.iter().any(|value| matches!(value, Element::Edit(_)))
+            }
+            _ => false,
+        }
+    }
+
     /// `key` or `key@package`, without the prefix.
     pub(crate) fn bare_key(&self) -> String {
         match &self.package {
