@@ -88,6 +88,10 @@ pub(crate) fn apply(root: &mut Node, one: &Override, setting: Setting<'_>) -> Re
     }
 }
 
+fn adding_to(list: &str) -> String {
+    format!("to add an item, write {list}=append(..)")
+}
+
 /// Hydra's own groups are hardly ever meant.
 fn shown_groups(groups: &[String]) -> String {
     let shown: Vec<&str> = groups
@@ -157,12 +161,17 @@ impl Edit<'_> {
         if let Some(wanted) = wanted.filter(|w| !w.is_null())
             && !python::equal(&wanted.value, &current)
         {
-            return Err(self.problem(format!(
-                "cannot delete '{}': its value is {}, not {}",
-                self.one.key,
-                python::repr(&current),
-                python::repr(&wanted.value)
-            )));
+            return Err(self
+                .problem(format!(
+                    "cannot delete '{}': its value is {}, not {}",
+                    self.one.key,
+                    python::repr(&current),
+                    python::repr(&wanted.value)
+                ))
+                .help(format!(
+                    "to delete it whatever it is, write ~{}",
+                    self.one.key
+                )));
         }
         let (last, parents) = match steps.split_last() {
             Some(split) => split,
@@ -216,17 +225,21 @@ impl Edit<'_> {
                     Step::Index(index as usize)
                 }
                 Some(_) => {
-                    return Err(self.problem(format!(
-                        "'{}': the list has {} items, the first is 0",
-                        self.one.key,
-                        items.len()
-                    )));
+                    return Err(self
+                        .problem(format!(
+                            "'{}': the list has {} items, the first is 0",
+                            self.one.key,
+                            items.len()
+                        ))
+                        .help(adding_to(&dotted(&place))));
                 }
                 None => {
-                    return Err(self.problem(format!(
-                        "'{}' is a list; its keys are numbers, not '{last}'",
-                        dotted(&place)
-                    )));
+                    return Err(self
+                        .problem(format!(
+                            "'{}' is a list; its keys are numbers, not '{last}'",
+                            dotted(&place)
+                        ))
+                        .help(adding_to(&dotted(&place))));
                 }
             },
             _ => Step::Key(Key::from(last.as_str())),
@@ -325,11 +338,16 @@ impl Edit<'_> {
             _ => None,
         };
         if let Some(kind) = clash {
-            return Err(self.problem(format!(
-                "'{}' is a {kind}; a {} cannot be merged into it",
-                self.one.key,
-                value.type_name()
-            )));
+            let key = &self.one.key;
+            let text = self.one.input.split_once('=').map_or("", |(_, text)| text);
+            return Err(self
+                .problem(format!(
+                    "'{key}' is a {kind}; a {} cannot be merged into it",
+                    value.type_name()
+                ))
+                .help(format!(
+                    "to replace it, delete it first: '~{key}' '+{key}={text}'"
+                )));
         }
         if let Some(step) = target.pop() {
             self.write(&target, step, value);

@@ -7,7 +7,7 @@ use indexmap::IndexMap;
 
 use super::apply::{Setting, apply};
 use super::defaults::{self, Defaults};
-use super::error::{Error, Problem};
+use super::error::{Error, Problem, drop_repeated};
 use super::grammar::element::Element;
 use super::grammar::overrides::{Override, Parsed};
 use super::grammar::sweeps::Sweep;
@@ -167,6 +167,7 @@ fn compose_partly_in(req: &Request, opened: &Opened) -> (Composed, Vec<Problem>)
     let mut root = merge_all(library, &mut expanded, now, &mut problems);
     apply_all(&mut root, library, &expanded, req, now, &mut problems);
     drop_repeated(&mut problems);
+    put_in_order(&mut problems, &req.overrides);
 
     let mut hydra = match root
         .as_map_mut()
@@ -228,10 +229,21 @@ fn compose_partly_in(req: &Request, opened: &Opened) -> (Composed, Vec<Problem>)
     (composed, problems)
 }
 
-/// A file that stands in several defaults lists is wrong once.
-fn drop_repeated(problems: &mut Vec<Problem>) {
-    let mut seen = std::collections::HashSet::new();
-    problems.retain(|problem| seen.insert(problem.to_string()));
+/// Overrides as they were typed, then each file from top to bottom, then the rest.
+fn put_in_order(problems: &mut [Problem], typed: &[String]) {
+    let mut files: Vec<std::sync::Arc<PathBuf>> = Vec::new();
+    for problem in problems.iter() {
+        if let Some(Origin::File { path, .. }) = &problem.origin
+            && !files.contains(path)
+        {
+            files.push(path.clone());
+        }
+    }
+    problems.sort_by_key(|problem| match &problem.origin {
+        Some(Origin::CommandLine { text }) => (0, typed.iter().position(|one| **one == **text), 0),
+        Some(Origin::File { path, line }) => (1, files.iter().position(|file| file == path), *line),
+        _ => (2, None, 0),
+    });
 }
 
 /// Every group of a search path with its options, both sorted; subgroups are

@@ -60,6 +60,13 @@ impl Problem {
     }
 }
 
+/// Leaves each problem once: one file may stand in several defaults lists, one value
+/// may be wanted by several keys.
+pub(crate) fn drop_repeated(problems: &mut Vec<Problem>) {
+    let mut seen = std::collections::HashSet::new();
+    problems.retain(|problem| seen.insert(problem.to_string()));
+}
+
 impl From<Problem> for Error {
     fn from(problem: Problem) -> Error {
         Error {

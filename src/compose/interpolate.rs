@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use super::error::Problem;
+use super::error::{Problem, drop_repeated};
 use super::grammar::interpolation::{self, Arg, Interpolation, Part, Template};
 use super::nearest;
 use super::node::{Key, Map, Node, Origin, Value, insert_key, list_index, split_path};
@@ -99,6 +99,8 @@ impl<'a> Resolver<'a> {
     pub(crate) fn resolve_all(&mut self) -> Result<Node, Vec<Problem>> {
         let mut problems = Vec::new();
         let node = self.tree(self.root, Some(Vec::new()), &mut problems);
+        // Several keys may lead to the one that is wrong.
+        drop_repeated(&mut problems);
         match node {
             Ok(node) if problems.is_empty() => Ok(node),
             Ok(_) => Err(problems),
@@ -125,6 +127,7 @@ impl<'a> Resolver<'a> {
         let node = self
             .tree(&found.node, found.place, &mut problems)
             .map_err(|fail| vec![Problem::new(fail.message())])?;
+        drop_repeated(&mut problems);
         if problems.is_empty() {
             Ok(Some(node))
         } else {
@@ -213,10 +216,7 @@ impl<'a> Resolver<'a> {
             Err(fail) => {
                 let place = place.as_deref().unwrap_or_default();
                 let problem = fail.problem(place, text, &node.origin);
-                // Several keys may lead to the one that is wrong.
-                if !problems.contains(&problem) {
-                    problems.push(problem);
-                }
+                problems.push(problem);
                 Ok(node.clone())
             }
         };

@@ -119,7 +119,8 @@ fn search_path(
             Problem::new(format!(
                 "the primary config '{name}' must be a mapping, not a list"
             ))
-            .at(&primary.config.origin),
+            .at(&primary.config.origin)
+            .help("give its values names: 'name: value'"),
         ]);
     }
     match primary.config.select("hydra.searchpath") {

@@ -32,9 +32,11 @@ impl Unknown<'_> {
         }
         let Value::Map(map) = &here.value else {
             let kind = here.type_name();
-            return problem
-                .help(format!("'{prefix}' is {kind} and holds no keys"))
-                .caused_by(Cause::Absent);
+            let mut help = format!("'{prefix}' is {kind} and holds no keys");
+            if let Some(add) = &self.add {
+                help.push_str(&format!("\nto make a dict of it, write {add}"));
+            }
+            return problem.help(help).caused_by(Cause::Absent);
         };
         if let Some(near) = self.near(here, known) {
             return problem
@@ -174,7 +176,7 @@ mod tests {
         assert!(help("same").starts_with("keys: model, training"));
         assert_eq!(
             help("model.size.x"),
-            "'model.size' is int and holds no keys"
+            "'model.size' is int and holds no keys\nto make a dict of it, write +model.size.x=1"
         );
     }
 }

@@ -40,6 +40,8 @@ pub(crate) struct Choices {
     /// Final choices in the order of discovery.
     pub known: IndexMap<String, Option<String>>,
     known_by_group: IndexMap<String, Vec<String>>,
+    /// Where each known choice was made.
+    origins: IndexMap<String, Origin>,
 }
 
 impl Choices {
@@ -206,21 +208,26 @@ impl Choices {
         match self.known.get(&key) {
             Some(before) if *before != name => {
                 let text = |name: &Option<String>| name.clone().unwrap_or_else(|| "null".into());
+                let (first, second) = (text(&name), text(before));
+                // Lists are walked from their end: the one known is the later one.
+                let later = self.origins.get(&key).unwrap_or(&entry.origin);
+                let help = match later {
+                    Origin::CommandLine { .. } => {
+                        format!("to replace the choice, write {key}={second} without the +")
+                    }
+                    _ => format!("to replace the choice, write 'override /{key}: {second}'"),
+                };
                 return Err(Problem::new(format!(
-                    "the group '{key}' is chosen twice: '{}' and '{}'",
-                    text(&name),
-                    text(before)
+                    "the group '{key}' is chosen twice: '{second}' here and '{first}' at {}",
+                    entry.origin
                 ))
-                .at(&entry.origin)
-                .help(format!(
-                    "to replace a choice, write 'override {key}: {}' in the later defaults list, or {key}={} on the command line",
-                    text(before),
-                    text(before)
-                )));
+                .at(later)
+                .help(help));
             }
             Some(_) => {}
             None => {
                 self.known.insert(key.clone(), name);
+                self.origins.insert(key.clone(), entry.origin.clone());
             }
         }
         let keys = self.known_by_group.entry(entry.group_path()).or_default();
@@ -297,14 +304,21 @@ impl Choices {
         let same_group = self.known_by_group.get(group);
         problem.help(match (self.near(key), same_group, &replacement.config) {
             (Some(near), _, _) => format!("did you mean '{near}'?"),
-            (None, Some(keys), _) => format!("did you mean {}?", keys.join(" or ")),
-            (None, None, Some(_)) => self.known_groups(),
+            (None, Some(keys), _) => {
+                let mut keys: Vec<String> = keys.iter().map(|key| format!("'{key}'")).collect();
+                keys.sort_unstable();
+                format!("did you mean {}?", keys.join(" or "))
+            }
+            (None, None, Some(_)) => format!(
+                "to add it, write '{group}: {option}' without override\n{}",
+                self.known_groups()
+            ),
             (None, None, None) => format!("to add the group, write +{key}={option}"),
         })
     }
 
     fn known_groups(&self) -> String {
-        let groups: Vec<&str> = self
+        let mut groups: Vec<&str> = self
             .known
             .keys()
             .map(String::as_str)
@@ -313,6 +327,7 @@ impl Choices {
         if groups.is_empty() {
             return "the defaults list has no groups".to_string();
         }
+        groups.sort_unstable();
         format!("groups in the defaults list: {}", groups.join(", "))
     }
 }
@@ -334,6 +349,9 @@ pub(crate) fn unknown_option(library: &Library, entry: &Entry, parent: Option<&s
             Problem::new(format!("{place}no config '{}'", entry.config_path())).at(&entry.origin);
         let candidates = options.iter().map(String::as_str).chain(["_self_"]);
         let near = nearest(name, candidates).map(str::to_string);
+        if near.is_some() {
+            return problem.help(did_you_mean(near).trim_end());
+        }
         options.truncate(30);
         let kind = if group.is_empty() {
             "configs there are".to_string()

@@ -382,7 +382,10 @@ fn read_group(key: &str, value: &Node) -> Result<Entry, Fault> {
                     "the option of '{group}' must be a string, a list of strings or null, not {}",
                     value.type_name()
                 ),
-                Some("quote it if it is the name of a file"),
+                Some(match value.value {
+                    Value::Map(_) => "an option is the name of a file; values go into that file",
+                    _ => "quote it if it is the name of a file",
+                }),
             );
         }
     };

@@ -108,6 +108,8 @@ pub(crate) fn expand(
         Item::Config("hydra/config".to_string()),
         crate::compose::node::Origin::BuiltIn,
     );
+    // An endless primary config is no reason to lack Hydra's own.
+    expansion.configs = 0;
     let hydra = expansion.config(hydra, context);
     let mut list = Vec::new();
     walk(&hydra, None, &mut list);

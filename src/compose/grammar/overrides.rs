@@ -178,6 +178,17 @@ impl Parser {
                 self.pos += spaces(&self.chars, self.pos);
                 self.value()?
             }
+            Some(':') if package.is_some() => {
+                let package = package.unwrap_or_default();
+                return self.fault(format!(
+                    "a package cannot be renamed; write ~{key}@{package} +{key}@NEW=option"
+                ));
+            }
+            Some(' ') if matches!(key.as_str(), "override" | "optional") => {
+                return self.fault(format!(
+                    "'{key}' belongs into a defaults list; on the command line a choice is group=option"
+                ));
+            }
             Some(c) => {
                 return self.fault(format!(
                     "'{c}' cannot stand in a key; keys are letters, digits, '_', '-' and '.', groups have '/'"

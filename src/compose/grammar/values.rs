@@ -67,11 +67,20 @@ impl Parser {
             Some('=') => self.fault(
                 "'=' cannot stand in a value without quotes; write key='..' or escape it as \\=",
             ),
+            Some(']' | '}') if self.inside_interpolation() => {
+                self.fault("an interpolation that holds another one needs quotes: key='${a.${b}}'")
+            }
             Some(c @ ('[' | '{' | '(' | ')' | ']' | '}' | '\'' | '"')) => self.fault(format!(
                 "unexpected {c}; quote the whole value, or escape the character as \\{c}"
             )),
             Some(c) => self.fault(format!("unexpected '{c}'; quote the value to use it")),
         }
+    }
+
+    /// Whether a `${` before the position is still open.
+    fn inside_interpolation(&self) -> bool {
+        let before: String = self.chars[..self.pos].iter().collect();
+        before.matches("${").count() > before.matches('}').count()
     }
 
     fn element(&mut self) -> Result<Arg, Fault> {
@@ -269,7 +278,9 @@ impl Parser {
                 continue;
             }
             let Some((kind, length)) = token(&self.chars, self.pos) else {
-                return self.fault(format!("'{c}' cannot stand in a value without quotes"));
+                return self.fault(format!(
+                    "'{c}' cannot stand in a value without quotes; write key='..'"
+                ));
             };
             let text = &self.chars[self.pos..self.pos + length];
             let text = match kind {
