@@ -6,7 +6,8 @@
 use std::path::{Path, PathBuf};
 
 use kiln::compose::{
-    Composed, Error, Origin, Request, Source, Tree, compose, groups, sweep_cells, to_yaml,
+    Composed, Error, Multirun, Origin, Request, Source, Tree, compose, groups, is_multirun,
+    sweep_cells, to_yaml,
 };
 
 fn tree() -> PathBuf {
@@ -259,6 +260,93 @@ fn sweeps_use_the_params_of_the_config_and_globs_of_options() {
         cells("config", &["db=glob(*,exclude=s*)", "hydra.job.name=n"]),
         ["hydra.job.name=n db=mysql", "hydra.job.name=n db=pg"]
     );
+}
+
+#[test]
+fn a_cell_is_composed_as_hydra_launches_it() {
+    let sweep = Multirun::new(&request(
+        "hydrakeys",
+        &["+b=x,y", "a=5", "hydra.sweep.dir=s"],
+    ))
+    .expect("valid");
+    assert_eq!(sweep.keys, ["seed", "b"]);
+    let cells: Vec<String> = sweep.cells.iter().map(|c| c.overrides.join(" ")).collect();
+    let last = "seed=2 +b=y a=5";
+    assert_eq!(cells[..2], ["seed=1 +b=x a=5", "seed=1 +b=y a=5"]);
+    assert_eq!((cells.len(), cells[3].as_str()), (4, last));
+    assert_eq!(sweep.cells[3].values, ["2", "y"]);
+    assert_eq!(sweep.master.task_overrides, ["+b=x,y", "a=5"]);
+    let composed = sweep.compose(3).expect("valid");
+    let json = |path: &str| {
+        let node = composed.hydra.select(path).expect(path);
+        node.to_json().to_string()
+    };
+    assert_eq!(json("job.num"), "3");
+    assert_eq!(json("job.id"), r#""3""#);
+    assert_eq!(json("mode"), r#""MULTIRUN""#);
+    assert_eq!(json("overrides.task"), r#"["seed=2","+b=y","a=5"]"#);
+    let typed = r#"["hydra.sweep.dir=s","hydra.mode=MULTIRUN"]"#;
+    assert_eq!(json("overrides.hydra"), typed);
+    let seed = composed.job.select("seed").and_then(|n| n.as_i64());
+    assert_eq!(seed, Some(2));
+    assert!(sweep.master.job.select("b").is_none());
+}
+
+#[test]
+fn the_mode_of_the_config_asks_for_a_sweep() {
+    let asks = |overrides: &[&str]| is_multirun(&request("config", overrides));
+    assert!(asks(&["hydra.mode=MULTIRUN", "seed=1,2"]));
+    assert!(!asks(&["seed=1,2"]));
+    assert!(!asks(&["hydra.mode=RUN"]));
+    assert!(!asks(&["hydra.mode=MULTIRUN", "sed=1"]));
+    let sweep = Multirun::new(&request("config", &["hydra.mode=RUN", "seed=1,2"]));
+    let sweep = sweep.expect("the flag wins");
+    assert_eq!(sweep.cells.len(), 2);
+    assert!(sweep.master.warnings[0].contains("gives way"));
+}
+
+#[test]
+fn zipped_keys_advance_together() {
+    let cells = |overrides: &[&str]| -> Result<Vec<String>, String> {
+        let cells = sweep_cells(&request("config", overrides)).map_err(|e| e.to_string())?;
+        let task = cells.iter().map(|cell| cell[1..].join(" "));
+        Ok(task.collect())
+    };
+    let zip = "hydra.sweeper.zip=[[optim.lr,+b]]";
+    assert_eq!(
+        cells(&[zip, "optim.lr=1,2", "seed=7,8", "+b=x,y"]).expect("valid"),
+        [
+            "optim.lr=1 +b=x seed=7",
+            "optim.lr=1 +b=x seed=8",
+            "optim.lr=2 +b=y seed=7",
+            "optim.lr=2 +b=y seed=8",
+        ]
+    );
+    let zip = "hydra.sweeper.zip=[[seed,db],[b,c]]";
+    assert_eq!(
+        cells(&[zip, "+b=1,2", "db=glob(*,exclude=s*)", "+c=3,4", "seed=5,6"]).expect("valid"),
+        [
+            "+b=1 +c=3 db=mysql seed=5",
+            "+b=1 +c=3 db=pg seed=6",
+            "+b=2 +c=4 db=mysql seed=5",
+            "+b=2 +c=4 db=pg seed=6",
+        ]
+    );
+    for (zip, parts) in [
+        ("[[seed,db]]", ["'seed' has 2 values", "'db' has 3 values"]),
+        ("[[seed,seeed]]", ["'seeed', which is not swept", "did you mean 'seed'?"]),
+        ("[[seed,other]]", ["'other', which is not swept", "other=a,b"]),
+        ("[[seed]]", ["fewer than two keys", "command line"]),
+        ("[[seed,seed]]", ["'seed' twice", "command line"]),
+        ("[[seed,b],[b,seed]]", ["'b' twice", "command line"]),
+        ("[seed,b]", ["list of lists", "command line"]),
+    ] {
+        let zip = format!("hydra.sweeper.zip={zip}");
+        let error = cells(&[&zip, "seed=1,2", "db=glob(*)", "+b=1,2"]).expect_err(&zip);
+        for part in parts {
+            assert!(error.contains(part), "{zip}: {error}");
+        }
+    }
 }
 
 #[test]
