@@ -363,7 +363,7 @@ fn arithmetic_and_time() {
     let json = |key: &str| resolved.select(key).expect(key).to_json().to_string();
     assert_eq!(
         [json("x"), json("y"), json("z"), json("r")],
-        ["84", "3.5", "6", "2"]
+        ["84", "3.5", "6.0", "2"]
     );
     assert_eq!(json("w").len(), 6);
     for bad in [
@@ -396,4 +396,80 @@ fn nothing_makes_it_hang() {
     let texts: Vec<&str> = chain.iter().map(String::as_str).collect();
     let composed = self::composed("plain", &texts).expect("composes");
     assert!(composed.resolved_job().is_err());
+}
+
+#[test]
+fn all_stages_report_at_once_and_a_cause_only_once() {
+    let problems = |overrides: &[&str]| -> Vec<String> {
+        let error = composed("config", overrides).expect_err("wrong");
+        error.problems.iter().map(ToString::to_string).collect()
+    };
+    let all = problems(&[
+        "db=nope",
+        "a=b=c",
+        "sed=1",
+        "db.prot=3",
+        "+seed=3",
+        "hydra.run.dri=x",
+    ]);
+    assert_eq!(all.len(), 5, "{all:#?}");
+    for (text, part) in all.iter().zip([
+        "no option 'nope'",
+        "column 4",
+        "did you mean 'seed'?",
+        "is there already",
+        "did you mean 'hydra.run.dir'?",
+    ]) {
+        assert!(text.contains(part), "{text} lacks {part}");
+    }
+    // What a missing experiment would have brought is not missed as well.
+    assert_eq!(problems(&["experiment=fsat", "brought.by.it=1"]).len(), 1);
+    assert_eq!(problems(&["experiment=fsat", "sed=1"]).len(), 2);
+    assert_eq!(problems(&["+brought=a=b", "brought.key=1"]).len(), 1);
+}
+
+#[test]
+fn lists_are_edited_and_values_written_as_json() {
+    let composed = composed(
+        "config",
+        &[
+            "list=append(x)",
+            "list=prepend(0)",
+            "list=remove(2)",
+            "+j=json_str({a:[1,'é'],b:null})",
+        ],
+    )
+    .expect("valid");
+    let json = |key: &str| {
+        let node = composed.job.select(key).expect(key);
+        node.to_json().to_string()
+    };
+    assert_eq!(json("list"), r#"[0,1,{"k":"v"},"x"]"#);
+    assert_eq!(json("j"), r#""{\"a\": [1, \"\\u00e9\"], \"b\": null}""#);
+    let cells = sweep_cells(&request("config", &["list=append(x),append(y,z)"])).expect("valid");
+    assert_eq!(cells, [["list=append(x)"], ["list=append(y,z)"]]);
+}
+
+#[test]
+fn unresolvable_interpolations_are_told_once_each() {
+    let composed = composed(
+        "config",
+        &[
+            "+a1=${a2}",
+            "+a2=${a3}",
+            "+a3=${nope}",
+            "+r1=${r2}",
+            "+r2=${r1}",
+            "+x='${a1}/${a1}'",
+        ],
+    )
+    .expect("composes");
+    let error = composed.resolved_job().expect_err("wrong");
+    let texts: Vec<String> = error.problems.iter().map(ToString::to_string).collect();
+    assert_eq!(texts.len(), 2, "{texts:#?}");
+    assert!(texts[0].contains("'a3: ${nope}'"), "{texts:#?}");
+    assert!(
+        texts[1].contains("'r1' leads back to itself, by r2"),
+        "{texts:#?}"
+    );
 }

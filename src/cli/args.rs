@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use crate::compose::{Request, Source, Tree, compose};
-use crate::config::{Command, ConfigErrors, Job, Strictness, check, search_path};
+use crate::config::{Command, ConfigErrors, Job, Strictness, check, compose_checked, search_path};
 
 use super::error::Error;
 use super::{help, output, show};
@@ -112,7 +112,7 @@ impl JobArgs {
             output::print(&help::job(&command.to_string(), &sources))?;
             return Ok(None);
         }
-        let composed = compose(&Request {
+        let composed = compose_checked(&Request {
             closed: true,
             run: self.cfg.is_none(),
             ..common.request(sources)

@@ -1,6 +1,6 @@
 //! `--cfg`: the composed config as text.
 
-use crate::compose::{Composed, Error, Map, Node, Problem, Value, to_yaml};
+use crate::compose::{Composed, Error, Map, Node, Problem, Value, nearest, to_yaml};
 
 use super::args::Cfg;
 
@@ -36,10 +36,17 @@ pub(super) fn show(
         return Ok(to_yaml(&tree));
     };
     let absent = || {
-        Error::from(
-            Problem::new(format!("package '{package}' not found in config"))
-                .help("print the whole config without --package to see its keys"),
-        )
+        let all = tree.leaves();
+        let mut names: Vec<&str> = Vec::new();
+        for (path, _) in &all {
+            let ends = path.match_indices('.').map(|(end, _)| end);
+            names.extend(ends.chain([path.len()]).map(|end| &path[..end]));
+        }
+        let problem = Problem::new(format!("package '{package}' not found in config"));
+        Error::from(match nearest(package, names.into_iter()) {
+            Some(near) if near != package => problem.help(format!("did you mean '{near}'?")),
+            _ => problem.help("print the whole config without --package to see its keys"),
+        })
     };
     let node = tree.select(package).ok_or_else(absent)?;
     match node.value {

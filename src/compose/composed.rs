@@ -7,15 +7,18 @@ use indexmap::IndexMap;
 
 use super::apply::{Setting, apply};
 use super::defaults::{self, Defaults};
-use super::error::{Error, Problem};
+use super::error::{Error, Problem, drop_repeated};
+use super::grammar::element::Element;
 use super::grammar::overrides::{Override, Parsed};
 use super::grammar::sweeps::Sweep;
 use super::hydra;
 use super::interpolate::Resolver;
 use super::library::Library;
+use super::lost::Lost;
 use super::merge::merge_package;
 use super::node::{Key, Map, Node, Origin, Value};
-use super::source::{Source, Tree};
+use super::opened::{Opened, open};
+use super::source::Source;
 
 /// A composition to be made.
 #[derive(Clone, Debug, Default)]
@@ -81,58 +84,90 @@ pub struct Composed {
 /// Composes a configuration.
 ///
 /// # Errors
-/// Holds every problem of the stage that failed: bad overrides, then the
-/// defaults list with its files, then merging and applying the overrides.
+/// Every problem of every stage: overrides, defaults lists with their files,
+/// merging, applying the overrides. What may be only the consequence of another
+/// problem is left out.
 pub fn compose(req: &Request) -> Result<Composed, Error> {
     compose_in(req, &open(req)?)
-}
-
-/// The config files of a search path: each is read once, however many configs
-/// are composed of them.
-pub(crate) struct Opened {
-    pub library: Library,
-    cwd: PathBuf,
-    warnings: Vec<String>,
-}
-
-/// Opens the search path of a request.
-pub(crate) fn open(req: &Request) -> Result<Opened, Error> {
-    let overrides = parsed(req)?;
-    let cwd = match &req.cwd {
-        Some(cwd) => cwd.clone(),
-        None => std::env::current_dir().unwrap_or_default(),
-    };
-    let mut warnings = Vec::new();
-    let library = library(req, &overrides, &cwd, &mut warnings).map_err(errors)?;
-    Ok(Opened {
-        library,
-        cwd,
-        warnings,
-    })
-}
-
-fn parsed(req: &Request) -> Result<Vec<Override>, Error> {
-    let overrides = Override::parse_all(&req.overrides).map_err(errors)?;
-    refuse_sweeps(&overrides, req.multirun).map_err(errors)?;
-    Ok(overrides)
 }
 
 /// [`compose`] with the files of a search path that is open already. It is that
 /// of the request: the same sources, primary config and `hydra.searchpath`.
 pub(crate) fn compose_in(req: &Request, opened: &Opened) -> Result<Composed, Error> {
-    let overrides = parsed(req)?;
+    match compose_partly_in(req, opened) {
+        (composed, problems) if problems.is_empty() => Ok(composed),
+        (_, problems) => Err(Error { problems }),
+    }
+}
+
+/// Composes as far as it goes: what could be composed beside all problems. There
+/// is nothing where the search path or the primary config cannot be read. Where there
+/// are problems, the config lacks what they are about; it serves to look for more.
+pub fn compose_partly(req: &Request) -> (Option<Composed>, Vec<Problem>) {
+    match open(req) {
+        Ok(opened) => {
+            let (composed, problems) = compose_partly_in(req, &opened);
+            (Some(composed), problems)
+        }
+        Err(error) => (None, error.problems),
+    }
+}
+
+/// The overrides of a request.
+pub(super) struct Typed<'r> {
+    pub overrides: Vec<Override>,
+    /// Those that cannot be used, and why.
+    pub unusable: Vec<&'r str>,
+    pub problems: Vec<Problem>,
+}
+
+impl Typed<'_> {
+    pub(super) fn read(req: &Request) -> Typed<'_> {
+        let mut typed = Typed {
+            overrides: Vec::new(),
+            unusable: Vec::new(),
+            problems: Vec::new(),
+        };
+        for text in &req.overrides {
+            let read = Override::read(text).and_then(|one| {
+                let refused = refuse_sweep(&one, req.multirun);
+                typed.overrides.push(one);
+                refused.map_or(Ok(()), Err)
+            });
+            if let Err(problem) = read {
+                typed.problems.push(problem);
+                typed.unusable.push(text);
+            }
+        }
+        typed
+    }
+}
+
+fn compose_partly_in(req: &Request, opened: &Opened) -> (Composed, Vec<Problem>) {
+    let Typed {
+        overrides,
+        unusable,
+        mut problems,
+    } = Typed::read(req);
     let library = &opened.library;
     let now = req.now.unwrap_or_else(Local::now);
-    let expanded = defaults::expand(
+    let mut lost = Lost::default();
+    for text in unusable {
+        lost.typed(library, text);
+    }
+    let mut expanded = defaults::expand(
         library,
         req.config_name.as_deref(),
         &overrides,
         req.multirun,
         now,
-    )
-    .map_err(errors)?;
-    let mut root = merge_all(library, &expanded, now).map_err(errors)?;
-    apply_all(&mut root, library, &expanded, now, req.closed).map_err(errors)?;
+        lost,
+    );
+    problems.append(&mut expanded.problems);
+    let mut root = merge_all(library, &mut expanded, now, &mut problems);
+    apply_all(&mut root, library, &expanded, req, now, &mut problems);
+    drop_repeated(&mut problems);
+    put_in_order(&mut problems, &req.overrides);
 
     let mut hydra = match root
         .as_map_mut()
@@ -171,7 +206,7 @@ pub(crate) fn compose_in(req: &Request, opened: &Opened) -> Result<Composed, Err
     );
     let mut warnings = opened.warnings.clone();
     warnings.extend(expanded.warnings);
-    Ok(Composed {
+    let composed = Composed {
         job: root,
         hydra,
         task_overrides,
@@ -190,29 +225,35 @@ pub(crate) fn compose_in(req: &Request, opened: &Opened) -> Result<Composed, Err
         sources: library.sources().to_vec(),
         warnings,
         now,
-    })
+    };
+    (composed, problems)
+}
+
+/// Overrides as they were typed, then each file from top to bottom, then the rest.
+fn put_in_order(problems: &mut [Problem], typed: &[String]) {
+    let mut files: Vec<std::sync::Arc<PathBuf>> = Vec::new();
+    for problem in problems.iter() {
+        if let Some(Origin::File { path, .. }) = &problem.origin
+            && !files.contains(path)
+        {
+            files.push(path.clone());
+        }
+    }
+    problems.sort_by_key(|problem| match &problem.origin {
+        Some(Origin::CommandLine { text }) => (0, typed.iter().position(|one| **one == **text), 0),
+        Some(Origin::File { path, line }) => (1, files.iter().position(|file| file == path), *line),
+        _ => (2, None, 0),
+    });
 }
 
 /// Every group of a search path with its options, both sorted; subgroups are
 /// `group/sub`. Hydra's own groups come too.
 pub fn groups(sources: &[Source]) -> Vec<(String, Vec<String>)> {
     let library = Library::new(sources);
-    let mut found = Vec::new();
-    let mut open = library.subgroups("");
-    while let Some(group) = open.pop() {
-        // Links can make a tree endless.
-        if group.matches('/').count() < 16 {
-            open.extend(
-                library
-                    .subgroups(&group)
-                    .into_iter()
-                    .map(|sub| format!("{group}/{sub}")),
-            );
-        }
-        found.push((group.clone(), library.options(&group)));
-    }
-    found.sort();
-    found
+    let groups = library.groups().into_iter();
+    groups
+        .map(|group| (group.clone(), library.options(&group)))
+        .collect()
 }
 
 fn errors(problems: Vec<Problem>) -> Error {
@@ -220,144 +261,63 @@ fn errors(problems: Vec<Problem>) -> Error {
 }
 
 /// Without `--multirun`, a swept value is a mistake; with it, one under `hydra.` is.
-fn refuse_sweeps(overrides: &[Override], multirun: bool) -> Result<(), Vec<Problem>> {
-    let mut problems = Vec::new();
-    for one in overrides {
-        let Parsed::Sweep(sweep) = &one.value else {
-            continue;
-        };
-        let key = one.key_element();
-        let problem = if multirun {
-            if !one.is_hydra() {
-                continue;
-            }
-            Problem::new(format!("'{}': the keys of hydra cannot be swept", one.key))
-        } else if let Sweep::Choice { simple: true, .. } = sweep {
+fn refuse_sweep(one: &Override, multirun: bool) -> Option<Problem> {
+    let Parsed::Sweep(sweep) = &one.value else {
+        return None;
+    };
+    let key = one.key_element();
+    let problem = match sweep {
+        _ if multirun && !one.is_hydra() => return None,
+        _ if multirun => Problem::new(format!("'{}': the keys of hydra cannot be swept", one.key)),
+        Sweep::Choice {
+            simple: true,
+            values,
+            ..
+        } => {
+            let edits = values.iter().any(|value| matches!(value, Element::Edit(_)));
+            let ways = if edits {
+                format!("to make each change, write one after another: {key}=.. {key}=..")
+            } else {
+                format!("for a list, write {key}=[a,b]\nfor a string, quote it: '{key}=\"a,b\"'")
+            };
             Problem::new(format!(
                 "'{}' has several values, which only a sweep can take",
                 one.key
             ))
-            .help(format!(
-                "for a list, write {key}=[a,b]\nfor a string, quote it: '{key}=\"a,b\"'\n\
-                 to sweep over it, add --multirun (-m)"
-            ))
-        } else {
-            Problem::new(format!("'{}' is swept, but this is not a sweep", one.key))
-                .help("give one value, or add --multirun (-m) to sweep over it")
-        };
-        problems.push(problem.at(&one.origin()));
-    }
-    if problems.is_empty() {
-        Ok(())
-    } else {
-        Err(problems)
-    }
-}
-
-/// The search path with the entries of `hydra.searchpath`.
-fn library(
-    req: &Request,
-    overrides: &[Override],
-    cwd: &Path,
-    warnings: &mut Vec<String>,
-) -> Result<Library, Vec<Problem>> {
-    let mut problems = Vec::new();
-    for source in &req.sources {
-        if let (Tree::Dir(path), false) = (&source.tree, source.available())
-            && matches!(source.provider.as_str(), "main" | "command-line")
-        {
-            problems.push(
-                Problem::new(format!(
-                    "the config directory {} does not exist",
-                    path.display()
-                ))
-                .help("name a directory that exists and can be read"),
-            );
+            .help(format!("{ways}\nto sweep over it, add --multirun (-m)"))
         }
-    }
-    if !problems.is_empty() {
-        return Err(problems);
-    }
-    let mut library = Library::new(&req.sources);
-    let extra = search_path(req, overrides, &library, cwd).map_err(|p| vec![p])?;
-    for source in &extra {
-        if !source.available() {
-            let (_, path) = source.location();
-            warnings.push(format!(
-                "{}: the directory {path} does not exist",
-                source.provider
-            ));
-        }
-    }
-    library.extend(extra);
-    Ok(library)
-}
-
-fn search_path(
-    req: &Request,
-    overrides: &[Override],
-    library: &Library,
-    cwd: &Path,
-) -> Result<Vec<Source>, Problem> {
-    let typed = overrides
-        .iter()
-        .find(|one| one.key_element() == "hydra.searchpath");
-    if let Some(one) = typed
-        && let Parsed::Element(element) = &one.value
-    {
-        let node = element
-            .to_node(&one.origin())
-            .map_err(|message| Problem::new(message).at(&one.origin()))?;
-        return hydra::search_path(&node, "hydra.searchpath in command-line", cwd);
-    }
-    let Some(name) = &req.config_name else {
-        return Ok(Vec::new());
+        _ => Problem::new(format!("'{}' is swept, but this is not a sweep", one.key))
+            .help("give one value, or add --multirun (-m) to sweep over it"),
     };
-    let Some(primary) = library.load(name)? else {
-        return Ok(Vec::new());
-    };
-    if primary.config.as_map().is_none() {
-        return Err(Problem::new(format!(
-            "the primary config '{name}' must be a mapping, not a list"
-        ))
-        .at(&primary.config.origin));
-    }
-    match primary.config.select("hydra.searchpath") {
-        Some(node) if !node.is_missing() => {
-            hydra::search_path(node, "hydra.searchpath in main", cwd)
-        }
-        _ => Ok(Vec::new()),
-    }
+    Some(problem.at(&one.origin()))
 }
 
+/// Merges what the defaults list names. A file that cannot be merged is lost.
 fn merge_all(
     library: &Library,
-    expanded: &Defaults,
+    expanded: &mut Defaults,
     now: DateTime<Local>,
-) -> Result<Node, Vec<Problem>> {
+    problems: &mut Vec<Problem>,
+) -> Node {
     let mut root = Node::empty_map();
-    let mut problems = Vec::new();
     for placed in &expanded.list {
         match library.load(&placed.config_path) {
             Ok(Some(loaded)) => {
                 if let Err(problem) = merge_package(&mut root, &placed.package, &loaded.config, now)
                 {
                     problems.push(problem);
+                    expanded.lost.package(&placed.package);
                 }
                 problems.extend(stray_search_path(placed, &loaded.config));
             }
             Ok(None) => {}
-            Err(problem) => problems.push(problem),
+            Err(found) => problems.extend(found),
         }
     }
     if let Some(hydra) = root.child_mut("hydra") {
         problems.extend(hydra::check(hydra, true));
     }
-    if problems.is_empty() {
-        Ok(root)
-    } else {
-        Err(problems)
-    }
+    root
 }
 
 /// Only the primary config may set the search path: the others are found by it.
@@ -385,20 +345,22 @@ fn apply_all(
     root: &mut Node,
     library: &Library,
     expanded: &Defaults,
+    req: &Request,
     now: DateTime<Local>,
-    closed: bool,
-) -> Result<(), Vec<Problem>> {
-    let groups = library.subgroups("");
+    problems: &mut Vec<Problem>,
+) {
+    let groups = library.groups();
     let setting = Setting {
         groups: &groups,
         now,
-        closed,
+        closed: req.closed,
     };
-    let mut problems = Vec::new();
     let mut hydra_is_sound = true;
     for one in &expanded.value_overrides {
         if let Err(problem) = apply(root, one, setting) {
-            problems.push(problem);
+            if !expanded.lost.explains(&one.key, &problem) {
+                problems.push(problem);
+            }
         } else if one.is_hydra()
             && hydra_is_sound
             && let Some(hydra) = root.child_mut("hydra")
@@ -416,11 +378,6 @@ fn apply_all(
             }
         }
         _ => problems.push(Problem::new("the node 'hydra' must stay a mapping")),
-    }
-    if problems.is_empty() {
-        Ok(())
-    } else {
-        Err(problems)
     }
 }
 

@@ -511,7 +511,10 @@ mod tests {
         let zip = node.select("sweeper.zip").map(|n| n.to_json().to_string());
         assert_eq!(zip.as_deref(), Some(r#"[["lora.r","5"],["a","b"]]"#));
         let (_, problems) = checked("sweeper: {zip: [a, b]}");
-        assert!(problems[0].contains("such as [[a,b]], not list"), "{problems:?}");
+        assert!(
+            problems[0].contains("such as [[a,b]], not list"),
+            "{problems:?}"
+        );
         let (_, problems) = checked("sweeper: {zipp: [[a, b]]}");
         assert!(problems[0].contains("did you mean 'hydra.sweeper.zip'?"));
     }

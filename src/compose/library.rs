@@ -36,7 +36,8 @@ impl Loaded {
     }
 }
 
-type Read = Result<Option<Rc<Loaded>>, Problem>;
+/// All that is wrong with a file, or `None` where no source has it.
+type Read = Result<Option<Rc<Loaded>>, Vec<Problem>>;
 
 /// All sources, Hydra's own first. The first source that has a file wins.
 pub(crate) struct Library {
@@ -80,11 +81,15 @@ impl Library {
         let Some(source) = self.sources.iter().find(|s| s.has_file(&file)) else {
             return Ok(None);
         };
-        let found = source.read(&file)?;
+        let found = source.read(&file).map_err(|p| vec![p])?;
         let origin_path = Arc::new(found.path);
-        let package = header_package(&found.text)
-            .map_err(|message| Problem::new(format!("{}: {message}", origin_path.display())))?;
-        let mut config = read_yaml(&found.text, &origin_path)?;
+        let package = header_package(&found.text).map_err(|message| {
+            vec![Problem::new(format!(
+                "{}: {message}",
+                origin_path.display()
+            ))]
+        })?;
+        let mut config = read_yaml(&found.text, &origin_path).map_err(|p| vec![p])?;
         if hydra::is_own(source) {
             config.set_origin(&Origin::BuiltIn);
         }
@@ -125,6 +130,22 @@ impl Library {
         names.sort_unstable();
         names.dedup();
         names
+    }
+
+    /// Every group with its subgroups, as `group/sub`, sorted.
+    pub(crate) fn groups(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        let mut open = self.subgroups("");
+        while let Some(group) = open.pop() {
+            // Links can make a tree endless.
+            if group.matches('/').count() < 16 {
+                let below = self.subgroups(&group);
+                open.extend(below.into_iter().map(|sub| format!("{group}/{sub}")));
+            }
+            found.push(group);
+        }
+        found.sort();
+        found
     }
 
     /// The search path for messages, one source a line.

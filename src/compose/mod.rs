@@ -7,6 +7,7 @@
 //! values. The [`Composed`] result is unresolved; every value knows its origin.
 
 mod apply;
+mod arithmetic;
 mod big_int;
 mod composed;
 mod defaults;
@@ -15,20 +16,24 @@ mod grammar;
 mod hydra;
 mod interpolate;
 mod library;
+mod list_edit;
+mod lost;
 mod merge;
 mod nearest;
 mod node;
+mod opened;
 mod python;
 mod resolvers;
 mod scalar;
 mod source;
 mod sweep;
+mod unknown;
 mod yaml_read;
 mod yaml_scalar;
 mod yaml_write;
 
 pub use big_int::BigInt;
-pub use composed::{Composed, Listed, Request, compose, groups};
+pub use composed::{Composed, Listed, Request, compose, compose_partly, groups};
 pub use error::{Error, Problem};
 pub use nearest::nearest;
 pub use node::{Key, Map, Node, Origin, Value};

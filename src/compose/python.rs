@@ -81,6 +81,75 @@ fn write_str(text: &str, out: &mut String) {
     out.push(quote);
 }
 
+/// What Python's `json.dumps` gives: ASCII, with a space after `,` and `:`.
+pub(crate) fn json(value: &Value) -> String {
+    let mut out = String::new();
+    write_json(value, &mut out);
+    out
+}
+
+fn write_json(value: &Value, out: &mut String) {
+    match value {
+        Value::Null => out.push_str("null"),
+        Value::Bool(b) => out.push_str(if *b { "true" } else { "false" }),
+        Value::Int(i) => out.push_str(&i.to_string()),
+        Value::BigInt(i) => out.push_str(i.as_str()),
+        Value::Float(f) if f.is_nan() => out.push_str("NaN"),
+        Value::Float(f) if f.is_infinite() => {
+            out.push_str(if *f > 0.0 { "Infinity" } else { "-Infinity" });
+        }
+        Value::Float(f) => out.push_str(&float(*f)),
+        Value::Str(text) => write_json_str(text, out),
+        Value::List(items) => {
+            out.push('[');
+            for (index, item) in items.iter().enumerate() {
+                if index > 0 {
+                    out.push_str(", ");
+                }
+                write_json(&item.value, out);
+            }
+            out.push(']');
+        }
+        Value::Map(map) => {
+            out.push('{');
+            for (index, (key, item)) in map.iter().enumerate() {
+                if index > 0 {
+                    out.push_str(", ");
+                }
+                match key {
+                    Key::Bool(b) => write_json_str(if *b { "true" } else { "false" }, out),
+                    other => write_json_str(&other.to_string(), out),
+                }
+                out.push_str(": ");
+                write_json(&item.value, out);
+            }
+            out.push('}');
+        }
+    }
+}
+
+fn write_json_str(text: &str, out: &mut String) {
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            '\u{8}' => out.push_str("\\b"),
+            '\u{c}' => out.push_str("\\f"),
+            ' '..='~' => out.push(c),
+            _ => {
+                for unit in c.encode_utf16(&mut [0; 2]) {
+                    out.push_str(&format!("\\u{unit:04x}"));
+                }
+            }
+        }
+    }
+    out.push('"');
+}
+
 /// A float as Python's `repr` writes it: `1.0`, `0.0001`, `1e-05`, `1e+16`, `inf`, `nan`.
 pub(crate) fn float(value: f64) -> String {
     if value.is_nan() {

@@ -5,10 +5,11 @@
 mod expand;
 mod zip;
 
-use super::composed::{Composed, Opened, Request, compose, compose_in, open};
+use super::composed::{Composed, Request, compose, compose_in};
 use super::error::{Error, Problem};
 use super::grammar::overrides::Override;
 use super::node::{Key, Node, Origin, Value};
+use super::opened::{Opened, open};
 
 use expand::expand;
 use zip::zipped;

@@ -3,11 +3,14 @@
 
 use std::fmt;
 
-use crate::compose::Origin;
+use crate::compose::{Origin, Problem};
 
 /// One thing wrong with one key.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum ConfigError {
+    /// What keeps the config from being composed or resolved.
+    #[error("{0}")]
+    Composition(Problem),
     /// No such key in the table.
     #[error("{origin}: unknown key `{key}`\n  {hint}")]
     UnknownKey {

@@ -4,6 +4,7 @@
 //! what a command needs to run.
 
 mod check;
+mod checked;
 mod cross;
 mod docs;
 mod embedded;
@@ -15,6 +16,7 @@ mod search_path;
 pub mod types;
 
 pub use check::{Strictness, check};
+pub use checked::compose_checked;
 pub use docs::{column_help, markdown};
 pub use error::{ConfigError, ConfigErrors};
 pub use job::{Job, JobError};

@@ -9,6 +9,7 @@ use crate::compose::error::Problem;
 use crate::compose::grammar::overrides::Override;
 use crate::compose::interpolate::{Resolver, Step};
 use crate::compose::library::Library;
+use crate::compose::lost::Lost;
 use crate::compose::node::{Key, Map, Node, Value};
 
 /// Configs that include configs deeper than this are taken for a cycle.
@@ -38,6 +39,10 @@ pub(crate) struct Defaults {
     /// Overrides of values, not yet applied.
     pub value_overrides: Vec<Override>,
     pub warnings: Vec<String>,
+    /// What went wrong on the way; the list lacks it.
+    pub problems: Vec<Problem>,
+    /// What that would have brought.
+    pub lost: Lost,
 }
 
 struct Branch {
@@ -61,22 +66,22 @@ struct Expansion<'l> {
     skip_missing: bool,
     now: chrono::DateTime<chrono::Local>,
     problems: Vec<Problem>,
+    lost: Lost,
     warnings: Vec<String>,
     configs: usize,
 }
 
-/// Expands Hydra's own config and the primary one.
-///
-/// # Errors
-/// Everything found wrong: unknown options, missing choices, double choices,
-/// overrides without an entry.
+/// Expands Hydra's own config and the primary one. The problems of the outcome are
+/// everything found wrong: bad files, unknown options, missing choices, double
+/// choices, overrides without an entry. `lost` is what failed before.
 pub(crate) fn expand(
     library: &Library,
     primary: Option<&str>,
     overrides: &[Override],
     skip_missing: bool,
     now: chrono::DateTime<chrono::Local>,
-) -> Result<Defaults, Vec<Problem>> {
+    lost: Lost,
+) -> Defaults {
     let mut problems = Vec::new();
     let choices = Choices::new(library, overrides, &mut problems);
     let mut expansion = Expansion {
@@ -86,6 +91,7 @@ pub(crate) fn expand(
         now,
         problems,
         warnings: Vec::new(),
+        lost,
         configs: 0,
     };
     let context = Context {
@@ -102,22 +108,23 @@ pub(crate) fn expand(
         Item::Config("hydra/config".to_string()),
         crate::compose::node::Origin::BuiltIn,
     );
+    // An endless primary config is no reason to lack Hydra's own.
+    expansion.configs = 0;
     let hydra = expansion.config(hydra, context);
     let mut list = Vec::new();
     walk(&hydra, None, &mut list);
     walk(&primary, None, &mut list);
     expansion.refuse_double_entries(&list);
-    let unused = expansion.choices.unused();
+    let unused = expansion.choices.unused(library, &expansion.lost);
     expansion.problems.extend(unused);
-    if !expansion.problems.is_empty() {
-        return Err(expansion.problems);
-    }
-    Ok(Defaults {
+    Defaults {
         list,
         choices: expansion.choices.known,
         value_overrides: expansion.choices.values,
         warnings: expansion.warnings,
-    })
+        problems: expansion.problems,
+        lost: expansion.lost,
+    }
 }
 
 impl Expansion<'_> {
@@ -138,6 +145,7 @@ impl Expansion<'_> {
                 Problem::new(format!("there is no primary config '{name}'"))
                     .help(format!("{hint}{}", self.library.describe())),
             );
+            self.lost.everything();
             return leaf(deleted(entry));
         }
         self.config(entry, context)
@@ -174,6 +182,7 @@ impl Expansion<'_> {
                     .at(&entry.origin)
                     .help("a config includes itself, directly or through others"),
                 );
+                self.lost.everything();
             }
             return leaf(deleted(entry));
         }
@@ -181,8 +190,9 @@ impl Expansion<'_> {
         let has_name = entry.name().is_some() && !entry.is_missing();
         let loaded = match has_name.then(|| self.library.load(&path)).transpose() {
             Ok(loaded) => loaded.flatten(),
-            Err(problem) => {
-                self.problems.push(problem);
+            Err(problems) => {
+                self.problems.extend(problems);
+                self.lose(&entry);
                 return leaf(deleted(entry));
             }
         };
@@ -203,6 +213,7 @@ impl Expansion<'_> {
             if !self.skip_missing {
                 let problem = self.missing_choice(&entry);
                 self.problems.push(problem);
+                self.lose(&entry);
             }
             return leaf(entry);
         }
@@ -210,6 +221,7 @@ impl Expansion<'_> {
             if !entry.optional {
                 let problem = unknown_option(self.library, &entry, context.parent);
                 self.problems.push(problem);
+                self.lose(&entry);
             }
             return leaf(deleted(entry));
         };
@@ -230,6 +242,13 @@ impl Expansion<'_> {
         self.note_overrides(&path, &list, context);
         let children = self.children(list, &path, context);
         Branch { entry, children }
+    }
+
+    /// Notes what the config of an entry would have brought.
+    fn lose(&mut self, entry: &Entry) {
+        let group = entry.group_path();
+        self.lost
+            .option(self.library, &group, &entry.final_package());
     }
 
     /// A list that does not say where the file's own values go has them last.
@@ -343,6 +362,11 @@ impl Expansion<'_> {
                     Ok(entry) => *child = self.config(entry, deferred),
                     Err(problem) => {
                         self.problems.push(problem);
+                        self.lost.option(
+                            self.library,
+                            &child.entry.group_path(),
+                            &child.entry.final_package(),
+                        );
                         child.entry.deleted = true;
                     }
                 }

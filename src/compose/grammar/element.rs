@@ -1,5 +1,6 @@
 //! A value of the override grammar, and how it is written back.
 
+use super::edits::ListEdit;
 use crate::compose::big_int::BigInt;
 use crate::compose::node::{Key, Map, Node, Origin, Value, insert_key};
 use crate::compose::python;
@@ -14,9 +15,14 @@ pub(crate) enum Element {
     BigInt(BigInt),
     Float(f64),
     Str(String),
-    Quoted { text: String, quote: char },
+    Quoted {
+        text: String,
+        quote: char,
+    },
     List(Vec<Element>),
     Dict(Vec<(Element, Element)>),
+    /// `append(..)` and its relatives; never inside another value.
+    Edit(ListEdit),
 }
 
 impl Element {
@@ -54,6 +60,7 @@ impl Element {
                 }
                 Value::Map(map)
             }
+            Element::Edit(edit) => return Err(edit.misplaced("this place")),
         };
         Ok(Node::new(value, origin.clone()))
     }
@@ -66,7 +73,7 @@ impl Element {
             Element::Float(f) => Ok(Key::Float(f.to_bits())),
             Element::Str(text) | Element::Quoted { text, .. } => Ok(Key::Str(text.clone())),
             Element::Null => Err("null cannot be a key".to_string()),
-            Element::List(_) | Element::Dict(_) => {
+            Element::List(_) | Element::Dict(_) | Element::Edit(_) => {
                 Err("a list or a dict cannot be a key".to_string())
             }
         }
@@ -81,6 +88,7 @@ impl Element {
             Element::Int(i) => i.to_string(),
             Element::BigInt(i) => i.to_string(),
             Element::Float(f) => python::float(*f),
+            Element::Str(text) if needs_quotes(text) => with_quotes(text, '\''),
             Element::Str(text) => escape(text),
             Element::Quoted { text, quote } => with_quotes(text, *quote),
             Element::List(items) => {
@@ -90,6 +98,7 @@ impl Element {
                 let pair = |(k, v): &(Element, Element)| format!("{}:{}", k.to_text(), v.to_text());
                 format!("{{{}}}", join(pairs.iter().map(pair).collect()))
             }
+            Element::Edit(edit) => edit.to_text(),
         }
     }
 
@@ -102,8 +111,15 @@ impl Element {
             Element::Str(_) | Element::Quoted { .. } => "str",
             Element::List(_) => "list",
             Element::Dict(_) => "dict",
+            Element::Edit(_) => "a list edit",
         }
     }
+}
+
+/// Whether the text holds a character that only quotes can carry. Functions make such texts.
+fn needs_quotes(text: &str) -> bool {
+    text.chars()
+        .any(|c| !(c.is_ascii_graphic() || c == ' ' || c == '\t') || "#!&;<>^`~\"'".contains(c))
 }
 
 /// A backslash before every character that the grammar gives a meaning.

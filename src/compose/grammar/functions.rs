@@ -1,11 +1,14 @@
 //! The functions of the override grammar: sweeps, casts, `sort`, `shuffle`, `tag`.
+//! Those that edit lists are in [`super::edits`].
 
 use std::cmp::Ordering;
 
+use super::edits::{self, ListEdit};
 use super::element::Element;
 use super::sweeps::{Number, Sweep, shuffle_in_place};
 use crate::compose::big_int;
 use crate::compose::nearest;
+use crate::compose::node::Origin;
 use crate::compose::python;
 
 /// What a function takes and gives.
@@ -15,8 +18,9 @@ pub(crate) enum Arg {
     Sweep(Sweep),
 }
 
-const NAMES: [&str; 11] = [
-    "bool", "choice", "float", "glob", "int", "interval", "range", "shuffle", "sort", "str", "tag",
+const NAMES: [&str; 12] = [
+    "bool", "choice", "float", "glob", "int", "interval", "json_str", "range", "shuffle", "sort",
+    "str", "tag",
 ];
 
 /// Calls `name(args, key=value)`.
@@ -29,11 +33,15 @@ pub(crate) fn call(name: &str, args: Vec<Arg>, named: Vec<(String, Arg)>) -> Res
         positional: args.into_iter().map(unquote).collect(),
         named: named.into_iter().map(|(k, v)| (k, unquote(v))).collect(),
     };
+    if name != "choice" {
+        args.refuse_edits()?;
+    }
     let result = match name {
         "int" => cast_call(&mut args, Cast::Int),
         "float" => cast_call(&mut args, Cast::Float),
         "str" => cast_call(&mut args, Cast::Str),
         "bool" => cast_call(&mut args, Cast::Bool),
+        "json_str" => cast_call(&mut args, Cast::Json),
         "choice" => choice(&mut args),
         "range" => range(&mut args),
         "interval" => interval(&mut args),
@@ -41,21 +49,44 @@ pub(crate) fn call(name: &str, args: Vec<Arg>, named: Vec<(String, Arg)>) -> Res
         "sort" => sort(&mut args),
         "shuffle" => shuffle(&mut args),
         "tag" => tag(&mut args),
-        _ => {
-            let hint = match nearest(name, NAMES.iter().copied()) {
-                Some(near) => format!("did you mean {near}()? "),
-                None => String::new(),
-            };
-            return Err(format!(
-                "unknown function '{name}'; {hint}functions are {}",
-                NAMES.join(", ")
-            ));
-        }
+        _ if !edits::names().any(|known| known == name) => return Err(unknown(name)),
+        _ => ListEdit::of(name, &args.elements()?).map(|edit| Arg::Element(Element::Edit(edit))),
     }?;
     if let Some((extra, _)) = args.named.first() {
-        return Err(format!("{name}() has no argument '{extra}'"));
+        let hint = match nearest(extra, argument_names(name).iter().copied()) {
+            Some(near) => format!("; did you mean '{near}'?"),
+            None => String::new(),
+        };
+        return Err(format!("{name}() has no argument '{extra}'{hint}"));
     }
     Ok(result)
+}
+
+fn unknown(name: &str) -> String {
+    let mut names: Vec<&str> = NAMES.into_iter().chain(edits::names()).collect();
+    names.sort_unstable();
+    let hint = match nearest(name, names.iter().copied()) {
+        Some(near) => format!("did you mean {near}()? "),
+        None => String::new(),
+    };
+    format!(
+        "unknown function '{name}'; {hint}functions are {}",
+        names.join(", ")
+    )
+}
+
+/// The arguments that a function takes by name.
+fn argument_names(function: &str) -> &'static [&'static str] {
+    match function {
+        "bool" | "float" | "int" | "json_str" | "str" => &["value"],
+        "range" => &["start", "stop", "step"],
+        "interval" => &["start", "end"],
+        "glob" => &["include", "exclude"],
+        "sort" => &["list", "sweep", "reverse"],
+        "shuffle" => &["list", "sweep"],
+        "tag" => &["sweep"],
+        _ => &[],
+    }
 }
 
 fn unquote(arg: Arg) -> Arg {
@@ -102,6 +133,16 @@ impl Args<'_> {
         Ok(())
     }
 
+    fn refuse_edits(&self) -> Result<(), String> {
+        let named = self.named.iter().map(|(_, arg)| arg);
+        for arg in self.positional.iter().chain(named) {
+            if let Arg::Element(Element::Edit(edit)) = arg {
+                return Err(edit.misplaced(&format!("{}()", self.function)));
+            }
+        }
+        Ok(())
+    }
+
     fn elements(&self) -> Result<Vec<Element>, String> {
         self.positional
             .iter()
@@ -130,6 +171,8 @@ enum Cast {
     Float,
     Str,
     Bool,
+    /// The value as one string of JSON.
+    Json,
 }
 
 fn cast_call(args: &mut Args, cast: Cast) -> Result<Arg, String> {
@@ -154,19 +197,21 @@ fn cast_call(args: &mut Args, cast: Cast) -> Result<Arg, String> {
 fn cast_element(element: &Element, cast: Cast) -> Result<Element, String> {
     let fault = |name: &str| format!("cannot cast {} to {name}", element.to_text());
     match element {
-        Element::List(items) => Ok(Element::List(
+        Element::Edit(edit) => Err(edit.misplaced("a cast")),
+
+        Element::List(items) if cast != Cast::Json => Ok(Element::List(
             items
                 .iter()
                 .map(|item| cast_element(item, cast))
                 .collect::<Result<_, _>>()?,
         )),
-        Element::Dict(pairs) => Ok(Element::Dict(
+        Element::Dict(pairs) if cast != Cast::Json => Ok(Element::Dict(
             pairs
                 .iter()
                 .map(|(k, v)| Ok((k.clone(), cast_element(v, cast)?)))
                 .collect::<Result<_, String>>()?,
         )),
-        Element::Null => Err("cannot cast null".to_string()),
+        Element::Null if cast != Cast::Json => Err("cannot cast null".to_string()),
         _ => match cast {
             Cast::Int => match element {
                 Element::Float(f) => big_int::truncated(*f).and_then(Element::int),
@@ -209,6 +254,11 @@ fn cast_element(element: &Element, cast: Cast) -> Result<Element, String> {
                 _ => Err(fault("bool")),
             }
             .map(Element::Bool),
+            // Lists, dicts and null come here whole.
+            Cast::Json => Ok(Element::Quoted {
+                text: python::json(&element.to_node(&Origin::BuiltIn)?.value),
+                quote: '\'',
+            }),
         },
     }
 }

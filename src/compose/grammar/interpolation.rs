@@ -433,8 +433,8 @@ impl Parser {
             return Ok(Arg::Text(Template { parts: vec![part] }));
         };
         use super::element::Element;
-        let element = super::overrides::typed(kind, &text)
-            .map_err(|message| Fault::new(self.pos, message))?;
+        let element =
+            super::values::typed(kind, &text).map_err(|message| Fault::new(self.pos, message))?;
         Ok(match element {
             Element::Null => Arg::Null,
             Element::Bool(b) => Arg::Bool(b),

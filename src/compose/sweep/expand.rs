@@ -36,14 +36,14 @@ pub(super) struct Dimension {
 type Options<'o> = dyn Fn(&str) -> Option<Vec<String>> + 'o;
 
 /// Each override as a dimension, in order; of two with the same key the later
-/// one counts, in the place of the first.
+/// one counts, in the place of the first. Edits of a list count one after another.
 pub(super) fn dimensions(
     overrides: &[(Override, Origin)],
     options: &Options,
 ) -> Result<Vec<Dimension>, Error> {
     let mut dimensions = IndexMap::new();
     let mut problems = Vec::new();
-    for (one, origin) in overrides {
+    for (index, (one, origin)) in overrides.iter().enumerate() {
         match positions(one, options) {
             Ok(positions) => {
                 let is_swept = matches!(one.value, Parsed::Sweep(_));
@@ -53,7 +53,15 @@ pub(super) fn dimensions(
                     positions,
                     origin: origin.clone(),
                 };
-                dimensions.insert(one.key_element(), dimension);
+                let key = one.key_element();
+                // No key has a space.
+                let edits = format!("{key} ");
+                if one.edits_list() {
+                    dimensions.insert(format!("{edits}{index}"), dimension);
+                } else {
+                    dimensions.retain(|slot: &String, _| !slot.starts_with(&edits));
+                    dimensions.insert(key, dimension);
+                }
             }
             Err(message) => problems.push(Problem::new(message).at(origin)),
         }
@@ -189,6 +197,32 @@ mod tests {
         assert_eq!(
             cells(&["+x=a,b", "y=1", "+x=c"]).expect("valid"),
             ["+x=c y=1"]
+        );
+    }
+
+    #[test]
+    fn edits_of_a_list_are_cells_and_add_up() {
+        assert_eq!(
+            cells(&["l=append(a),append(b)", "l=remove(c)"]).expect("valid"),
+            ["l=append(a) l=remove(c)", "l=append(b) l=remove(c)"]
+        );
+        assert_eq!(
+            cells(&["l=choice(append(a,1),prepend('x y'))"]).expect("valid"),
+            ["l=append(a,1)", "l=prepend(x\\ y)"]
+        );
+        assert_eq!(
+            cells(&["l=append(a)", "l=[b]", "l=append(c)"]).expect("valid"),
+            ["l=[b] l=append(c)"]
+        );
+    }
+
+    #[test]
+    fn texts_that_only_quotes_can_carry_read_back() {
+        let written = cells(&["k=json_str({a:1}),json_str([x])"]).expect("valid");
+        assert_eq!(written, [r#"k='{"a": 1}'"#, r#"k='["x"]'"#]);
+        assert_eq!(
+            cells(&["k=choice('a#b',c)"]).expect("valid"),
+            ["k='a#b'", "k=c"]
         );
     }
 

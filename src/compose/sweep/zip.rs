@@ -35,9 +35,10 @@ pub(super) fn zipped(
             );
             continue;
         }
-        let twice = keys.iter().enumerate().find(|(index, key)| {
-            seen.iter().any(|s| s == *key) || keys[..*index].contains(*key)
-        });
+        let twice = keys
+            .iter()
+            .enumerate()
+            .find(|(index, key)| seen.iter().any(|s| s == *key) || keys[..*index].contains(*key));
         if let Some((_, key)) = twice {
             problems.push(
                 Problem::new(format!("hydra.sweeper.zip names '{key}' twice")).at(&group.origin),
@@ -58,11 +59,7 @@ pub(super) fn zipped(
 }
 
 /// Where the keys stand among the dimensions, in the order of the overrides.
-fn places(
-    dimensions: &[Dimension],
-    keys: &[&str],
-    origin: &Origin,
-) -> Result<Vec<usize>, Problem> {
+fn places(dimensions: &[Dimension], keys: &[&str], origin: &Origin) -> Result<Vec<usize>, Problem> {
     let mut places = Vec::new();
     for key in keys {
         let found = dimensions.iter().position(|dimension| {

@@ -57,7 +57,11 @@ fn run_on<E: Display>(
     }
     let dir = SweepDir::create(&plan.root, plan.given, &checked.subdirs)?;
     dir.write_master(&plan.master_yaml())?;
-    console.line(&format!("{} in {}", cells(plan.len()), dir.root().display()));
+    console.line(&format!(
+        "{} in {}",
+        cells(plan.len()),
+        dir.root().display()
+    ));
     let mut outcomes: Vec<Outcome> = Vec::with_capacity(plan.len());
     let mut unwritten = None;
     for num in 0..plan.len() {

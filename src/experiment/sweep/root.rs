@@ -51,7 +51,9 @@ impl SweepDir {
         let files = [Path::new(MASTER), Path::new(TABLE)];
         let cells = subdirs.iter().map(PathBuf::as_path);
         // A cell may lie in the root itself, which is there.
-        let mut names = files.into_iter().chain(cells.filter(|dir| *dir != Path::new(".")));
+        let mut names = files
+            .into_iter()
+            .chain(cells.filter(|dir| *dir != Path::new(".")));
         match names.find(|name| root.join(name).symlink_metadata().is_ok()) {
             None => Ok(()),
             Some(found) => Err(SweepError::Occupied {

@@ -111,7 +111,10 @@ mod tests {
     #[test]
     fn times_are_short() {
         let shown = [0.04, 59.94, 59.96, 61.0, 3599.6, 7322.0].map(duration);
-        assert_eq!(shown, ["0.0 s", "59.9 s", "1:00", "1:01", "1:00:00", "2:02:02"]);
+        assert_eq!(
+            shown,
+            ["0.0 s", "59.9 s", "1:00", "1:01", "1:00:00", "2:02:02"]
+        );
     }
 
     #[test]

@@ -49,8 +49,13 @@ impl Sandbox {
     }
 
     fn run(&self, overrides: &[&str]) -> Result<(), String> {
-        run_on(&self.console, Command::Train, &self.request(overrides), fake)
-            .map_err(|e| e.to_string())
+        run_on(
+            &self.console,
+            Command::Train,
+            &self.request(overrides),
+            fake,
+        )
+        .map_err(|e| e.to_string())
     }
 
     fn dry_run(&self, overrides: &[&str]) -> Result<(), String> {
@@ -98,7 +103,10 @@ fn fake(job: Job) -> Result<(), String> {
             summary.duration_s = Some(61.0);
             let rank = job.config.lora.r as f64;
             summary.metrics.base.insert("accuracy".into(), 0.25);
-            summary.metrics.tuned.insert("accuracy".into(), rank / 100.0);
+            summary
+                .metrics
+                .tuned
+                .insert("accuracy".into(), rank / 100.0);
         }
     }
     summary.write(&path).unwrap();
@@ -126,14 +134,19 @@ fn every_cell_has_a_directory_and_a_row() {
         assert!(Path::new(directory).join("summary.json").is_file());
     }
     let master = fs::read_to_string(sandbox.root().join("multirun.yaml")).unwrap();
-    assert!(master.starts_with("hydra:\n") && master.contains("\nlora:\n"), "{master}");
-    assert!(master.contains("    - lora.r=4,8\n    - seed=10,20\n"), "{master}");
+    assert!(
+        master.starts_with("hydra:\n") && master.contains("\nlora:\n"),
+        "{master}"
+    );
+    assert!(
+        master.contains("    - lora.r=4,8\n    - seed=10,20\n"),
+        "{master}"
+    );
     let shown = sandbox.out.text();
     assert!(shown.contains("#1: lora.r=4 seed=20"), "{shown}");
     assert!(
-        shown.contains(
-            "\n   cell  lora.r  seed  status    accuracy, base  tuned  val loss  time\n"
-        ),
+        shown
+            .contains("\n   cell  lora.r  seed  status    accuracy, base  tuned  val loss  time\n"),
         "{shown}"
     );
     assert!(
@@ -147,12 +160,21 @@ fn every_cell_has_a_directory_and_a_row() {
 fn a_failed_cell_does_not_stop_the_others() {
     let sandbox = Sandbox::new();
     let error = sandbox.run(&["seed=1,2,3,9"]).unwrap_err();
-    assert!(error.starts_with("3 of 4 cells failed (#0, #1, #2); see"), "{error}");
-    assert_eq!(sandbox.column("status"), ["failed", "failed", "failed", "finished"]);
+    assert!(
+        error.starts_with("3 of 4 cells failed (#0, #1, #2); see"),
+        "{error}"
+    );
+    assert_eq!(
+        sandbox.column("status"),
+        ["failed", "failed", "failed", "finished"]
+    );
     let errors = sandbox.column("error");
     assert_eq!(errors[0], "data/none.csv: no such file");
     assert_eq!(errors[1], "stopped");
-    assert!(errors[2].contains("internal error: a fault in two lines"), "{errors:?}");
+    assert!(
+        errors[2].contains("internal error: a fault in two lines"),
+        "{errors:?}"
+    );
     // One finished cell is no comparison.
     assert_eq!(sandbox.column("best"), ["false"; 4]);
     assert!(!sandbox.root().join("0").exists());
@@ -160,14 +182,20 @@ fn a_failed_cell_does_not_stop_the_others() {
     assert_eq!(crashed.status, Status::Failed);
     assert_eq!(crashed.error.as_deref(), Some(errors[2].as_str()));
     let told = sandbox.err.text();
-    assert!(told.contains("cell 0 failed: data/none.csv: no such\nfile\n"), "{told}");
+    assert!(
+        told.contains("cell 0 failed: data/none.csv: no such\nfile\n"),
+        "{told}"
+    );
 }
 
 #[test]
 fn an_interrupt_ends_the_sweep() {
     let sandbox = Sandbox::new();
     let error = sandbox.run(&["seed=9,4,8"]).unwrap_err();
-    assert!(error.starts_with("interrupted after 1 of 3 cells"), "{error}");
+    assert!(
+        error.starts_with("interrupted after 1 of 3 cells"),
+        "{error}"
+    );
     assert_eq!(sandbox.column("status"), ["finished", "interrupted"]);
 }
 
@@ -175,8 +203,14 @@ fn an_interrupt_ends_the_sweep() {
 fn a_mistake_in_any_cell_refuses_the_sweep() {
     let sandbox = Sandbox::new();
     let error = sandbox.run(&["lora.r=4,0", "seed=8,9"]).unwrap_err();
-    assert!(error.starts_with("2 of 4 cells cannot run, so none was run\n"), "{error}");
-    assert!(error.contains("\ncells #2, #3:\n  command line: lora.r=0: `lora.r`"), "{error}");
+    assert!(
+        error.starts_with("2 of 4 cells cannot run, so none was run\n"),
+        "{error}"
+    );
+    assert!(
+        error.contains("\ncells #2, #3:\n  command line: lora.r=0: `lora.r`"),
+        "{error}"
+    );
     assert!(!sandbox.root().exists());
     let error = sandbox.run(&["model=tiny,tyni"]).unwrap_err();
     assert!(error.contains("cell #1 (model=tyni):"), "{error}");
@@ -196,9 +230,18 @@ fn cells_do_not_share_what_each_needs_for_itself() {
         assert!(error.contains(part), "{typed}: {error}");
     }
     sandbox
-        .dry_run(&["seed=8,9", "output='${hydra:runtime.output_dir}/a.csv'", "training.resume=auto"])
+        .dry_run(&[
+            "seed=8,9",
+            "output='${hydra:runtime.output_dir}/a.csv'",
+            "training.resume=auto",
+        ])
         .unwrap();
-    sandbox.dry_run(&["seed=8,9", "hydra.sweep.subdir='${hydra.job.override_dirname}'"]).unwrap();
+    sandbox
+        .dry_run(&[
+            "seed=8,9",
+            "hydra.sweep.subdir='${hydra.job.override_dirname}'",
+        ])
+        .unwrap();
     let shown = sandbox.out.text();
     assert!(shown.contains("/sweep/seed=9\n"), "{shown}");
 }
@@ -207,7 +250,9 @@ fn cells_do_not_share_what_each_needs_for_itself() {
 fn a_dry_run_lists_the_cells_and_leaves_nothing() {
     let sandbox = Sandbox::new();
     let zip = "hydra.sweeper.zip=[[lora.r,lora.alpha]]";
-    sandbox.dry_run(&["lora.r=4,8", "seed=8,9", "lora.alpha=1,2", zip]).unwrap();
+    sandbox
+        .dry_run(&["lora.r=4,8", "seed=8,9", "lora.alpha=1,2", zip])
+        .unwrap();
     let root = sandbox.root();
     let line = |num: usize, text: &str| format!("#{num}  {text}  {}/{num}\n", root.display());
     assert_eq!(
@@ -257,7 +302,13 @@ fn a_root_that_was_not_named_is_numbered() {
 #[test]
 fn tasks_are_judged_apart() {
     let sandbox = Sandbox::new();
-    sandbox.run(&["task=mcq,saq", "lora.r=4,8", "seed=9"]).unwrap();
+    sandbox
+        .run(&["task=mcq,saq", "lora.r=4,8", "seed=9"])
+        .unwrap();
     assert_eq!(sandbox.column("best"), ["false", "true", "true", "false"]);
-    assert!(sandbox.out.text().contains("* best of saq: cell #2"), "{}", sandbox.out.text());
+    assert!(
+        sandbox.out.text().contains("* best of saq: cell #2"),
+        "{}",
+        sandbox.out.text()
+    );
 }
