@@ -2,12 +2,16 @@
 //! overrides; `--` ends them.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
 use crate::compose::{Request, Source, Tree, compose};
-use crate::config::{Command, ConfigErrors, Job, Strictness, check, search_path};
+use crate::config::{
+    Command, ConfigErrors, Job, JobError, Strictness, check, of_rerun, saved_config, search_path,
+};
+use crate::experiment::OUTPUTS;
+use crate::experiment::registry::locate;
 
 use super::error::Error;
 use super::{help, output, show};
@@ -35,6 +39,15 @@ pub(super) struct JobArgs {
     /// With --cfg: only this part of the config
     #[arg(short, long, requires = "cfg", value_name = "PATH")]
     package: Option<String>,
+    /// Take the config of a past run, named by its directory or the last part
+    /// of its path; overrides come on top
+    #[arg(
+        long,
+        value_name = "RUN",
+        alias = "experimental-rerun",
+        conflicts_with = "config_name"
+    )]
+    from: Option<PathBuf>,
     #[command(flatten)]
     common: Common,
 }
@@ -95,20 +108,33 @@ impl JobArgs {
             output::print(&help::job(&command.to_string(), &sources))?;
             return Ok(None);
         }
+        let past = match &self.from {
+            Some(name) => Some(locate(name, Path::new(OUTPUTS))?),
+            None => None,
+        };
         let composed = compose(&Request {
             closed: true,
             run: self.cfg.is_none(),
+            base: past.as_deref().map(saved_config).transpose()?,
             ..common.request(sources)
         })?;
         for warning in &composed.warnings {
             output::print_error(&format!("warning: {warning}\n"));
         }
         let Some(cfg) = self.cfg else {
-            return Ok(Some(Job::new(command, composed)?));
+            let job = Job::new(command, composed);
+            return Ok(Some(match &past {
+                Some(run) => job.map_err(|error| of_rerun(error, run))?,
+                None => job?,
+            }));
         };
         let errors = check(&composed.job, Strictness::Printable);
         if !errors.is_empty() {
-            return Err(ConfigErrors(errors).into());
+            let error = JobError::from(ConfigErrors(errors));
+            return Err(match &past {
+                Some(run) => of_rerun(error, run).into(),
+                None => error.into(),
+            });
         }
         let text = show::show(&composed, cfg, self.resolve, self.package.as_deref())?;
         output::print(&text)?;

@@ -9,6 +9,7 @@ mod eval;
 mod help;
 mod infer;
 mod output;
+mod runs;
 mod show;
 mod train;
 
@@ -17,6 +18,7 @@ use std::ffi::OsString;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use args::{ComposeArgs, JobArgs};
+use runs::RunsArgs;
 
 pub use crash::guard;
 pub use error::Error;
@@ -55,6 +57,8 @@ enum Command {
     /// Compose and print any Hydra config tree, without a schema
     #[command(disable_help_flag = true)]
     Compose(ComposeArgs),
+    /// List, show and compare past runs
+    Runs(RunsArgs),
 }
 
 /// Reads the command line. Nothing is printed, nothing is run.
@@ -83,6 +87,7 @@ pub fn call(cli: Cli) -> Result<(), Error> {
         Command::Infer(args) => infer::call(args),
         Command::Eval(args) => eval::call(args),
         Command::Compose(args) => compose::call(args),
+        Command::Runs(args) => runs::call(args),
     }
 }
 

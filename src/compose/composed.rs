@@ -13,8 +13,9 @@ use super::grammar::sweeps::Sweep;
 use super::hydra;
 use super::interpolate::Resolver;
 use super::library::Library;
-use super::merge::merge_package;
+use super::merge::{empty_package, merge_package};
 use super::node::{Key, Map, Node, Origin, Value};
+use super::saved::Saved;
 use super::source::{Source, Tree};
 
 /// A composition to be made.
@@ -26,6 +27,9 @@ pub struct Request {
     pub sources: Vec<Source>,
     /// The primary config, with or without `.yaml`. `None` composes from nothing.
     pub config_name: Option<String>,
+    /// A saved config that takes the place of the primary one, of which then
+    /// only Hydra's settings and the groups to choose from are used.
+    pub base: Option<Saved>,
     /// Overrides as typed, flags already taken out.
     pub overrides: Vec<String>,
     /// `hydra.job.name` unless the config or an override sets it.
@@ -42,6 +46,16 @@ pub struct Request {
     pub cwd: Option<PathBuf>,
     /// The time that `${now:..}` gives, the same for all values; the time of composition when `None`.
     pub now: Option<DateTime<Local>>,
+}
+
+impl Request {
+    /// The primary config. A saved one needs a name to stand under.
+    fn primary(&self) -> Option<&str> {
+        match (&self.config_name, &self.base) {
+            (None, Some(_)) => Some("config"),
+            (name, _) => name.as_deref(),
+        }
+    }
 }
 
 /// A config of the final defaults list.
@@ -95,7 +109,8 @@ pub fn compose(req: &Request) -> Result<Composed, Error> {
     let library = library(req, &overrides, &cwd, &mut warnings).map_err(errors)?;
     let expanded = defaults::expand(
         &library,
-        req.config_name.as_deref(),
+        req.primary(),
+        req.base.as_ref(),
         &overrides,
         req.multirun,
         now,
@@ -120,6 +135,10 @@ pub fn compose(req: &Request) -> Result<Composed, Error> {
     };
     let mut hydra_overrides = texts(true);
     hydra_overrides.extend(set_mode(&mut hydra, req));
+    let mut sources = library.sources().to_vec();
+    if let Some(saved) = &req.base {
+        sources.insert(1.min(sources.len()), saved.source());
+    }
     let task_overrides = texts(false);
     let task_keys: Vec<(String, String)> = overrides
         .iter()
@@ -133,12 +152,15 @@ pub fn compose(req: &Request) -> Result<Composed, Error> {
             hydra_overrides: &hydra_overrides,
             task_keys: &task_keys,
             choices: &expanded.choices,
-            sources: library.sources(),
+            sources: &sources,
             job_name: &req.job_name,
-            config_name: req.config_name.as_deref(),
+            config_name: req.primary(),
             cwd: cwd.display().to_string(),
         },
     );
+    if let Some(saved) = req.base.as_ref().filter(|_| !req.multirun) {
+        saved.number(&mut hydra);
+    }
     warnings.extend(expanded.warnings);
     Ok(Composed {
         job: root,
@@ -156,7 +178,7 @@ pub fn compose(req: &Request) -> Result<Composed, Error> {
                 parent: placed.parent,
             })
             .collect(),
-        sources: library.sources().to_vec(),
+        sources,
         warnings,
         now,
     })
@@ -247,6 +269,9 @@ fn library(
         return Err(problems);
     }
     let mut library = Library::new(&req.sources);
+    if let (Some(name), Some(saved)) = (req.primary(), &req.base) {
+        library.rebase(name, &saved.job).map_err(|p| vec![p])?;
+    }
     let extra = search_path(req, overrides, &library, cwd).map_err(|p| vec![p])?;
     for source in &extra {
         if !source.available() {
@@ -278,7 +303,7 @@ fn search_path(
             .map_err(|message| Problem::new(message).at(&one.origin()))?;
         return hydra::search_path(&node, "hydra.searchpath in command-line", cwd);
     }
-    let Some(name) = &req.config_name else {
+    let Some(name) = req.primary() else {
         return Ok(Vec::new());
     };
     let Some(primary) = library.load(name)? else {
@@ -313,6 +338,11 @@ fn merge_all(
                     problems.push(problem);
                 }
                 problems.extend(stray_search_path(placed, &loaded.config));
+                if placed.primary && placed.own_body {
+                    for package in &expanded.replaced {
+                        empty_package(&mut root, package);
+                    }
+                }
             }
             Ok(None) => {}
             Err(problem) => problems.push(problem),

@@ -6,6 +6,7 @@ use crate::compose::{self, Composed, Map, Node, Origin, Request, Value, compose,
 
 use super::error::{ConfigError, ConfigErrors};
 use super::layers::{complete, from_tree};
+use super::rerun::RerunErrors;
 use super::types::{Command, Config};
 
 /// Why a job cannot start.
@@ -15,6 +16,8 @@ pub enum JobError {
     Compose(#[from] compose::Error),
     #[error(transparent)]
     Config(#[from] ConfigErrors),
+    #[error(transparent)]
+    Rerun(#[from] RerunErrors),
 }
 
 /// A command that is ready to run.
