@@ -53,7 +53,7 @@ fn a_rerun_is_the_run_again_and_overrides_come_on_top() {
     let adapter = sandbox.json("outputs/a/other/adapter/adapter_config.json");
     assert_eq!(
         (&adapter["r"], &adapter["lora_alpha"]),
-        (&2.into(), &2.0.into())
+        (&2.into(), &2.into())
     );
     let diff: serde_json::Value =
         serde_json::from_str(&sandbox.ok(&format!("runs --json diff {first} a/other"))).unwrap();

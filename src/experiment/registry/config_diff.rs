@@ -60,6 +60,13 @@ impl Leaves {
         Self(leaves)
     }
 
+    /// Without mappings that hold nothing.
+    pub fn without_empty(mut self) -> Self {
+        self.0
+            .retain(|_, value| value.as_object().is_none_or(|map| !map.is_empty()));
+        self
+    }
+
     /// Keys and values, which may be changed.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (&String, &mut Value)> {
         self.0.iter_mut()

@@ -131,5 +131,5 @@ fn figures(run: &Path) -> Result<Leaves, RegistryError> {
         map.retain(|_, value| !value.is_null());
         map.insert("status".to_string(), json!(record.state));
     }
-    Ok(Leaves::of(&figures))
+    Ok(Leaves::of(&figures).without_empty())
 }
