@@ -91,11 +91,8 @@ pub fn locate(name: &Path, outputs: &Path) -> Result<PathBuf, RegistryError> {
         .collect();
     if found.is_empty() {
         // A day, or a sweep.
-        found = all
-            .iter()
-            .filter(|dir| lies_in(dir, run))
-            .cloned()
-            .collect();
+        let below = |dir: &Path| lies_in(dir, run) || !empty && has_part(dir, &tail, outputs);
+        found = all.iter().filter(|dir| below(dir)).cloned().collect();
     }
     let name = name.display().to_string();
     match found.len() {
@@ -120,6 +117,13 @@ fn around_hydra(path: &Path) -> Option<&Path> {
         true => Path::new("."),
         false => run,
     })
+}
+
+/// Whether a directory between `outputs` and `dir` ends with `tail`.
+fn has_part(dir: &Path, tail: &Path, outputs: &Path) -> bool {
+    dir.ancestors()
+        .take_while(|part| *part != outputs)
+        .any(|part| part.ends_with(tail))
 }
 
 fn lies_in(dir: &Path, parent: &Path) -> bool {
@@ -229,8 +233,10 @@ mod tests {
         let text = at("11-00-00").unwrap_err();
         assert!(text.contains("names 2 runs; say which:"), "{text}");
         assert!(text.contains("2025-01-02/11-00-00"), "{text}");
-        let text = locate(&sweep, outputs).unwrap_err().to_string();
-        assert!(text.contains("names 2 runs"), "{text}");
+        for name in [sweep.as_path(), Path::new("multirun/2025-01-01/12-00-00")] {
+            let text = locate(name, outputs).unwrap_err().to_string();
+            assert!(text.contains("names 2 runs"), "{text}");
+        }
         let text = at("12-00-00/11").unwrap_err();
         let lines: Vec<&str> = text.lines().collect();
         assert!(
