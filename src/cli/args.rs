@@ -2,12 +2,17 @@
 //! overrides; `--` ends them.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
 use crate::compose::{Request, Source, Tree, compose};
-use crate::config::{Command, ConfigErrors, Job, Strictness, check, compose_checked, search_path};
+use crate::config::{
+    Command, ConfigErrors, Job, JobError, Strictness, check, compose_checked, of_rerun,
+    saved_config, search_path,
+};
+use crate::experiment::OUTPUTS;
+use crate::experiment::registry::locate;
 
 use super::error::Error;
 use super::{help, output, show};
@@ -35,6 +40,15 @@ pub(super) struct JobArgs {
     /// With --cfg: only this part of the config
     #[arg(short, long, requires = "cfg", value_name = "PATH")]
     package: Option<String>,
+    /// Take the config of a past run, named by its directory or the last part
+    /// of its path; overrides come on top
+    #[arg(
+        long,
+        value_name = "RUN",
+        alias = "experimental-rerun",
+        conflicts_with = "config_name"
+    )]
+    from: Option<PathBuf>,
     #[command(flatten)]
     common: Common,
 }
@@ -92,40 +106,61 @@ impl JobArgs {
         self.common.help || self.cfg.is_some()
     }
 
-    /// What would be composed for a run; `None` where a flag only wants
-    /// something printed.
-    pub(super) fn request_to_run(&self) -> Option<Request> {
+    /// The run that --from names.
+    fn past(&self) -> Result<Option<PathBuf>, Error> {
+        let name = self.from.as_deref();
+        Ok(name
+            .map(|name| locate(name, Path::new(OUTPUTS)))
+            .transpose()?)
+    }
+
+    fn request(&self, past: Option<&Path>) -> Result<Request, Error> {
         let common = &self.common;
         let sources = search_path(common.config_path.as_deref(), common.config_dir.as_deref());
-        (!self.only_prints()).then(|| Request {
+        Ok(Request {
             closed: true,
-            run: true,
+            run: !self.only_prints(),
+            base: past.map(saved_config).transpose()?,
             ..common.request(sources)
         })
+    }
+
+    /// What would be composed for a run; `None` where a flag only wants
+    /// something printed.
+    pub(super) fn request_to_run(&self) -> Result<Option<Request>, Error> {
+        if self.only_prints() {
+            return Ok(None);
+        }
+        self.request(self.past()?.as_deref()).map(Some)
     }
 
     /// The job to run; `None` where a flag only wanted something printed.
     pub(super) fn job(self, command: Command) -> Result<Option<Job>, Error> {
         let common = &self.common;
-        let sources = search_path(common.config_path.as_deref(), common.config_dir.as_deref());
         if common.help {
+            let sources = search_path(common.config_path.as_deref(), common.config_dir.as_deref());
             output::print(&help::job(&command.to_string(), &sources))?;
             return Ok(None);
         }
-        let composed = compose_checked(&Request {
-            closed: true,
-            run: self.cfg.is_none(),
-            ..common.request(sources)
-        })?;
+        let past = self.past()?;
+        let composed = compose_checked(&self.request(past.as_deref())?)?;
         for warning in &composed.warnings {
             output::print_error(&format!("warning: {warning}\n"));
         }
         let Some(cfg) = self.cfg else {
-            return Ok(Some(Job::new(command, composed)?));
+            let job = Job::new(command, composed);
+            return Ok(Some(match &past {
+                Some(run) => job.map_err(|error| of_rerun(error, run))?,
+                None => job?,
+            }));
         };
         let errors = check(&composed.job, Strictness::Printable);
         if !errors.is_empty() {
-            return Err(ConfigErrors(errors).into());
+            let error = JobError::from(ConfigErrors(errors));
+            return Err(match &past {
+                Some(run) => of_rerun(error, run).into(),
+                None => error.into(),
+            });
         }
         let text = show::show(&composed, cfg, self.resolve, self.package.as_deref())?;
         output::print(&text)?;

@@ -9,6 +9,7 @@ mod eval;
 mod help;
 mod infer;
 mod output;
+mod runs;
 mod show;
 mod sweep;
 mod train;
@@ -18,6 +19,7 @@ use std::ffi::OsString;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use args::ComposeArgs;
+use runs::RunsArgs;
 use sweep::SweepArgs;
 
 pub use crash::guard;
@@ -58,6 +60,8 @@ enum Command {
     /// Compose and print any Hydra config tree, without a schema
     #[command(disable_help_flag = true)]
     Compose(ComposeArgs),
+    /// List, show and compare past runs
+    Runs(RunsArgs),
 }
 
 /// Reads the command line. Nothing is printed, nothing is run.
@@ -86,6 +90,7 @@ pub fn call(cli: Cli) -> Result<(), Error> {
         Command::Infer(args) => infer::call(args),
         Command::Eval(args) => eval::call(args),
         Command::Compose(args) => compose::call(args),
+        Command::Runs(args) => runs::call(args),
     }
 }
 

@@ -15,9 +15,10 @@ use super::hydra;
 use super::interpolate::Resolver;
 use super::library::Library;
 use super::lost::Lost;
-use super::merge::merge_package;
+use super::merge::{empty_package, merge_package};
 use super::node::{Key, Map, Node, Origin, Value};
 use super::opened::{Opened, open};
+use super::saved::Saved;
 use super::source::Source;
 
 /// A composition to be made.
@@ -29,6 +30,9 @@ pub struct Request {
     pub sources: Vec<Source>,
     /// The primary config, with or without `.yaml`. `None` composes from nothing.
     pub config_name: Option<String>,
+    /// A saved config that takes the place of the primary one, of which then
+    /// only Hydra's settings and the groups to choose from are used.
+    pub base: Option<Saved>,
     /// Overrides as typed, flags already taken out.
     pub overrides: Vec<String>,
     /// `hydra.job.name` unless the config or an override sets it.
@@ -45,6 +49,16 @@ pub struct Request {
     pub cwd: Option<PathBuf>,
     /// The time that `${now:..}` gives, the same for all values; the time of composition when `None`.
     pub now: Option<DateTime<Local>>,
+}
+
+impl Request {
+    /// The primary config. A saved one needs a name to stand under.
+    pub(super) fn primary(&self) -> Option<&str> {
+        match (&self.config_name, &self.base) {
+            (None, Some(_)) => Some("config"),
+            (name, _) => name.as_deref(),
+        }
+    }
 }
 
 /// A config of the final defaults list.
@@ -157,7 +171,8 @@ fn compose_partly_in(req: &Request, opened: &Opened) -> (Composed, Vec<Problem>)
     }
     let mut expanded = defaults::expand(
         library,
-        req.config_name.as_deref(),
+        req.primary(),
+        req.base.as_ref(),
         &overrides,
         req.multirun,
         now,
@@ -185,6 +200,10 @@ fn compose_partly_in(req: &Request, opened: &Opened) -> (Composed, Vec<Problem>)
     };
     let mut hydra_overrides = texts(true);
     hydra_overrides.extend(set_mode(&mut hydra, req));
+    let mut sources = library.sources().to_vec();
+    if let Some(saved) = &req.base {
+        sources.insert(1.min(sources.len()), saved.source());
+    }
     let task_overrides = texts(false);
     let task_keys: Vec<(String, String)> = overrides
         .iter()
@@ -198,12 +217,15 @@ fn compose_partly_in(req: &Request, opened: &Opened) -> (Composed, Vec<Problem>)
             hydra_overrides: &hydra_overrides,
             task_keys: &task_keys,
             choices: &expanded.choices,
-            sources: library.sources(),
+            sources: &sources,
             job_name: &req.job_name,
-            config_name: req.config_name.as_deref(),
+            config_name: req.primary(),
             cwd: opened.cwd.display().to_string(),
         },
     );
+    if let Some(saved) = req.base.as_ref().filter(|_| !req.multirun) {
+        saved.number(&mut hydra);
+    }
     let mut warnings = opened.warnings.clone();
     warnings.extend(expanded.warnings);
     let composed = Composed {
@@ -222,7 +244,7 @@ fn compose_partly_in(req: &Request, opened: &Opened) -> (Composed, Vec<Problem>)
                 parent: placed.parent,
             })
             .collect(),
-        sources: library.sources().to_vec(),
+        sources,
         warnings,
         now,
     };
@@ -309,6 +331,11 @@ fn merge_all(
                     expanded.lost.package(&placed.package);
                 }
                 problems.extend(stray_search_path(placed, &loaded.config));
+                if placed.primary && placed.own_body {
+                    for package in &expanded.replaced {
+                        empty_package(&mut root, package);
+                    }
+                }
             }
             Ok(None) => {}
             Err(found) => problems.extend(found),

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::defaults::entry::{Entry, read_entries};
+use super::defaults::entry::{Choice, Entry, Item, read_entries};
 use super::error::Problem;
 use super::hydra;
 use super::node::{Key, Node, Origin, Value};
@@ -107,7 +107,50 @@ impl Library {
         })))
     }
 
+    /// Puts a saved config in the place of the primary one. Of the primary one
+    /// stay what a saved config does not have: Hydra's settings, and the groups
+    /// of the defaults list, which then wait for a new choice.
+    ///
+    /// # Errors
+    /// A primary config that cannot be read. There may be none.
+    pub(crate) fn rebase(&self, primary: &str, saved: &Node) -> Result<(), Vec<Problem>> {
+        let mut config = saved.clone();
+        let mut defaults = vec![Entry::new(Item::OwnBody, saved.origin.clone())];
+        if let Some(loaded) = self.load(primary)? {
+            if let (Some(map), Some(hydra)) = (config.as_map_mut(), loaded.config.child("hydra")) {
+                map.entry(Key::from("hydra"))
+                    .or_insert_with(|| hydra.clone());
+            }
+            for entry in &loaded.defaults {
+                let mut entry = entry.clone();
+                let Item::Group { group, choice } = &mut entry.item else {
+                    continue;
+                };
+                if !group.trim_start_matches('/').starts_with("hydra/") {
+                    if entry.overrides {
+                        continue;
+                    }
+                    *choice = Choice::Null;
+                    entry.saved = true;
+                }
+                defaults.push(entry);
+            }
+        }
+        let rebased = Loaded {
+            config,
+            package: None,
+            defaults,
+        };
+        self.cache
+            .borrow_mut()
+            .insert(primary.to_string(), Ok(Some(Rc::new(rebased))));
+        Ok(())
+    }
+
     pub(crate) fn has_config(&self, path: &str) -> bool {
+        if matches!(self.cache.borrow().get(path), Some(Ok(Some(_)))) {
+            return true;
+        }
         let file = with_extension(path);
         self.sources.iter().any(|s| s.has_file(&file))
     }

@@ -69,6 +69,9 @@ fn library(
         return Err(problems);
     }
     let mut library = Library::new(&req.sources);
+    if let (Some(name), Some(saved)) = (req.primary(), &req.base) {
+        library.rebase(name, &saved.job)?;
+    }
     let extra = search_path(req, overrides, &library, cwd)?;
     for source in &extra {
         if !source.available() {
@@ -108,7 +111,7 @@ fn search_path(
             .and_then(|node| hydra::search_path(&node, "hydra.searchpath in command-line", cwd))
             .map_err(|problem| vec![problem]);
     }
-    let Some(name) = &req.config_name else {
+    let Some(name) = req.primary() else {
         return Ok(Vec::new());
     };
     let Some(primary) = library.load(name)? else {

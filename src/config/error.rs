@@ -72,6 +72,23 @@ pub enum ConfigError {
     Extract { origin: String, message: String },
 }
 
+impl ConfigError {
+    /// Where the value was written, when it is known.
+    pub fn origin(&self) -> Option<&Origin> {
+        match self {
+            ConfigError::UnknownKey { origin, .. }
+            | ConfigError::WrongType { origin, .. }
+            | ConfigError::OutOfRange { origin, .. }
+            | ConfigError::UnknownOption { origin, .. }
+            | ConfigError::NotAvailable { origin, .. }
+            | ConfigError::Missing { origin, .. }
+            | ConfigError::Conflict { origin, .. } => Some(origin),
+            ConfigError::Composition(problem) => problem.origin.as_ref(),
+            ConfigError::Extract { .. } => None,
+        }
+    }
+}
+
 /// Everything wrong with a config, in the order of the tree.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ConfigErrors(pub Vec<ConfigError>);

@@ -7,6 +7,7 @@ use crate::compose::{self, Composed, Map, Node, Origin, Request, Value, to_yaml}
 use super::checked::{compose_checked, resolve_checked};
 use super::error::{ConfigError, ConfigErrors};
 use super::layers::{complete, from_tree};
+use super::rerun::RerunErrors;
 use super::types::{Command, Config};
 
 /// Why a job cannot start.
@@ -16,6 +17,8 @@ pub enum JobError {
     Compose(#[from] compose::Error),
     #[error(transparent)]
     Config(#[from] ConfigErrors),
+    #[error(transparent)]
+    Rerun(#[from] RerunErrors),
 }
 
 /// A command that is ready to run.

@@ -69,7 +69,7 @@ pub fn complete(job: &Node) -> Node {
 }
 
 /// Puts a value at a dotted path; does nothing where a scalar stands in the way.
-fn insert(tree: &mut Node, path: &str, value: Node) {
+pub(super) fn insert(tree: &mut Node, path: &str, value: Node) {
     let Some(map) = tree.as_map_mut() else { return };
     match path.split_once('.') {
         None => {
@@ -82,7 +82,7 @@ fn insert(tree: &mut Node, path: &str, value: Node) {
     }
 }
 
-fn default_node(default: &Default) -> Node {
+pub(super) fn default_node(default: &Default) -> Node {
     Node::built_in(match default {
         Default::Null => Value::Null,
         Default::Bool(b) => Value::Bool(*b),

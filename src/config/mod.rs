@@ -12,6 +12,7 @@ mod error;
 mod job;
 pub mod keys;
 mod layers;
+mod rerun;
 mod search_path;
 pub mod types;
 
@@ -21,5 +22,6 @@ pub use docs::{column_help, markdown};
 pub use error::{ConfigError, ConfigErrors};
 pub use job::{Job, JobError};
 pub use layers::{complete, from_composed, from_tree};
+pub use rerun::{RerunErrors, of_rerun, saved_config};
 pub use search_path::search_path;
 pub use types::*;

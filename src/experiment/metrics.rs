@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
 use thiserror::Error;
 
 use super::fsx::{self, FsError};
@@ -36,14 +37,16 @@ pub enum MetricsError {
 }
 
 /// Which examples a loss was measured on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Split {
     Train,
     Val,
 }
 
 impl Split {
-    fn name(self) -> &'static str {
+    /// As metrics.csv writes it.
+    pub fn name(self) -> &'static str {
         match self {
             Split::Train => "train",
             Split::Val => "val",
@@ -52,7 +55,7 @@ impl Split {
 }
 
 /// One row. None is written as a blank.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct MetricRow {
     /// Optimiser steps done, from 1 (0: before training).
     pub step: usize,

@@ -26,4 +26,5 @@ mod watch;
 pub use error::Error;
 pub use eval::eval;
 pub use infer::infer;
+pub use setup::OUTPUTS;
 pub use train::train;

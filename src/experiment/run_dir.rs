@@ -78,6 +78,10 @@ impl RunPaths {
     pub fn log(&self) -> PathBuf {
         self.root.join("run.log")
     }
+    /// Whether a process is at work in the run.
+    pub fn is_locked(&self) -> bool {
+        LockFile::is_held(&self.lock())
+    }
     fn lock(&self) -> PathBuf {
         self.root.join(".lock")
     }

@@ -11,6 +11,7 @@ use crate::compose::library::Library;
 use crate::compose::lost::Lost;
 use crate::compose::nearest;
 use crate::compose::node::Origin;
+use crate::compose::saved::Saved;
 
 /// A choice that replaces the one in a defaults list.
 struct Replacement {
@@ -39,6 +40,8 @@ pub(crate) struct Choices {
     pub values: Vec<Override>,
     /// Final choices in the order of discovery.
     pub known: IndexMap<String, Option<String>>,
+    /// The choices behind a saved config that the expansion starts from.
+    pub saved: Option<Saved>,
     known_by_group: IndexMap<String, Vec<String>>,
     /// Where each known choice was made.
     origins: IndexMap<String, Origin>,
@@ -163,20 +166,59 @@ impl Choices {
         }
     }
 
-    /// Gives the entry the choice that replaces its own, if there is one.
-    pub(crate) fn replace(&mut self, entry: &mut Entry) {
+    /// Gives the entry the choice that replaces its own, if there is one, and
+    /// says whether there was.
+    ///
+    /// # Errors
+    /// `~group` on a saved config: the values are there without the choice.
+    pub(crate) fn replace(&mut self, entry: &mut Entry) -> Result<bool, Problem> {
         let key = match &entry.item {
             Item::Group { .. } => entry.override_key(),
-            _ => return,
+            _ => return Ok(false),
         };
-        if let Some(replacement) = self.replacements.get_mut(&key) {
-            replacement.used = true;
-            if let Item::Group { choice, .. } = &mut entry.item {
-                *choice = replacement.choice.clone();
-            }
-            // Whoever chose is to be named when the choice does not exist.
-            entry.origin = replacement.origin.clone();
+        if let Some(deletion) = self.deletions.get_mut(&key).filter(|_| entry.saved) {
+            deletion.used = true;
+            let message = format!(
+                "'~{key}' leaves nothing out: the saved config holds the values of '{key}'"
+            );
+            return Err(Problem::new(message).at(&deletion.origin).help(format!(
+                "choose another option with {key}=OPTION, or delete single keys"
+            )));
         }
+        let Some(replacement) = self.replacements.get_mut(&key) else {
+            return Ok(false);
+        };
+        replacement.used = true;
+        if let Item::Group { choice, .. } = &mut entry.item {
+            *choice = replacement.choice.clone();
+        }
+        // Whoever chose is to be named when the choice does not exist.
+        entry.origin = replacement.origin.clone();
+        Ok(true)
+    }
+
+    /// Refuses an option at the top of the config where the saved choice put
+    /// values there too: which of them to take back is not known any more.
+    pub(crate) fn refuse_mixture(&self, entry: &Entry) -> Result<(), Problem> {
+        let key = entry.override_key();
+        let (Some(saved), Some(name)) = (&self.saved, entry.name()) else {
+            return Ok(());
+        };
+        let there = match saved.choices.get(&key) {
+            Some(None) => return Ok(()),
+            Some(Some(choice)) => format!("those of '{key}={choice}'"),
+            None => "no record of its own choice".to_string(),
+        };
+        let mut anew = saved.overrides.clone();
+        anew.push(format!("{key}={name}"));
+        Err(Problem::new(format!(
+            "'{key}={name}' sets keys in all parts of the config, and the saved config has {there}"
+        ))
+        .at(&entry.origin)
+        .help(format!(
+            "compose a new config instead, with the overrides of the saved one: {}",
+            anew.join(" ")
+        )))
     }
 
     /// Whether `~group` drops the entry.
@@ -235,6 +277,15 @@ impl Choices {
             keys.push(key);
         }
         Ok(())
+    }
+
+    /// The choices known by now, then those of the saved config that stand.
+    pub(crate) fn all(&self) -> IndexMap<String, Option<String>> {
+        let mut all = self.known.clone();
+        for (key, name) in self.saved.iter().flat_map(|saved| &saved.choices) {
+            all.entry(key.clone()).or_insert_with(|| name.clone());
+        }
+        all
     }
 
     /// Replacements and deletions that met no entry, but for those whose entry

@@ -17,6 +17,8 @@ pub(crate) struct Entry {
     pub appended: bool,
     /// The primary config itself.
     pub primary: bool,
+    /// A group whose values a saved config has; it counts only when chosen anew.
+    pub saved: bool,
     /// Dropped: deleted on the command line, or optional and absent.
     pub deleted: bool,
     /// The `# @package` of its file, absolute.
@@ -59,6 +61,7 @@ impl Entry {
             overrides: false,
             appended: false,
             primary: false,
+            saved: false,
             deleted: false,
             header: None,
             parent: Parent::default(),

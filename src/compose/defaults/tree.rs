@@ -11,6 +11,7 @@ use crate::compose::interpolate::{Resolver, Step};
 use crate::compose::library::Library;
 use crate::compose::lost::Lost;
 use crate::compose::node::{Key, Map, Node, Value};
+use crate::compose::saved::Saved;
 
 /// Configs that include configs deeper than this are taken for a cycle.
 const MAX_DEPTH: usize = 64;
@@ -43,6 +44,8 @@ pub(crate) struct Defaults {
     pub problems: Vec<Problem>,
     /// What that would have brought.
     pub lost: Lost,
+    /// Packages whose saved values give way to a new choice.
+    pub replaced: Vec<String>,
 }
 
 struct Branch {
@@ -68,6 +71,7 @@ struct Expansion<'l> {
     problems: Vec<Problem>,
     lost: Lost,
     warnings: Vec<String>,
+    replaced: Vec<String>,
     configs: usize,
 }
 
@@ -77,13 +81,15 @@ struct Expansion<'l> {
 pub(crate) fn expand(
     library: &Library,
     primary: Option<&str>,
+    saved: Option<&Saved>,
     overrides: &[Override],
     skip_missing: bool,
     now: chrono::DateTime<chrono::Local>,
     lost: Lost,
 ) -> Defaults {
     let mut problems = Vec::new();
-    let choices = Choices::new(library, overrides, &mut problems);
+    let mut choices = Choices::new(library, overrides, &mut problems);
+    choices.saved = saved.cloned();
     let mut expansion = Expansion {
         library,
         choices,
@@ -92,6 +98,7 @@ pub(crate) fn expand(
         problems,
         warnings: Vec::new(),
         lost,
+        replaced: Vec::new(),
         configs: 0,
     };
     let context = Context {
@@ -119,9 +126,10 @@ pub(crate) fn expand(
     expansion.problems.extend(unused);
     Defaults {
         list,
-        choices: expansion.choices.known,
+        choices: expansion.choices.all(),
         value_overrides: expansion.choices.values,
         warnings: expansion.warnings,
+        replaced: expansion.replaced,
         problems: expansion.problems,
         lost: expansion.lost,
     }
@@ -318,7 +326,14 @@ impl Expansion<'_> {
             if item.overrides {
                 continue;
             }
-            self.choices.replace(&mut item);
+            match self.choices.replace(&mut item) {
+                Ok(replaced) if replaced || !item.saved => {}
+                Ok(_) => continue,
+                Err(problem) => {
+                    self.problems.push(problem);
+                    continue;
+                }
+            }
             if let Item::Group {
                 group,
                 choice: Choice::Many(options),
@@ -341,6 +356,7 @@ impl Expansion<'_> {
                     );
                     one.package = item.package.clone();
                     one.optional = item.optional;
+                    one.saved = item.saved;
                     one.parent = item.parent.clone();
                     let branch = self.config(one, inner);
                     children.push(branch);
@@ -372,16 +388,29 @@ impl Expansion<'_> {
                 }
             }
         }
+        for child in children.iter().filter(|child| child.entry.saved) {
+            self.note_replaced(&child.entry);
+        }
         children.reverse();
         children
+    }
+
+    /// A group of a saved config that was chosen anew: its package starts empty.
+    fn note_replaced(&mut self, entry: &Entry) {
+        let package = entry.final_package();
+        if !package.is_empty() {
+            self.replaced.push(package);
+        } else if let Err(problem) = self.choices.refuse_mixture(entry) {
+            self.problems.push(problem);
+        }
     }
 
     /// Fills in an option such as `${db}_fast` from the choices known by now.
     fn resolve(&self, entry: &Entry) -> Result<Entry, Problem> {
         let mut known = Map::new();
-        for (key, name) in &self.choices.known {
-            let value = name.clone().map_or(Value::Null, Value::Str);
-            known.insert(Key::Str(key.clone()), Node::built_in(value));
+        for (key, name) in self.choices.all() {
+            let value = name.map_or(Value::Null, Value::Str);
+            known.insert(Key::Str(key), Node::built_in(value));
         }
         let root = Node::built_in(Value::Map(known));
         let (text, is_config) = match &entry.item {
@@ -390,7 +419,7 @@ impl Expansion<'_> {
         };
         let place = [Step::Key(Key::from("defaults"))];
         let mut resolver = Resolver::new(&root, None, self.now);
-        let keys: Vec<String> = self.choices.known.keys().cloned().collect();
+        let keys: Vec<String> = self.choices.all().into_keys().collect();
         let fault = |message: &str| {
             Problem::new(format!("cannot resolve the option '{text}': {message}"))
                 .at(&entry.origin)
