@@ -334,8 +334,14 @@ fn zipped_keys_advance_together() {
     );
     for (zip, parts) in [
         ("[[seed,db]]", ["'seed' has 2 values", "'db' has 3 values"]),
-        ("[[seed,seeed]]", ["'seeed', which is not swept", "did you mean 'seed'?"]),
-        ("[[seed,other]]", ["'other', which is not swept", "other=a,b"]),
+        (
+            "[[seed,seeed]]",
+            ["'seeed', which is not swept", "did you mean 'seed'?"],
+        ),
+        (
+            "[[seed,other]]",
+            ["'other', which is not swept", "other=a,b"],
+        ),
         ("[[seed]]", ["fewer than two keys", "command line"]),
         ("[[seed,seed]]", ["'seed' twice", "command line"]),
         ("[[seed,b],[b,seed]]", ["'b' twice", "command line"]),

@@ -1,6 +1,7 @@
 //! The two grammars of Hydra: overrides (`key=value` and its relatives) and
 //! OmegaConf's interpolations (`${..}`). They share their scalar tokens.
 
+pub(crate) mod casts;
 pub(crate) mod edits;
 pub(crate) mod element;
 pub(crate) mod functions;
