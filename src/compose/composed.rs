@@ -15,6 +15,7 @@ use super::interpolate::Resolver;
 use super::library::Library;
 use super::merge::merge_package;
 use super::node::{Key, Map, Node, Origin, Value};
+use super::outline::Listed;
 use super::source::{Source, Tree};
 
 /// A composition to be made.
@@ -44,19 +45,6 @@ pub struct Request {
     pub now: Option<DateTime<Local>>,
 }
 
-/// A config of the final defaults list.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listed {
-    /// In the search path, without `.yaml`.
-    pub config_path: String,
-    /// Dotted; empty is the top.
-    pub package: String,
-    /// Placed by the `_self_` of its own defaults list.
-    pub own_body: bool,
-    /// The config whose defaults list has it.
-    pub parent: Option<String>,
-}
-
 /// A composed configuration. Values are unresolved and carry their origins.
 #[derive(Clone, Debug)]
 pub struct Composed {
@@ -84,25 +72,26 @@ pub struct Composed {
 /// Holds every problem of the stage that failed: bad overrides, then the
 /// defaults list with its files, then merging and applying the overrides.
 pub fn compose(req: &Request) -> Result<Composed, Error> {
-    let overrides = Override::parse_all(&req.overrides).map_err(errors)?;
-    refuse_sweeps(&overrides, req.multirun).map_err(errors)?;
-    let now = req.now.unwrap_or_else(Local::now);
-    let cwd = match &req.cwd {
-        Some(cwd) => cwd.clone(),
-        None => std::env::current_dir().unwrap_or_default(),
-    };
-    let mut warnings = Vec::new();
-    let library = library(req, &overrides, &cwd, &mut warnings).map_err(errors)?;
-    let expanded = defaults::expand(
-        &library,
-        req.config_name.as_deref(),
-        &overrides,
-        req.multirun,
+    compose_watched(req, &mut |_, _| {})
+}
+
+/// Sees the whole tree after each merged config and after each applied override,
+/// which comes along.
+pub(super) type Watch<'w> = dyn FnMut(&Node, Option<&Override>) + 'w;
+
+/// [`compose`], step by step.
+pub(super) fn compose_watched(req: &Request, watch: &mut Watch) -> Result<Composed, Error> {
+    let search = Search::new(req)?;
+    let expanded = search.expand(req)?;
+    let Search {
+        overrides,
+        library,
+        mut warnings,
         now,
-    )
-    .map_err(errors)?;
-    let mut root = merge_all(&library, &expanded, now).map_err(errors)?;
-    apply_all(&mut root, &library, &expanded, now, req.closed).map_err(errors)?;
+        cwd,
+    } = search;
+    let mut root = merge_all(&library, &expanded, now, watch).map_err(errors)?;
+    apply_all(&mut root, &library, &expanded, now, req.closed, watch).map_err(errors)?;
 
     let mut hydra = match root
         .as_map_mut()
@@ -139,6 +128,7 @@ pub fn compose(req: &Request) -> Result<Composed, Error> {
             cwd: cwd.display().to_string(),
         },
     );
+    let defaults = expanded.listed();
     warnings.extend(expanded.warnings);
     Ok(Composed {
         job: root,
@@ -146,20 +136,64 @@ pub fn compose(req: &Request) -> Result<Composed, Error> {
         task_overrides,
         hydra_overrides,
         choices: expanded.choices,
-        defaults: expanded
-            .list
-            .into_iter()
-            .map(|placed| Listed {
-                config_path: placed.config_path,
-                package: placed.package,
-                own_body: placed.own_body,
-                parent: placed.parent,
-            })
-            .collect(),
+        defaults,
         sources: library.sources().to_vec(),
         warnings,
         now,
     })
+}
+
+/// What is known before any defaults list is read.
+pub(super) struct Search {
+    overrides: Vec<Override>,
+    library: Library,
+    pub(super) warnings: Vec<String>,
+    now: DateTime<Local>,
+    cwd: PathBuf,
+}
+
+impl Search {
+    /// Reads the overrides and finds the search path.
+    pub(super) fn new(req: &Request) -> Result<Search, Error> {
+        let overrides = Override::parse_all(&req.overrides).map_err(errors)?;
+        refuse_sweeps(&overrides, req.multirun).map_err(errors)?;
+        let cwd = match &req.cwd {
+            Some(cwd) => cwd.clone(),
+            None => std::env::current_dir().unwrap_or_default(),
+        };
+        let mut warnings = Vec::new();
+        let library = library(req, &overrides, &cwd, &mut warnings).map_err(errors)?;
+        Ok(Search {
+            overrides,
+            library,
+            warnings,
+            now: req.now.unwrap_or_else(Local::now),
+            cwd,
+        })
+    }
+
+    /// Expands the defaults lists.
+    pub(super) fn expand(&self, req: &Request) -> Result<Defaults, Error> {
+        defaults::expand(
+            &self.library,
+            req.config_name.as_deref(),
+            &self.overrides,
+            req.multirun,
+            self.now,
+        )
+        .map_err(errors)
+    }
+
+    /// The search path, Hydra's own source first.
+    pub(super) fn sources(&self) -> &[Source] {
+        self.library.sources()
+    }
+}
+
+/// The options of one group of a search path, sorted; of the empty group, the
+/// configs that can be primary ones.
+pub fn options(sources: &[Source], group: &str) -> Vec<String> {
+    Library::new(sources).options(group)
 }
 
 /// Every group of a search path with its options, both sorted; subgroups are
@@ -302,6 +336,7 @@ fn merge_all(
     library: &Library,
     expanded: &Defaults,
     now: DateTime<Local>,
+    watch: &mut Watch,
 ) -> Result<Node, Vec<Problem>> {
     let mut root = Node::empty_map();
     let mut problems = Vec::new();
@@ -313,6 +348,7 @@ fn merge_all(
                     problems.push(problem);
                 }
                 problems.extend(stray_search_path(placed, &loaded.config));
+                watch(&root, None);
             }
             Ok(None) => {}
             Err(problem) => problems.push(problem),
@@ -355,6 +391,7 @@ fn apply_all(
     expanded: &Defaults,
     now: DateTime<Local>,
     closed: bool,
+    watch: &mut Watch,
 ) -> Result<(), Vec<Problem>> {
     let groups = library.subgroups("");
     let setting = Setting {
@@ -376,6 +413,7 @@ fn apply_all(
             hydra_is_sound = found.is_empty();
             problems.extend(found);
         }
+        watch(root, Some(one));
     }
     match root.child_mut("hydra") {
         Some(hydra) if hydra.as_map().is_some() => {

@@ -82,7 +82,7 @@ fn insert(tree: &mut Node, path: &str, value: Node) {
     }
 }
 
-fn default_node(default: &Default) -> Node {
+pub(super) fn default_node(default: &Default) -> Node {
     Node::built_in(match default {
         Default::Null => Value::Null,
         Default::Bool(b) => Value::Bool(*b),

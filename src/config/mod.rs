@@ -11,7 +11,9 @@ mod error;
 mod job;
 pub mod keys;
 mod layers;
+mod origins;
 mod search_path;
+mod suggest;
 pub mod types;
 
 pub use check::{Strictness, check};
@@ -19,5 +21,7 @@ pub use docs::{column_help, markdown};
 pub use error::{ConfigError, ConfigErrors};
 pub use job::{Job, JobError};
 pub use layers::{complete, from_composed, from_tree};
+pub use origins::{place, remark, underlay_defaults, why};
 pub use search_path::search_path;
+pub use suggest::{Known, PathPart, Suggested, Suggestion, suggest, suggest_keys};
 pub use types::*;
