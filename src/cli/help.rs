@@ -58,14 +58,10 @@ fn config(request: &Request, resolve: bool) -> String {
         }
     });
     match composed {
-        Ok(job) => {
-            let yaml = to_yaml(&job);
-            let lines: Vec<String> = yaml.lines().map(|line| format!("  {line}\n")).collect();
-            format!(
-                "\nThe config of this command line (--cfg job prints it alone):\n\n{}",
-                lines.concat()
-            )
-        }
+        Ok(job) => format!(
+            "\nThe config of this command line (--cfg job prints it alone):\n\n{}",
+            to_yaml(&job)
+        ),
         Err(error) => {
             let first = error.problems.first().map(ToString::to_string);
             format!(

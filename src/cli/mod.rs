@@ -34,7 +34,8 @@ pub use output::print;
     version,
     propagate_version = true,
     disable_help_subcommand = true,
-    args_conflicts_with_subcommands = true
+    args_conflicts_with_subcommands = true,
+    override_usage = "run <COMMAND>"
 )]
 #[command(after_help = "First steps:
   run train                                  QLoRA on the small base that comes with it
@@ -42,7 +43,7 @@ pub use output::print;
   run train model=llama3_8b training=mcq     another base
   run train --help                           all groups and keys
   run train --cfg job                        the config, without running
-  eval \"$(run completion bash)\"             completion with TAB; also zsh and fish")]
+  eval \"$(run completion bash)\"              completion with TAB; also zsh and fish")]
 pub struct Cli {
     /// As in Hydra: install=SHELL, uninstall=SHELL (also -sc)
     #[arg(long, value_name = "ACTION", hide = true)]

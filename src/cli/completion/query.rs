@@ -51,18 +51,23 @@ pub(super) fn answer(shell: Shell) -> String {
         Shell::Zsh | Shell::Fish => String::new(),
     };
     let line = split(&line, &breaks);
+    let found = candidates(&line.before, &line.word.text);
+    let sole = found.len() == 1;
     let mut out = String::new();
-    for candidate in candidates(&line.before, &line.word.text) {
+    for candidate in found {
         match shell {
             Shell::Bash => {
                 let Some(rest) = candidate.text.get(line.word.kept..) else {
                     continue;
                 };
-                if line.word.quote.is_some() {
-                    out.push_str(rest);
-                } else {
+                if line.word.quote.is_none() {
                     out.push_str(&escaped(rest));
                     out.push_str(if candidate.open { "" } else { " " });
+                } else if sole && candidate.open {
+                    // readline closes the quote behind the only candidate there is.
+                    out.push_str(&format!("{rest}\n{rest},"));
+                } else {
+                    out.push_str(rest);
                 }
             }
             Shell::Zsh | Shell::Fish => {
@@ -85,10 +90,16 @@ fn candidates(before: &[String], word: &str) -> Vec<Candidate> {
     let mut cli = super::super::Cli::command();
     cli.build();
     let words = spell_out(before.iter().skip(1).map(OsString::from));
-    let words: Vec<String> = words
+    let mut words: Vec<String> = words
         .into_iter()
         .map(|word| word.to_string_lossy().into_owned())
         .collect();
+    // The value of `--info` may be what stands at the cursor.
+    if matches!(before.last().map(String::as_str), Some("-i" | "--info"))
+        && let Some(last) = words.last_mut()
+    {
+        "--info".clone_into(last);
+    }
     let mut command = &cli;
     let mut rest = words.as_slice();
     while let Some((first, more)) = rest.split_first()
