@@ -191,9 +191,10 @@ impl Tree<'_> {
 
     fn values(&self, prefix: &str, key: &str, value: &str) -> Suggested {
         // Within a list, a choice or a call, the last item is the one being typed.
-        let head = match value.starts_with(['\'', '"']) {
-            true => 0,
-            false => value.rfind(['[', ',', '(']).map_or(0, |at| at + 1),
+        let head = if value.starts_with(['\'', '"']) {
+            0
+        } else {
+            value.rfind(['[', ',', '(']).map_or(0, |at| at + 1)
         };
         let (head, typed) = value.split_at(head);
         let chosen: Vec<&str> = head.split(['[', ',', '(']).map(str::trim).collect();
