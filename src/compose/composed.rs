@@ -190,34 +190,6 @@ impl Search {
     }
 }
 
-/// The options of one group of a search path, sorted; of the empty group, the
-/// configs that can be primary ones.
-pub fn options(sources: &[Source], group: &str) -> Vec<String> {
-    Library::new(sources).options(group)
-}
-
-/// Every group of a search path with its options, both sorted; subgroups are
-/// `group/sub`. Hydra's own groups come too.
-pub fn groups(sources: &[Source]) -> Vec<(String, Vec<String>)> {
-    let library = Library::new(sources);
-    let mut found = Vec::new();
-    let mut open = library.subgroups("");
-    while let Some(group) = open.pop() {
-        // Links can make a tree endless.
-        if group.matches('/').count() < 16 {
-            open.extend(
-                library
-                    .subgroups(&group)
-                    .into_iter()
-                    .map(|sub| format!("{group}/{sub}")),
-            );
-        }
-        found.push((group.clone(), library.options(&group)));
-    }
-    found.sort();
-    found
-}
-
 fn errors(problems: Vec<Problem>) -> Error {
     Error { problems }
 }

@@ -292,7 +292,7 @@ mod tests {
         ("db/a.yaml", "port: 1\nhost: h\n"),
         (
             "over/b.yaml",
-            "# @package _global_\nx: 1\ndb: {port: ???}\nm: 5\n",
+            "# @package _global_\nx: 1\ndb: {port: \"???\"}\nm: 5\n",
         ),
     ];
 

@@ -28,12 +28,12 @@ mod yaml_read;
 mod yaml_scalar;
 mod yaml_write;
 
-pub use composed::{Composed, Request, compose, groups, options};
+pub use composed::{Composed, Request, compose};
 pub use error::{Error, Problem};
 pub use history::{Change, History, compose_with_history, one_line};
 pub use nearest::nearest;
 pub use node::{Key, Map, Node, Origin, Value};
-pub use outline::{DefaultsTree, Listed, Outline, full_search_path, outline};
+pub use outline::{DefaultsTree, Listed, Outline, full_search_path, groups, options, outline};
 pub use source::{Source, Tree};
 pub use sweep::{expand_sweep, sweep_cells};
 pub use yaml_write::{to_yaml, to_yaml_noted};

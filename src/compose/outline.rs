@@ -1,8 +1,9 @@
-//! How a composition comes about, without making it: the search path and the
-//! defaults lists, for a user who asks why.
+//! What can be known without composing: the search path, its groups, and the
+//! defaults lists.
 
 use super::composed::{Request, Search};
 use super::error::Error;
+use super::library::Library;
 use super::source::Source;
 
 /// A config of the final defaults list.
@@ -62,4 +63,32 @@ pub fn outline(req: &Request) -> Result<Outline, Error> {
 /// Bad overrides, a folder that does not exist, a `hydra.searchpath` that is no list.
 pub fn full_search_path(req: &Request) -> Result<Vec<Source>, Error> {
     Ok(Search::new(req)?.sources().to_vec())
+}
+
+/// The options of one group of a search path, sorted; of the empty group, the
+/// configs that can be primary ones.
+pub fn options(sources: &[Source], group: &str) -> Vec<String> {
+    Library::new(sources).options(group)
+}
+
+/// Every group of a search path with its options, both sorted; subgroups are
+/// `group/sub`. Hydra's own groups come too.
+pub fn groups(sources: &[Source]) -> Vec<(String, Vec<String>)> {
+    let library = Library::new(sources);
+    let mut found = Vec::new();
+    let mut open = library.subgroups("");
+    while let Some(group) = open.pop() {
+        // Links can make a tree endless.
+        if group.matches('/').count() < 16 {
+            open.extend(
+                library
+                    .subgroups(&group)
+                    .into_iter()
+                    .map(|sub| format!("{group}/{sub}")),
+            );
+        }
+        found.push((group.clone(), library.options(&group)));
+    }
+    found.sort();
+    found
 }

@@ -344,7 +344,7 @@ mod tests {
 
     #[test]
     fn groups_and_keys_are_completed_a_step_at_a_time() {
-        assert_eq!(texts("mod"), ["model=", "model.", "mode="]);
+        assert_eq!(texts("mod"), ["model=", "mode=", "model."]);
         assert_eq!(texts("lora.dr"), ["lora.dropout="]);
         assert_eq!(texts("inference.v"), ["inference.validation."]);
         assert_eq!(texts("+exp"), ["+experiment="]);

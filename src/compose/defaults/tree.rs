@@ -10,7 +10,6 @@ use crate::compose::grammar::overrides::Override;
 use crate::compose::interpolate::{Resolver, Step};
 use crate::compose::library::Library;
 use crate::compose::node::{Key, Map, Node, Value};
-use crate::compose::outline::{DefaultsTree, Listed};
 
 /// Configs that include configs deeper than this are taken for a cycle.
 const MAX_DEPTH: usize = 64;
@@ -40,53 +39,12 @@ pub(crate) struct Defaults {
     pub value_overrides: Vec<Override>,
     pub warnings: Vec<String>,
     /// Hydra's own config and the primary one.
-    roots: [Branch; 2],
+    pub(super) roots: [Branch; 2],
 }
 
-struct Branch {
-    entry: Entry,
-    children: Vec<Branch>,
-}
-
-impl Defaults {
-    /// The list for users.
-    pub(crate) fn listed(&self) -> Vec<Listed> {
-        self.list
-            .iter()
-            .map(|placed| Listed {
-                config_path: placed.config_path.clone(),
-                package: placed.package.clone(),
-                own_body: placed.own_body,
-                parent: placed.parent.clone(),
-            })
-            .collect()
-    }
-
-    /// The tree for users.
-    pub(crate) fn tree(&self) -> Vec<DefaultsTree> {
-        self.roots.iter().map(Branch::outline).collect()
-    }
-}
-
-impl Branch {
-    fn outline(&self) -> DefaultsTree {
-        let entry = &self.entry;
-        let name = match &entry.item {
-            Item::OwnBody => "_self_".to_string(),
-            Item::Config(_) => entry.config_path(),
-            Item::Group { .. } => {
-                format!(
-                    "{}: {}",
-                    entry.override_key(),
-                    entry.name().unwrap_or("null")
-                )
-            }
-        };
-        DefaultsTree {
-            name,
-            children: self.children.iter().map(Branch::outline).collect(),
-        }
-    }
+pub(super) struct Branch {
+    pub(super) entry: Entry,
+    pub(super) children: Vec<Branch>,
 }
 
 /// Where an entry is expanded.
