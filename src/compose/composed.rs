@@ -18,6 +18,7 @@ use super::lost::Lost;
 use super::merge::{empty_package, merge_package};
 use super::node::{Key, Map, Node, Origin, Value};
 use super::opened::{Opened, open};
+use super::outline::Listed;
 use super::saved::Saved;
 use super::source::Source;
 
@@ -61,19 +62,6 @@ impl Request {
     }
 }
 
-/// A config of the final defaults list.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listed {
-    /// In the search path, without `.yaml`.
-    pub config_path: String,
-    /// Dotted; empty is the top.
-    pub package: String,
-    /// Placed by the `_self_` of its own defaults list.
-    pub own_body: bool,
-    /// The config whose defaults list has it.
-    pub parent: Option<String>,
-}
-
 /// A composed configuration. Values are unresolved and carry their origins.
 #[derive(Clone, Debug)]
 pub struct Composed {
@@ -105,12 +93,26 @@ pub fn compose(req: &Request) -> Result<Composed, Error> {
     compose_in(req, &open(req)?)
 }
 
+/// Sees the whole tree after each merged config and after each applied override,
+/// which comes along.
+pub(super) type Watch<'w> = dyn FnMut(&Node, Option<&Override>) + 'w;
+
+/// [`compose`], step by step.
+pub(super) fn compose_watched(req: &Request, watch: &mut Watch) -> Result<Composed, Error> {
+    whole(compose_partly_in(req, &open(req)?, watch))
+}
+
 /// [`compose`] with the files of a search path that is open already. It is that
 /// of the request: the same sources, primary config and `hydra.searchpath`.
 pub(crate) fn compose_in(req: &Request, opened: &Opened) -> Result<Composed, Error> {
-    match compose_partly_in(req, opened) {
-        (composed, problems) if problems.is_empty() => Ok(composed),
-        (_, problems) => Err(Error { problems }),
+    whole(compose_partly_in(req, opened, &mut |_, _| {}))
+}
+
+fn whole((composed, problems): (Composed, Vec<Problem>)) -> Result<Composed, Error> {
+    if problems.is_empty() {
+        Ok(composed)
+    } else {
+        Err(Error { problems })
     }
 }
 
@@ -120,7 +122,7 @@ pub(crate) fn compose_in(req: &Request, opened: &Opened) -> Result<Composed, Err
 pub fn compose_partly(req: &Request) -> (Option<Composed>, Vec<Problem>) {
     match open(req) {
         Ok(opened) => {
-            let (composed, problems) = compose_partly_in(req, &opened);
+            let (composed, problems) = compose_partly_in(req, &opened, &mut |_, _| {});
             (Some(composed), problems)
         }
         Err(error) => (None, error.problems),
@@ -157,30 +159,53 @@ impl Typed<'_> {
     }
 }
 
-fn compose_partly_in(req: &Request, opened: &Opened) -> (Composed, Vec<Problem>) {
-    let Typed {
-        overrides,
-        unusable,
-        mut problems,
-    } = Typed::read(req);
-    let library = &opened.library;
-    let now = req.now.unwrap_or_else(Local::now);
+/// Expands the defaults lists of a request.
+pub(super) fn expand(
+    req: &Request,
+    opened: &Opened,
+    typed: &Typed,
+    now: DateTime<Local>,
+) -> Defaults {
     let mut lost = Lost::default();
-    for text in unusable {
-        lost.typed(library, text);
+    for text in &typed.unusable {
+        lost.typed(&opened.library, text);
     }
-    let mut expanded = defaults::expand(
-        library,
+    defaults::expand(
+        &opened.library,
         req.primary(),
         req.base.as_ref(),
-        &overrides,
+        &typed.overrides,
         req.multirun,
         now,
         lost,
-    );
+    )
+}
+
+fn compose_partly_in(
+    req: &Request,
+    opened: &Opened,
+    watch: &mut Watch,
+) -> (Composed, Vec<Problem>) {
+    let typed = Typed::read(req);
+    let library = &opened.library;
+    let now = req.now.unwrap_or_else(Local::now);
+    let mut expanded = expand(req, opened, &typed, now);
+    let Typed {
+        overrides,
+        mut problems,
+        ..
+    } = typed;
     problems.append(&mut expanded.problems);
-    let mut root = merge_all(library, &mut expanded, now, &mut problems);
-    apply_all(&mut root, library, &expanded, req, now, &mut problems);
+    let mut root = merge_all(library, &mut expanded, now, &mut problems, watch);
+    apply_all(
+        &mut root,
+        library,
+        &expanded,
+        req,
+        now,
+        &mut problems,
+        watch,
+    );
     drop_repeated(&mut problems);
     put_in_order(&mut problems, &req.overrides);
 
@@ -227,6 +252,7 @@ fn compose_partly_in(req: &Request, opened: &Opened) -> (Composed, Vec<Problem>)
         saved.number(&mut hydra);
     }
     let mut warnings = opened.warnings.clone();
+    let defaults = expanded.listed();
     warnings.extend(expanded.warnings);
     let composed = Composed {
         job: root,
@@ -234,16 +260,7 @@ fn compose_partly_in(req: &Request, opened: &Opened) -> (Composed, Vec<Problem>)
         task_overrides,
         hydra_overrides,
         choices: expanded.choices,
-        defaults: expanded
-            .list
-            .into_iter()
-            .map(|placed| Listed {
-                config_path: placed.config_path,
-                package: placed.package,
-                own_body: placed.own_body,
-                parent: placed.parent,
-            })
-            .collect(),
+        defaults,
         sources,
         warnings,
         now,
@@ -266,16 +283,6 @@ fn put_in_order(problems: &mut [Problem], typed: &[String]) {
         Some(Origin::File { path, line }) => (1, files.iter().position(|file| file == path), *line),
         _ => (2, None, 0),
     });
-}
-
-/// Every group of a search path with its options, both sorted; subgroups are
-/// `group/sub`. Hydra's own groups come too.
-pub fn groups(sources: &[Source]) -> Vec<(String, Vec<String>)> {
-    let library = Library::new(sources);
-    let groups = library.groups().into_iter();
-    groups
-        .map(|group| (group.clone(), library.options(&group)))
-        .collect()
 }
 
 fn errors(problems: Vec<Problem>) -> Error {
@@ -320,6 +327,7 @@ fn merge_all(
     expanded: &mut Defaults,
     now: DateTime<Local>,
     problems: &mut Vec<Problem>,
+    watch: &mut Watch,
 ) -> Node {
     let mut root = Node::empty_map();
     for placed in &expanded.list {
@@ -336,6 +344,7 @@ fn merge_all(
                         empty_package(&mut root, package);
                     }
                 }
+                watch(&root, None);
             }
             Ok(None) => {}
             Err(found) => problems.extend(found),
@@ -375,6 +384,7 @@ fn apply_all(
     req: &Request,
     now: DateTime<Local>,
     problems: &mut Vec<Problem>,
+    watch: &mut Watch,
 ) {
     let groups = library.groups();
     let setting = Setting {
@@ -397,6 +407,7 @@ fn apply_all(
             hydra_is_sound = found.is_empty();
             problems.extend(found);
         }
+        watch(root, Some(one));
     }
     match root.child_mut("hydra") {
         Some(hydra) if hydra.as_map().is_some() => {

@@ -46,11 +46,13 @@ pub(crate) struct Defaults {
     pub lost: Lost,
     /// Packages whose saved values give way to a new choice.
     pub replaced: Vec<String>,
+    /// Hydra's own config and the primary one.
+    pub(super) roots: [Branch; 2],
 }
 
-struct Branch {
-    entry: Entry,
-    children: Vec<Branch>,
+pub(super) struct Branch {
+    pub(super) entry: Entry,
+    pub(super) children: Vec<Branch>,
 }
 
 /// Where an entry is expanded.
@@ -129,6 +131,7 @@ pub(crate) fn expand(
         choices: expansion.choices.all(),
         value_overrides: expansion.choices.values,
         warnings: expansion.warnings,
+        roots: [hydra, primary],
         replaced: expansion.replaced,
         problems: expansion.problems,
         lost: expansion.lost,
