@@ -9,7 +9,9 @@ use crate::compose::error::Problem;
 use crate::compose::grammar::overrides::Override;
 use crate::compose::interpolate::{Resolver, Step};
 use crate::compose::library::Library;
+use crate::compose::lost::Lost;
 use crate::compose::node::{Key, Map, Node, Value};
+use crate::compose::saved::Saved;
 
 /// Configs that include configs deeper than this are taken for a cycle.
 const MAX_DEPTH: usize = 64;
@@ -38,11 +40,19 @@ pub(crate) struct Defaults {
     /// Overrides of values, not yet applied.
     pub value_overrides: Vec<Override>,
     pub warnings: Vec<String>,
+    /// What went wrong on the way; the list lacks it.
+    pub problems: Vec<Problem>,
+    /// What that would have brought.
+    pub lost: Lost,
+    /// Packages whose saved values give way to a new choice.
+    pub replaced: Vec<String>,
+    /// Hydra's own config and the primary one.
+    pub(super) roots: [Branch; 2],
 }
 
-struct Branch {
-    entry: Entry,
-    children: Vec<Branch>,
+pub(super) struct Branch {
+    pub(super) entry: Entry,
+    pub(super) children: Vec<Branch>,
 }
 
 /// Where an entry is expanded.
@@ -61,24 +71,27 @@ struct Expansion<'l> {
     skip_missing: bool,
     now: chrono::DateTime<chrono::Local>,
     problems: Vec<Problem>,
+    lost: Lost,
     warnings: Vec<String>,
+    replaced: Vec<String>,
     configs: usize,
 }
 
-/// Expands Hydra's own config and the primary one.
-///
-/// # Errors
-/// Everything found wrong: unknown options, missing choices, double choices,
-/// overrides without an entry.
+/// Expands Hydra's own config and the primary one. The problems of the outcome are
+/// everything found wrong: bad files, unknown options, missing choices, double
+/// choices, overrides without an entry. `lost` is what failed before.
 pub(crate) fn expand(
     library: &Library,
     primary: Option<&str>,
+    saved: Option<&Saved>,
     overrides: &[Override],
     skip_missing: bool,
     now: chrono::DateTime<chrono::Local>,
-) -> Result<Defaults, Vec<Problem>> {
+    lost: Lost,
+) -> Defaults {
     let mut problems = Vec::new();
-    let choices = Choices::new(library, overrides, &mut problems);
+    let mut choices = Choices::new(library, overrides, &mut problems);
+    choices.saved = saved.cloned();
     let mut expansion = Expansion {
         library,
         choices,
@@ -86,6 +99,8 @@ pub(crate) fn expand(
         now,
         problems,
         warnings: Vec::new(),
+        lost,
+        replaced: Vec::new(),
         configs: 0,
     };
     let context = Context {
@@ -102,22 +117,25 @@ pub(crate) fn expand(
         Item::Config("hydra/config".to_string()),
         crate::compose::node::Origin::BuiltIn,
     );
+    // An endless primary config is no reason to lack Hydra's own.
+    expansion.configs = 0;
     let hydra = expansion.config(hydra, context);
     let mut list = Vec::new();
     walk(&hydra, None, &mut list);
     walk(&primary, None, &mut list);
     expansion.refuse_double_entries(&list);
-    let unused = expansion.choices.unused();
+    let unused = expansion.choices.unused(library, &expansion.lost);
     expansion.problems.extend(unused);
-    if !expansion.problems.is_empty() {
-        return Err(expansion.problems);
-    }
-    Ok(Defaults {
+    Defaults {
         list,
-        choices: expansion.choices.known,
+        choices: expansion.choices.all(),
         value_overrides: expansion.choices.values,
         warnings: expansion.warnings,
-    })
+        roots: [hydra, primary],
+        replaced: expansion.replaced,
+        problems: expansion.problems,
+        lost: expansion.lost,
+    }
 }
 
 impl Expansion<'_> {
@@ -138,6 +156,7 @@ impl Expansion<'_> {
                 Problem::new(format!("there is no primary config '{name}'"))
                     .help(format!("{hint}{}", self.library.describe())),
             );
+            self.lost.everything();
             return leaf(deleted(entry));
         }
         self.config(entry, context)
@@ -174,6 +193,7 @@ impl Expansion<'_> {
                     .at(&entry.origin)
                     .help("a config includes itself, directly or through others"),
                 );
+                self.lost.everything();
             }
             return leaf(deleted(entry));
         }
@@ -181,8 +201,9 @@ impl Expansion<'_> {
         let has_name = entry.name().is_some() && !entry.is_missing();
         let loaded = match has_name.then(|| self.library.load(&path)).transpose() {
             Ok(loaded) => loaded.flatten(),
-            Err(problem) => {
-                self.problems.push(problem);
+            Err(problems) => {
+                self.problems.extend(problems);
+                self.lose(&entry);
                 return leaf(deleted(entry));
             }
         };
@@ -203,6 +224,7 @@ impl Expansion<'_> {
             if !self.skip_missing {
                 let problem = self.missing_choice(&entry);
                 self.problems.push(problem);
+                self.lose(&entry);
             }
             return leaf(entry);
         }
@@ -210,6 +232,7 @@ impl Expansion<'_> {
             if !entry.optional {
                 let problem = unknown_option(self.library, &entry, context.parent);
                 self.problems.push(problem);
+                self.lose(&entry);
             }
             return leaf(deleted(entry));
         };
@@ -230,6 +253,13 @@ impl Expansion<'_> {
         self.note_overrides(&path, &list, context);
         let children = self.children(list, &path, context);
         Branch { entry, children }
+    }
+
+    /// Notes what the config of an entry would have brought.
+    fn lose(&mut self, entry: &Entry) {
+        let group = entry.group_path();
+        self.lost
+            .option(self.library, &group, &entry.final_package());
     }
 
     /// A list that does not say where the file's own values go has them last.
@@ -299,7 +329,14 @@ impl Expansion<'_> {
             if item.overrides {
                 continue;
             }
-            self.choices.replace(&mut item);
+            match self.choices.replace(&mut item) {
+                Ok(replaced) if replaced || !item.saved => {}
+                Ok(_) => continue,
+                Err(problem) => {
+                    self.problems.push(problem);
+                    continue;
+                }
+            }
             if let Item::Group {
                 group,
                 choice: Choice::Many(options),
@@ -322,6 +359,7 @@ impl Expansion<'_> {
                     );
                     one.package = item.package.clone();
                     one.optional = item.optional;
+                    one.saved = item.saved;
                     one.parent = item.parent.clone();
                     let branch = self.config(one, inner);
                     children.push(branch);
@@ -343,21 +381,39 @@ impl Expansion<'_> {
                     Ok(entry) => *child = self.config(entry, deferred),
                     Err(problem) => {
                         self.problems.push(problem);
+                        self.lost.option(
+                            self.library,
+                            &child.entry.group_path(),
+                            &child.entry.final_package(),
+                        );
                         child.entry.deleted = true;
                     }
                 }
             }
         }
+        for child in children.iter().filter(|child| child.entry.saved) {
+            self.note_replaced(&child.entry);
+        }
         children.reverse();
         children
+    }
+
+    /// A group of a saved config that was chosen anew: its package starts empty.
+    fn note_replaced(&mut self, entry: &Entry) {
+        let package = entry.final_package();
+        if !package.is_empty() {
+            self.replaced.push(package);
+        } else if let Err(problem) = self.choices.refuse_mixture(entry) {
+            self.problems.push(problem);
+        }
     }
 
     /// Fills in an option such as `${db}_fast` from the choices known by now.
     fn resolve(&self, entry: &Entry) -> Result<Entry, Problem> {
         let mut known = Map::new();
-        for (key, name) in &self.choices.known {
-            let value = name.clone().map_or(Value::Null, Value::Str);
-            known.insert(Key::Str(key.clone()), Node::built_in(value));
+        for (key, name) in self.choices.all() {
+            let value = name.map_or(Value::Null, Value::Str);
+            known.insert(Key::Str(key), Node::built_in(value));
         }
         let root = Node::built_in(Value::Map(known));
         let (text, is_config) = match &entry.item {
@@ -366,7 +422,7 @@ impl Expansion<'_> {
         };
         let place = [Step::Key(Key::from("defaults"))];
         let mut resolver = Resolver::new(&root, None, self.now);
-        let keys: Vec<String> = self.choices.known.keys().cloned().collect();
+        let keys: Vec<String> = self.choices.all().into_keys().collect();
         let fault = |message: &str| {
             Problem::new(format!("cannot resolve the option '{text}': {message}"))
                 .at(&entry.origin)
