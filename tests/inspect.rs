@@ -43,17 +43,19 @@ fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
 const TREE: &str = "\
   config:
     db: mysql
-    server: nginx:
+    server: apache:
       server/tls: full
-    optim: adam
+      _self_
+      db@server.backup: sqlite
+    optim: sgd
     experiment: null
-    model: adam_small
+    model: sgd_small
     _self_
 ";
 
 #[test]
 fn the_defaults_are_laid_out_as_hydra_lays_them_out() {
-    let base = ["compose", "-cd", "tests/compose/tree", "server=nginx"];
+    let base = ["compose", "-cd", "tests/compose/tree", "optim=sgd"];
     let with = |more: &[&str]| ok(&[&base[..], more].concat());
     let tree = with(&["server/tls=full", "--info", "defaults-tree"]);
     let start =
@@ -169,7 +171,7 @@ fn origins_are_comments_that_change_nothing() {
     let noted = ok(&[&base[..], &["--origins"]].concat());
     assert!(noted.contains("\nseed: 7  # command line; was 42, configs/config.yaml:18\n"));
     assert!(
-        noted.contains("\n- q_proj  # configs/lora/default.yaml:8\n"),
+        noted.contains("\n  - q_proj  # configs/lora/default.yaml:8\n"),
         "{noted}"
     );
     let read = |text: &str| {
