@@ -69,7 +69,11 @@ fn two_by_two_cells_run_one_after_another() {
         }
         for side in ["base", "tuned"] {
             let name = format!("metrics.{side}.accuracy");
-            assert_eq!(figure(&name), summary["metrics"][side]["accuracy"], "{name}");
+            assert_eq!(
+                figure(&name),
+                summary["metrics"][side]["accuracy"],
+                "{name}"
+            );
         }
         let count = figure("trainable_parameters");
         assert_eq!(Some(count as u64), summary["trainable_parameters"].as_u64());
@@ -84,7 +88,10 @@ fn two_by_two_cells_run_one_after_another() {
         assert_eq!(job["num"], serde_yaml::Value::from(num));
         assert_eq!(job["id"].as_str(), Some(num.to_string().as_str()));
         let dirname = job["override_dirname"].as_str().unwrap();
-        assert!(dirname.contains(&format!("lora.r={}", [4, 8][num / 2])), "{dirname}");
+        assert!(
+            dirname.contains(&format!("lora.r={}", [4, 8][num / 2])),
+            "{dirname}"
+        );
         assert_eq!(hydra["hydra"]["mode"].as_str(), Some("MULTIRUN"));
         let output_dir = hydra["hydra"]["runtime"]["output_dir"].as_str().unwrap();
         assert!(output_dir.ends_with(&cell), "{output_dir}");
@@ -126,15 +133,24 @@ fn a_failing_cell_leaves_the_others_running() {
     ));
     assert_eq!(code, Some(1), "{stderr}");
     assert!(stderr.contains("cell 0 failed: none.csv"), "{stderr}");
-    assert!(stderr.contains("error: 2 of 4 cells failed (#0, #1); see s/sweep.csv"), "{stderr}");
+    assert!(
+        stderr.contains("error: 2 of 4 cells failed (#0, #1); see s/sweep.csv"),
+        "{stderr}"
+    );
     assert!(!stderr.contains("panicked"), "{stderr}");
     let status = column(&sandbox, "s", "status");
     assert_eq!(status, ["failed", "failed", "finished", "finished"]);
     let errors = column(&sandbox, "s", "error");
-    assert!(errors[0].contains("none.csv") && errors[2].is_empty(), "{errors:?}");
+    assert!(
+        errors[0].contains("none.csv") && errors[2].is_empty(),
+        "{errors:?}"
+    );
     assert!(!sandbox.path("s/0").exists());
     assert!(sandbox.path("s/3/adapter").is_dir());
-    assert!(stdout.contains("failed") && stdout.contains("finished"), "{stdout}");
+    assert!(
+        stdout.contains("failed") && stdout.contains("finished"),
+        "{stdout}"
+    );
 }
 
 #[test]
@@ -147,7 +163,9 @@ fn zipped_keys_advance_together_beside_a_product() {
     assert_eq!(column(&sandbox, "s", "lora.r"), ["4", "4", "8", "8"]);
     assert_eq!(column(&sandbox, "s", "lora.alpha"), ["8", "8", "16", "16"]);
     assert_eq!(column(&sandbox, "s", "seed"), ["1", "2", "1", "2"]);
-    let bad = sandbox.run(&format!("train -m {MCQ} lora.r=4,8,16 lora.alpha=8,16 {zip}"));
+    let bad = sandbox.run(&format!(
+        "train -m {MCQ} lora.r=4,8,16 lora.alpha=8,16 {zip}"
+    ));
     assert_eq!(bad.code, Some(1));
     for part in ["'lora.r' has 3 values", "'lora.alpha' has 2 values"] {
         assert!(bad.stderr.contains(part), "{}", bad.stderr);
@@ -175,7 +193,9 @@ fn params_of_the_config_stand_before_the_command_line() {
     assert_eq!(lines[2], "2 cells; nothing was run");
     assert!(!sandbox.path("grid").exists() && !sandbox.path("outputs").exists());
     // The mode of the config is that of the run, too.
-    sandbox.ok(&format!("train {MCQ} --config-dir own experiment=grid seed=7"));
+    sandbox.ok(&format!(
+        "train {MCQ} --config-dir own experiment=grid seed=7"
+    ));
     assert_eq!(column(&sandbox, "grid", "lora.r"), ["4", "8"]);
     let (header, _) = table(&sandbox.read("grid/sweep.csv"));
     assert!(!header.contains(&"seed".to_string()), "{header:?}");
@@ -187,7 +207,10 @@ fn eval_and_infer_can_be_swept() {
     sandbox.ok(&format!("train -m {MCQ} lora.r=4,8 hydra.sweep.dir=s"));
     let eval = "-m model.path=model data.test_path=mcq_test.csv adapter=s/0/adapter,s/1/adapter";
     let stdout = sandbox.ok(&format!("eval {eval} hydra.sweep.dir=e"));
-    assert_eq!(column(&sandbox, "e", "adapter"), ["s/0/adapter", "s/1/adapter"]);
+    assert_eq!(
+        column(&sandbox, "e", "adapter"),
+        ["s/0/adapter", "s/1/adapter"]
+    );
     for num in 0..2 {
         let trained = sandbox.json(&format!("s/{num}/summary.json"));
         let scored = sandbox.json(&format!("e/{num}/summary.json"));
@@ -209,21 +232,33 @@ fn what_is_wrong_beforehand_leaves_nothing() {
     for (args, code, part) in [
         ("lora.r=4,0", 1, "cell #1 (lora.r=0)"),
         ("lora.r=4,0 --dry-run", 1, "cell #1 (lora.r=0)"),
-        ("model=tiny,tyni", 1, "did you mean 'tiny'?"),
-        ("hydra.job.name=a,b seed=1,2", 1, "keys of hydra cannot be swept"),
+        ("model=tiny,tinny", 1, "did you mean 'tiny'?"),
+        (
+            "hydra.job.name=a,b seed=1,2",
+            1,
+            "keys of hydra cannot be swept",
+        ),
         ("seed=interval(1,2)", 1, "no list of values"),
         ("seed=1,2 hydra.sweep.subdir=x", 1, "the directory"),
         ("seed=1,2 --cfg job", 2, "cannot be used with"),
     ] {
         let finished = sandbox.run(&format!("train -m {args}"));
         assert_eq!(finished.code, Some(code), "{args}: {finished:?}");
-        assert!(finished.stderr.contains(part), "{args}: {}", finished.stderr);
+        assert!(
+            finished.stderr.contains(part),
+            "{args}: {}",
+            finished.stderr
+        );
     }
     let alone = sandbox.run("train --dry-run");
     assert_eq!(alone.code, Some(2));
     assert!(alone.stderr.contains("--multirun (-m)"), "{}", alone.stderr);
     let unswept = sandbox.run("train seed=1,2");
     assert_eq!(unswept.code, Some(1));
-    assert!(unswept.stderr.contains("add --multirun (-m)"), "{}", unswept.stderr);
+    assert!(
+        unswept.stderr.contains("add --multirun (-m)"),
+        "{}",
+        unswept.stderr
+    );
     assert!(!sandbox.path("outputs").exists());
 }

@@ -224,7 +224,7 @@ fn check_kind(path: &str, node: &mut Node, kind: Kind, strict: bool, problems: &
     }
 }
 
-const LISTS_OF_KEYS: &str = "a list of lists of keys, such as [[a,b]],";
+const LISTS_OF_KEYS: &str = "a list of lists of keys, such as [[a,b]]";
 
 /// Converts in place; the error is what the key wants.
 fn convert(node: &mut Node, kind: Kind) -> Result<(), &'static str> {
