@@ -1,5 +1,6 @@
 //! What goes into composition and what comes out.
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Local};
@@ -7,15 +8,19 @@ use indexmap::IndexMap;
 
 use super::apply::{Setting, apply};
 use super::defaults::{self, Defaults};
-use super::error::{Error, Problem};
+use super::error::{Error, MAX_PROBLEMS, Problem};
 use super::grammar::overrides::{Override, Parsed};
 use super::grammar::sweeps::Sweep;
 use super::hydra;
 use super::interpolate::Resolver;
 use super::library::Library;
 use super::merge::merge_package;
-use super::node::{Key, Map, Node, Origin, Value};
+use super::node::{Key, MAX_NODES, Map, Node, Origin, Value};
+use super::scope::Scope;
 use super::source::{Source, Tree};
+
+/// Of more groups than this only the ones nearest to the root are listed.
+const MAX_GROUPS: usize = 5_000;
 
 /// A composition to be made.
 #[derive(Clone, Debug, Default)]
@@ -86,7 +91,7 @@ pub struct Composed {
 pub fn compose(req: &Request) -> Result<Composed, Error> {
     let overrides = Override::parse_all(&req.overrides).map_err(errors)?;
     refuse_sweeps(&overrides, req.multirun).map_err(errors)?;
-    let now = req.now.unwrap_or_else(Local::now);
+    let scope = Scope::new(req.now.unwrap_or_else(Local::now));
     let cwd = match &req.cwd {
         Some(cwd) => cwd.clone(),
         None => std::env::current_dir().unwrap_or_default(),
@@ -98,11 +103,11 @@ pub fn compose(req: &Request) -> Result<Composed, Error> {
         req.config_name.as_deref(),
         &overrides,
         req.multirun,
-        now,
+        &scope,
     )
     .map_err(errors)?;
-    let mut root = merge_all(&library, &expanded, now).map_err(errors)?;
-    apply_all(&mut root, &library, &expanded, now, req.closed).map_err(errors)?;
+    let mut root = merge_all(&library, &expanded, &scope).map_err(errors)?;
+    apply_all(&mut root, &library, &expanded, &scope, req.closed).map_err(errors)?;
 
     let mut hydra = match root
         .as_map_mut()
@@ -158,7 +163,7 @@ pub fn compose(req: &Request) -> Result<Composed, Error> {
             .collect(),
         sources: library.sources().to_vec(),
         warnings,
-        now,
+        now: scope.now,
     })
 }
 
@@ -167,10 +172,10 @@ pub fn compose(req: &Request) -> Result<Composed, Error> {
 pub fn groups(sources: &[Source]) -> Vec<(String, Vec<String>)> {
     let library = Library::new(sources);
     let mut found = Vec::new();
-    let mut open = library.subgroups("");
-    while let Some(group) = open.pop() {
-        // Links can make a tree endless.
-        if group.matches('/').count() < 16 {
+    let mut open = VecDeque::from(library.subgroups(""));
+    while let Some(group) = open.pop_front() {
+        // Links can make a tree endless, and wide as well; the upper levels come first.
+        if group.matches('/').count() < 16 && found.len() + open.len() < MAX_GROUPS {
             open.extend(
                 library
                     .subgroups(&group)
@@ -185,7 +190,7 @@ pub fn groups(sources: &[Source]) -> Vec<(String, Vec<String>)> {
 }
 
 fn errors(problems: Vec<Problem>) -> Error {
-    Error { problems }
+    Error::new(problems)
 }
 
 /// Without `--multirun`, a swept value is a mistake; with it, one under `hydra.` is.
@@ -298,17 +303,23 @@ fn search_path(
     }
 }
 
-fn merge_all(
-    library: &Library,
-    expanded: &Defaults,
-    now: DateTime<Local>,
-) -> Result<Node, Vec<Problem>> {
+fn merge_all(library: &Library, expanded: &Defaults, scope: &Scope) -> Result<Node, Vec<Problem>> {
     let mut root = Node::empty_map();
     let mut problems = Vec::new();
+    let mut values = 0;
     for placed in &expanded.list {
         match library.load(&placed.config_path) {
             Ok(Some(loaded)) => {
-                if let Err(problem) = merge_package(&mut root, &placed.package, &loaded.config, now)
+                values += loaded.values;
+                if values > MAX_NODES {
+                    problems.push(Problem::new(format!(
+                        "the config has more than {MAX_NODES} values, reached at '{}'",
+                        placed.config_path
+                    )));
+                    break;
+                }
+                if let Err(problem) =
+                    merge_package(&mut root, &placed.package, &loaded.config, scope)
                 {
                     problems.push(problem);
                 }
@@ -353,18 +364,21 @@ fn apply_all(
     root: &mut Node,
     library: &Library,
     expanded: &Defaults,
-    now: DateTime<Local>,
+    scope: &Scope,
     closed: bool,
 ) -> Result<(), Vec<Problem>> {
     let groups = library.subgroups("");
     let setting = Setting {
         groups: &groups,
-        now,
+        scope,
         closed,
     };
     let mut problems = Vec::new();
     let mut hydra_is_sound = true;
     for one in &expanded.value_overrides {
+        if problems.len() > MAX_PROBLEMS {
+            break;
+        }
         if let Err(problem) = apply(root, one, setting) {
             problems.push(problem);
         } else if one.is_hydra()
@@ -439,7 +453,7 @@ impl Composed {
     /// Every value that cannot be resolved, with its file and line.
     pub fn resolved_job(&self) -> Result<Node, Error> {
         let all = self.all();
-        Resolver::new(&self.job, Some(&all), self.now)
+        Resolver::new(&self.job, Some(&all), &Scope::new(self.now))
             .resolve_all()
             .map_err(errors)
     }
@@ -450,7 +464,7 @@ impl Composed {
     /// As [`Composed::resolved_job`].
     pub fn resolved_hydra(&self) -> Result<Node, Error> {
         let all = self.all();
-        let hydra = Resolver::new(&all, Some(&all), self.now)
+        let hydra = Resolver::new(&all, Some(&all), &Scope::new(self.now))
             .resolve_path("hydra")
             .map_err(errors)?;
         Ok(hydra.unwrap_or_else(Node::empty_map))
@@ -465,7 +479,7 @@ impl Composed {
         let all = self.all();
         let is_hydra = path == "hydra" || path.starts_with("hydra.");
         let root = if is_hydra { &all } else { &self.job };
-        Resolver::new(root, Some(&all), self.now)
+        Resolver::new(root, Some(&all), &Scope::new(self.now))
             .resolve_path(path)
             .map_err(errors)
     }

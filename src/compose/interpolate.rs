@@ -3,17 +3,18 @@
 
 use std::borrow::Cow;
 
-use super::error::Problem;
+use super::error::{MAX_PROBLEMS, Problem};
 use super::grammar::interpolation::{self, Arg, Interpolation, Part, Template};
 use super::nearest;
-use super::node::{Key, Map, Node, Origin, Value, insert_key, list_index, split_path};
+use super::node::{
+    Key, MAX_LEVELS, MAX_NODES, Map, Node, Origin, Value, insert_key, list_index, split_path,
+};
 use super::python;
 use super::resolvers;
+use super::scope::Scope;
 
-/// More nested interpolations and levels than this are refused.
+/// More nested interpolations than this are refused.
 const MAX_DEPTH: usize = 100;
-/// A resolved tree with more nodes than this is refused.
-const MAX_NODES: usize = 1_000_000;
 
 /// One step from a node to its child.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,13 +37,18 @@ pub(crate) enum Fail {
     Missing(String),
     /// The path goes through a value that holds nothing.
     NotContainer(String),
+    /// A limit of the whole composition: there is no going on.
+    Limit(String),
     Other(String),
 }
 
 impl Fail {
     pub(crate) fn message(&self) -> &str {
         match self {
-            Fail::Missing(text) | Fail::NotContainer(text) | Fail::Other(text) => text,
+            Fail::Missing(text)
+            | Fail::NotContainer(text)
+            | Fail::Limit(text)
+            | Fail::Other(text) => text,
         }
     }
 }
@@ -56,27 +62,35 @@ pub(crate) struct Resolver<'a> {
     root: &'a Node,
     /// The whole tree with its `hydra` key, for `${hydra:..}`; `None` while composing.
     whole: Option<&'a Node>,
-    pub(crate) now: chrono::DateTime<chrono::Local>,
+    pub(crate) scope: &'a Scope,
     /// The interpolations being resolved, by tree and place.
     stack: Vec<(*const Node, Vec<Step>)>,
+    /// Failures are not shown to anybody.
+    quiet: bool,
     depth: usize,
+    /// Levels of the tree being copied, and its values.
+    levels: usize,
     nodes: usize,
 }
 
 impl<'a> Resolver<'a> {
-    pub(crate) fn new(
-        root: &'a Node,
-        whole: Option<&'a Node>,
-        now: chrono::DateTime<chrono::Local>,
-    ) -> Resolver<'a> {
+    pub(crate) fn new(root: &'a Node, whole: Option<&'a Node>, scope: &'a Scope) -> Resolver<'a> {
         Resolver {
             root,
             whole,
-            now,
+            scope,
             stack: Vec::new(),
+            quiet: false,
             depth: 0,
+            levels: 0,
             nodes: 0,
         }
+    }
+
+    /// For a caller that does not show failures: they come without suggestions.
+    pub(crate) fn quiet(mut self) -> Resolver<'a> {
+        self.quiet = true;
+        self
     }
 
     /// The whole tree with every interpolation resolved. `???`, and what leads to it, stays `???`.
@@ -117,7 +131,7 @@ impl<'a> Resolver<'a> {
     }
 
     /// A copy of a node with its interpolations resolved. Problems of single
-    /// values are collected; only the limits stop the walk.
+    /// values are collected; only limits stop the walk.
     fn tree(
         &mut self,
         node: &Node,
@@ -126,15 +140,27 @@ impl<'a> Resolver<'a> {
     ) -> Result<Node, Fail> {
         self.nodes += 1;
         if self.nodes > MAX_NODES {
-            return fail(format!(
+            return Err(Fail::Limit(format!(
                 "the resolved config has more than {MAX_NODES} values"
+            )));
+        }
+        if self.levels > MAX_LEVELS {
+            return fail(format!(
+                "the resolved config has more than {MAX_LEVELS} levels"
             ));
         }
-        self.depth += 1;
-        if self.depth > MAX_DEPTH {
-            self.depth -= 1;
-            return fail(format!("interpolations nested deeper than {MAX_DEPTH}"));
-        }
+        self.levels += 1;
+        let result = self.copy(node, place, problems);
+        self.levels -= 1;
+        result
+    }
+
+    fn copy(
+        &mut self,
+        node: &Node,
+        place: Option<Vec<Step>>,
+        problems: &mut Vec<Problem>,
+    ) -> Result<Node, Fail> {
         let child_place = |step: Step| {
             place.as_ref().map(|place| {
                 let mut place = place.clone();
@@ -142,7 +168,7 @@ impl<'a> Resolver<'a> {
                 place
             })
         };
-        let result = match &node.value {
+        match &node.value {
             Value::Map(map) => {
                 let mut out = Map::with_capacity(map.len());
                 for (key, child) in map {
@@ -161,9 +187,7 @@ impl<'a> Resolver<'a> {
             }
             Value::Str(text) if text.contains("${") => self.leaf(node, text, place, problems),
             _ => Ok(node.clone()),
-        };
-        self.depth -= 1;
-        result
+        }
     }
 
     /// An interpolated string as the tree it stands for.
@@ -194,6 +218,10 @@ impl<'a> Resolver<'a> {
                     Node::new(resolved.value, origin)
                 }),
             Err(Fail::Missing(_)) => Ok(Node::new(Value::Str("???".into()), node.origin.clone())),
+            Err(Fail::Limit(text)) => Err(Fail::Limit(text)),
+            Err(_) if problems.len() >= MAX_PROBLEMS => Err(Fail::Limit(
+                "there are more problems than these".to_string(),
+            )),
             Err(fail) => {
                 let key = place.as_deref().map(dotted).unwrap_or_default();
                 problems.push(
@@ -228,6 +256,7 @@ impl<'a> Resolver<'a> {
 
     /// What an interpolated string stands for. `place` is where it is written.
     pub(crate) fn text(&mut self, text: &str, place: Option<&[Step]>) -> Result<Located<'a>, Fail> {
+        self.scope.spend_text(text.len())?;
         let template = interpolation::parse(text).map_err(|fault| {
             Fail::Other(format!("{} at column {}", fault.message, fault.column + 1))
         })?;
@@ -248,7 +277,9 @@ impl<'a> Resolver<'a> {
                 Part::Text(text) => out.push_str(text),
                 Part::Interpolation(one) => {
                     let found = self.interpolation(one, place)?;
-                    out.push_str(&python::to_str(&found.node.value));
+                    let text = python::to_str(&found.node.value);
+                    self.scope.spend_text(text.len())?;
+                    out.push_str(&text);
                 }
             }
         }
@@ -260,6 +291,7 @@ impl<'a> Resolver<'a> {
         one: &Interpolation,
         place: Option<&[Step]>,
     ) -> Result<Located<'a>, Fail> {
+        self.scope.spend(1)?;
         self.depth += 1;
         let result = if self.depth > MAX_DEPTH {
             fail(format!("interpolations nested deeper than {MAX_DEPTH}"))
@@ -286,7 +318,10 @@ impl<'a> Resolver<'a> {
             match part {
                 Part::Text(text) => out.push_str(text),
                 Part::Interpolation(one) => match &self.interpolation(one, place)?.node.value {
-                    Value::Str(text) => out.push_str(text),
+                    Value::Str(text) => {
+                        self.scope.spend_text(text.len())?;
+                        out.push_str(text);
+                    }
                     other => {
                         return fail(format!(
                             "an interpolation inside a key must give a string, not {}",
@@ -315,6 +350,10 @@ impl<'a> Resolver<'a> {
     }
 
     fn not_found(&self, key: &str) -> String {
+        let message = format!("interpolation key '{key}' not found");
+        if self.quiet || !self.scope.take_hint() {
+            return message;
+        }
         let leaves = self.root.leaves();
         let mut names: Vec<String> = Vec::new();
         for (path, _) in &leaves {
@@ -326,19 +365,35 @@ impl<'a> Resolver<'a> {
             names.push(path.clone());
         }
         match nearest(key, names.iter().map(String::as_str)) {
-            Some(near) => format!("interpolation key '{key}' not found; did you mean '{near}'?"),
-            None => format!("interpolation key '{key}' not found"),
+            Some(near) => format!("{message}; did you mean '{near}'?"),
+            None => message,
         }
     }
 
+    /// An argument with its interpolations resolved. What is nested in it counts
+    /// as nested interpolations do, since one can bring a whole list into another.
     fn arg(&mut self, arg: &Arg, place: Option<&[Step]>) -> Result<Node, Fail> {
+        self.scope.spend(1)?;
+        self.depth += 1;
+        let result = if self.depth > MAX_DEPTH {
+            fail(format!("values nested deeper than {MAX_DEPTH}"))
+        } else {
+            self.arg_value(arg, place)
+        };
+        self.depth -= 1;
+        result
+    }
+
+    fn arg_value(&mut self, arg: &Arg, place: Option<&[Step]>) -> Result<Node, Fail> {
         let value = match arg {
             Arg::Null => Value::Null,
             Arg::Bool(b) => Value::Bool(*b),
             Arg::Int(i) => Value::Int(*i),
             Arg::Float(f) => Value::Float(*f),
             Arg::Text(template) => {
-                return Ok(self.template(template, place)?.node.into_owned());
+                let found = self.template(template, place)?.node;
+                self.scope.spend(found.size())?;
+                return Ok(found.into_owned());
             }
             Arg::List(items) => Value::List(
                 items
@@ -416,7 +471,7 @@ impl<'a> Resolver<'a> {
         };
         let steps = split_path(key);
         for (index, step) in steps.iter().enumerate() {
-            let Some(child) = child_of(&here, step)? else {
+            let Some(child) = child_of(here, step)? else {
                 return Ok(None);
             };
             let last = index + 1 == steps.len();
@@ -456,10 +511,12 @@ impl<'a> Resolver<'a> {
         let Some(whole) = self.whole else {
             return fail("'hydra:' is known only once the config is composed");
         };
-        let mut inner = Resolver::new(whole, Some(whole), self.now);
+        let mut inner = Resolver::new(whole, Some(whole), self.scope);
         inner.stack = std::mem::take(&mut self.stack);
         inner.depth = self.depth;
+        inner.levels = self.levels;
         inner.nodes = self.nodes;
+        inner.quiet = self.quiet;
         let result = inner.hydra_value(path);
         self.stack = inner.stack;
         self.nodes = inner.nodes;
@@ -510,7 +567,7 @@ pub(crate) fn made<'a>(value: Value) -> Located<'a> {
     }
 }
 
-fn child_of<'a>(parent: &Located<'a>, step: &str) -> Result<Option<Located<'a>>, Fail> {
+fn child_of<'a>(parent: Located<'a>, step: &str) -> Result<Option<Located<'a>>, Fail> {
     let step = match &parent.node.value {
         Value::Map(_) => Step::Key(Key::from(step)),
         Value::List(items) => {
@@ -524,12 +581,16 @@ fn child_of<'a>(parent: &Located<'a>, step: &str) -> Result<Option<Located<'a>>,
         }
         _ => return Ok(None),
     };
-    let node = match &parent.node {
+    let node = match parent.node {
         Cow::Borrowed(node) => child(node, &step).map(Cow::Borrowed),
-        Cow::Owned(node) => child(node, &step).cloned().map(Cow::Owned),
+        Cow::Owned(node) => match (node.value, &step) {
+            (Value::Map(mut map), Step::Key(key)) => map.swap_remove(key),
+            (Value::List(mut items), Step::Index(index)) => Some(items.swap_remove(*index)),
+            _ => None,
+        }
+        .map(Cow::Owned),
     };
-    let place = parent.place.as_ref().map(|place| {
-        let mut place = place.clone();
+    let place = parent.place.map(|mut place| {
         place.push(step);
         place
     });

@@ -21,6 +21,8 @@ const HEADER_CHARS: usize = 512;
 pub(crate) struct Loaded {
     /// The content without its `defaults`.
     pub config: Node,
+    /// How many values it has.
+    pub values: usize,
     /// `# @package NAME`.
     pub package: Option<String>,
     /// The defaults list; empty when there is none.
@@ -96,6 +98,7 @@ impl Library {
             _ => Vec::new(),
         };
         Ok(Some(Rc::new(Loaded {
+            values: config.size(),
             config,
             package,
             defaults,

@@ -20,6 +20,7 @@ mod node;
 mod python;
 mod resolvers;
 mod scalar;
+mod scope;
 mod source;
 mod sweep;
 mod yaml_read;

@@ -1,9 +1,13 @@
 //! The search path: where configs and groups are looked for.
 
 use std::fs;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::error::Problem;
+
+/// A larger file is no config: it is read whole and kept.
+const MAX_BYTES: u64 = 64 << 20;
 
 /// One entry of the search path.
 #[derive(Clone, Debug)]
@@ -92,9 +96,9 @@ impl Source {
         match &self.tree {
             Tree::Dir(dir) => {
                 let full = dir.join(inside);
-                let bytes = fs::read(&full).map_err(|e| {
+                let bytes = read_bounded(&full).map_err(|e| {
                     Problem::new(format!("cannot read {}: {e}", full.display()))
-                        .help("check the file's permissions")
+                        .help("check the file and its permissions")
                 })?;
                 let text = String::from_utf8(bytes).map_err(|e| {
                     let line = e.as_bytes()[..e.utf8_error().valid_up_to()]
@@ -181,6 +185,21 @@ impl Source {
     }
 }
 
+fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    // Not by the size it claims: files of /proc claim none.
+    let read = fs::File::open(path)?
+        .take(MAX_BYTES + 1)
+        .read_to_end(&mut bytes)?;
+    if read as u64 > MAX_BYTES {
+        return Err(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            format!("it has more than {} MiB", MAX_BYTES >> 20),
+        ));
+    }
+    Ok(bytes)
+}
+
 fn list_dir(dir: &Path, options: &mut Vec<String>, groups: &mut Vec<String>) {
     let Ok(entries) = fs::read_dir(dir) else {
         return;
@@ -189,12 +208,17 @@ fn list_dir(dir: &Path, options: &mut Vec<String>, groups: &mut Vec<String>) {
         let Some(name) = entry.file_name().to_str().map(str::to_string) else {
             continue;
         };
-        let path = entry.path();
-        if path.is_dir() {
+        // Links are followed. What is no file, such as a pipe, is no option.
+        let Ok(kind) = fs::metadata(entry.path()) else {
+            continue;
+        };
+        if kind.is_dir() {
             if name != "__pycache__" {
                 groups.push(name);
             }
-        } else if let Some(option) = name.strip_suffix(".yaml") {
+        } else if kind.is_file()
+            && let Some(option) = name.strip_suffix(".yaml")
+        {
             options.push(option.to_string());
         }
     }

@@ -10,6 +10,8 @@ use super::node::{Key, Node, Value};
 
 /// A sweep with more cells than this is refused.
 const MAX_CELLS: usize = 100_000;
+/// The texts of all cells together may have this many bytes.
+const MAX_BYTES: usize = 256 << 20;
 
 /// Every cell of a sweep as its own list of overrides. The last swept override
 /// varies fastest; of two overrides with the same key the later one counts.
@@ -69,7 +71,7 @@ fn params_of(params: &Node) -> Result<Vec<String>, Error> {
 type Options<'o> = dyn Fn(&str) -> Option<Vec<String>> + 'o;
 
 fn expand(texts: &[String], options: &Options) -> Result<Vec<Vec<String>>, Error> {
-    let parsed = Override::parse_all(texts).map_err(|problems| Error { problems })?;
+    let parsed = Override::parse_all(texts).map_err(Error::new)?;
     let mut fixed = Vec::new();
     let mut dimensions: IndexMap<String, Vec<String>> = IndexMap::new();
     let mut problems = Vec::new();
@@ -95,14 +97,24 @@ fn expand(texts: &[String], options: &Options) -> Result<Vec<Vec<String>>, Error
         .values()
         .try_fold(1usize, |product, values| product.checked_mul(values.len()));
     match cells {
-        Some(cells) if cells <= MAX_CELLS => {}
+        Some(cells) if cells <= MAX_CELLS => {
+            if bytes(cells, &fixed, &dimensions) > MAX_BYTES {
+                problems.push(
+                    Problem::new(format!(
+                        "the {cells} cells of the sweep take more than {} MiB of text",
+                        MAX_BYTES >> 20
+                    ))
+                    .help("put long values into a config file"),
+                );
+            }
+        }
         _ => problems.push(
             Problem::new(format!("the sweep has more than {MAX_CELLS} cells"))
                 .help("sweep fewer keys or fewer values at once"),
         ),
     }
     if !problems.is_empty() {
-        return Err(Error { problems });
+        return Err(Error::new(problems));
     }
     let mut cells = vec![fixed];
     for values in dimensions.values() {
@@ -118,6 +130,20 @@ fn expand(texts: &[String], options: &Options) -> Result<Vec<Vec<String>>, Error
             .collect();
     }
     Ok(cells)
+}
+
+/// What the overrides of all cells take, with what a string takes besides its text.
+fn bytes(cells: usize, fixed: &[String], dimensions: &IndexMap<String, Vec<String>>) -> usize {
+    let size = |text: &String| text.len() + size_of::<String>();
+    let fixed: usize = fixed.iter().map(size).sum();
+    // Every value of a dimension stands in as many cells as every other.
+    let swept = dimensions.values().map(|values| {
+        let total: usize = values.iter().map(size).sum();
+        total.div_ceil(values.len().max(1))
+    });
+    swept
+        .fold(fixed, usize::saturating_add)
+        .saturating_mul(cells)
 }
 
 /// The overrides that one override stands for.

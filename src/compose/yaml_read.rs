@@ -9,11 +9,9 @@ use saphyr_parser::{Event, Parser, ScalarStyle, Span, StrInput, Tag};
 
 use super::error::Problem;
 use super::grammar::interpolation;
-use super::node::{Key, Map, Node, Origin, Value, insert_key};
+use super::node::{Key, MAX_LEVELS, Map, Node, Origin, Value, insert_key};
 use super::scalar;
 
-/// Nesting deeper than this is refused.
-pub(crate) const MAX_DEPTH: usize = 100;
 /// A file with more nodes than this, aliases expanded, is refused.
 const MAX_NODES: usize = 200_000;
 
@@ -24,12 +22,14 @@ const MAX_NODES: usize = 200_000;
 /// deep or too large a document; each with its line.
 pub(crate) fn read_yaml(text: &str, path: &Arc<PathBuf>) -> Result<Node, Problem> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    refuse_control_characters(text, path)?;
     let mut reader = Reader {
         parser: Parser::new_from_str(text),
         chars: text.chars().collect(),
         path: path.clone(),
         anchors: HashMap::new(),
         nodes: 0,
+        anchored: 0,
     };
     let node = reader.document()?;
     Ok(match node.value {
@@ -51,6 +51,28 @@ pub(crate) fn read_yaml(text: &str, path: &Arc<PathBuf>) -> Result<Node, Problem
     })
 }
 
+/// YAML is printable text. (The parser takes a zero byte for the end of the text.)
+fn refuse_control_characters(text: &str, path: &Arc<PathBuf>) -> Result<(), Problem> {
+    let control = |c: char| c.is_control() && !matches!(c, '\t' | '\n' | '\r' | '\u{85}');
+    let not_text = |c: char| control(c) || matches!(c, '\u{fffe}' | '\u{ffff}');
+    let Some((at, c)) = text.char_indices().find(|(_, c)| not_text(*c)) else {
+        return Ok(());
+    };
+    let origin = Origin::File {
+        path: path.clone(),
+        line: 1 + text[..at].matches('\n').count(),
+    };
+    Err(Problem::new(format!(
+        "the character U+{:04X} cannot stand in YAML",
+        c as u32
+    ))
+    .at(&origin)
+    .help(format!(
+        "remove it, or write it inside double quotes as \"\\u{:04X}\"",
+        c as u32
+    )))
+}
+
 struct Reader<'t> {
     parser: Parser<'t, StrInput<'t>>,
     chars: Vec<char>,
@@ -58,6 +80,8 @@ struct Reader<'t> {
     /// Anchored nodes with their sizes.
     anchors: HashMap<usize, (Node, usize)>,
     nodes: usize,
+    /// The values in `anchors`.
+    anchored: usize,
 }
 
 /// Where a node stands: how deep, and whether within `[..]` or `{..}`.
@@ -133,8 +157,8 @@ impl<'t> Reader<'t> {
         let line = span.start.line();
         let start_count = self.nodes;
         self.count(1, line)?;
-        if place.depth > MAX_DEPTH {
-            return Err(self.problem(line, format!("nested deeper than {MAX_DEPTH} levels")));
+        if place.depth > MAX_LEVELS {
+            return Err(self.problem(line, format!("nested deeper than {MAX_LEVELS} levels")));
         }
         let inner = Place {
             depth: place.depth + 1,
@@ -164,15 +188,18 @@ impl<'t> Reader<'t> {
             _ => return Err(self.problem(line, "not valid YAML: a value is missing here")),
         };
         if anchor > 0 {
-            self.anchors
-                .insert(anchor, (node.clone(), self.nodes - start_count));
+            // The copy counts too: anchors can stand inside each other.
+            let size = self.nodes - start_count;
+            self.anchored = self.anchored.saturating_add(size);
+            self.count(0, line)?;
+            self.anchors.insert(anchor, (node.clone(), size));
         }
         Ok(node)
     }
 
     fn count(&mut self, nodes: usize, line: usize) -> Result<(), Problem> {
         self.nodes = self.nodes.saturating_add(nodes);
-        if self.nodes > MAX_NODES {
+        if self.nodes.saturating_add(self.anchored) > MAX_NODES {
             return Err(self.problem(line, format!("more than {MAX_NODES} values in one file")));
         }
         Ok(())

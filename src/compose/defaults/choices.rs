@@ -220,11 +220,9 @@ impl Choices {
             Some(_) => {}
             None => {
                 self.known.insert(key.clone(), name);
+                let keys = self.known_by_group.entry(entry.group_path()).or_default();
+                keys.push(key);
             }
-        }
-        let keys = self.known_by_group.entry(entry.group_path()).or_default();
-        if !keys.contains(&key) {
-            keys.push(key);
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 
 pub(crate) mod element;
 pub(crate) mod functions;
+pub(crate) mod glob;
 pub(crate) mod interpolation;
 pub(crate) mod overrides;
 pub(crate) mod scan;

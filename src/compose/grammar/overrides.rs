@@ -10,6 +10,9 @@ use crate::compose::error::Problem;
 use crate::compose::node::Origin;
 use crate::compose::python;
 
+/// No function has as many named arguments as this.
+const MAX_NAMED: usize = 16;
+
 /// What an override does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -71,7 +74,7 @@ impl Override {
                         .at(&Origin::CommandLine {
                             text: text.as_str().into(),
                         })
-                        .help(format!("{text}\n{}^", " ".repeat(fault.column))),
+                        .help(excerpt(text, fault.column)),
                 ),
             }
         }
@@ -426,6 +429,8 @@ impl Parser {
                         let value = self.element()?;
                         if let Some(old) = named.iter_mut().find(|(k, _)| *k == key) {
                             old.1 = value;
+                        } else if named.len() >= MAX_NAMED {
+                            return self.fault(format!("more than {MAX_NAMED} named arguments"));
                         } else {
                             named.push((key, value));
                         }
@@ -519,6 +524,14 @@ impl Parser {
         let close = rest.iter().position(|c| *c == '}')?;
         (close > 2).then_some(close + 1)
     }
+}
+
+/// The text around a column, and a caret under it.
+fn excerpt(text: &str, column: usize) -> String {
+    const SHOWN: usize = 80;
+    let skipped = column.saturating_sub(SHOWN);
+    let shown: String = text.chars().skip(skipped).take(2 * SHOWN).collect();
+    format!("{shown}\n{}^", " ".repeat(column - skipped))
 }
 
 /// An identifier that may hold `$`.
