@@ -89,7 +89,7 @@ fn file_refused(text: &str, part: &str) {
 }
 
 const PLAIN: (&str, &str) = ("config.yaml", "a: 1\nx: [1, 2, 3]\nd: {e: 1}\n");
-const MANY: usize = 100_000;
+const MANY: usize = 90_000;
 
 #[test]
 fn deep_overrides() {
@@ -173,7 +173,7 @@ fn deep_interpolations() {
 #[test]
 fn packages_of_many_levels() {
     let package = "p.".repeat(MANY);
-    let defaults = format!("defaults:\n- g@{package}p: x\n");
+    let defaults = format!("defaults:\n- ? g@{package}p\n  : x\n");
     let files = [("config.yaml", defaults.as_str()), ("g/x.yaml", "a: 1\n")];
     refused(&files, &[], "more than 100 levels");
     // Each config adds to the package of the one above.
@@ -437,7 +437,6 @@ fn long_lines_and_keys() {
         format!("a: \"{text}\"\n"),
         format!("a: |\n  {text}\n"),
         format!("# {text}\na: 1\n"),
-        format!("'{text}': 1\n"),
         format!("? {text}\n: 1\n"),
         format!("a: {}\n", "k ".repeat(LONG / 2)),
         format!("a: \"{}\"\n", "\\n".repeat(LONG / 2)),

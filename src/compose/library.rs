@@ -2,9 +2,8 @@
 //! body, package header and defaults list.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
-use std::rc::Rc;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::defaults::entry::{Entry, read_entries};
 use super::error::Problem;
@@ -38,7 +37,10 @@ impl Loaded {
     }
 }
 
-type Read = Result<Option<Rc<Loaded>>, Problem>;
+type Read = Result<Option<Arc<Loaded>>, Problem>;
+
+/// Hydra's own configs, which never change: the cells of a sweep share them.
+static OWN: Mutex<BTreeMap<String, Arc<Loaded>>> = Mutex::new(BTreeMap::new());
 
 /// All sources, Hydra's own first. The first source that has a file wins.
 pub(crate) struct Library {
@@ -82,27 +84,16 @@ impl Library {
         let Some(source) = self.sources.iter().find(|s| s.has_file(&file)) else {
             return Ok(None);
         };
-        let found = source.read(&file)?;
-        let origin_path = Arc::new(found.path);
-        let package = header_package(&found.text)
-            .map_err(|message| Problem::new(format!("{}: {message}", origin_path.display())))?;
-        let mut config = read_yaml(&found.text, &origin_path)?;
-        if hydra::is_own(source) {
-            config.set_origin(&Origin::BuiltIn);
+        if !hydra::is_own(source) {
+            return Ok(Some(Arc::new(load(source, path, &file)?)));
         }
-        let defaults = match &mut config.value {
-            Value::Map(map) => match map.shift_remove(&Key::from("defaults")) {
-                Some(list) => read_entries(path, &list)?,
-                None => Vec::new(),
-            },
-            _ => Vec::new(),
-        };
-        Ok(Some(Rc::new(Loaded {
-            values: config.size(),
-            config,
-            package,
-            defaults,
-        })))
+        let mut own = OWN.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(loaded) = own.get(path) {
+            return Ok(Some(loaded.clone()));
+        }
+        let loaded = Arc::new(load(source, path, &file)?);
+        own.insert(path.to_string(), loaded.clone());
+        Ok(Some(loaded))
     }
 
     pub(crate) fn has_config(&self, path: &str) -> bool {
@@ -142,6 +133,31 @@ impl Library {
             .collect();
         format!("config search path:\n{}", lines.join("\n"))
     }
+}
+
+/// Reads a file of a source and takes it apart.
+fn load(source: &Source, path: &str, file: &str) -> Result<Loaded, Problem> {
+    let found = source.read(file)?;
+    let origin_path = Arc::new(found.path);
+    let package = header_package(&found.text)
+        .map_err(|message| Problem::new(format!("{}: {message}", origin_path.display())))?;
+    let mut config = read_yaml(&found.text, &origin_path)?;
+    if hydra::is_own(source) {
+        config.set_origin(&Origin::BuiltIn);
+    }
+    let defaults = match &mut config.value {
+        Value::Map(map) => match map.shift_remove(&Key::from("defaults")) {
+            Some(list) => read_entries(path, &list)?,
+            None => Vec::new(),
+        },
+        _ => Vec::new(),
+    };
+    Ok(Loaded {
+        values: config.size(),
+        config,
+        package,
+        defaults,
+    })
 }
 
 fn with_extension(path: &str) -> String {

@@ -25,7 +25,12 @@ pub(crate) fn read_yaml(text: &str, path: &Arc<PathBuf>) -> Result<Node, Problem
     refuse_control_characters(text, path)?;
     let mut reader = Reader {
         parser: Parser::new_from_str(text),
-        chars: text.chars().collect(),
+        text,
+        chars: if text.is_ascii() {
+            Vec::new()
+        } else {
+            text.chars().collect()
+        },
         path: path.clone(),
         anchors: HashMap::new(),
         nodes: 0,
@@ -75,6 +80,8 @@ fn refuse_control_characters(text: &str, path: &Arc<PathBuf>) -> Result<(), Prob
 
 struct Reader<'t> {
     parser: Parser<'t, StrInput<'t>>,
+    text: &'t str,
+    /// The characters of a text that is not ASCII, to find them by their index.
     chars: Vec<char>,
     path: Arc<PathBuf>,
     /// Anchored nodes with their sizes.
@@ -84,11 +91,12 @@ struct Reader<'t> {
     anchored: usize,
 }
 
-/// Where a node stands: how deep, and whether within `[..]` or `{..}`.
+/// Where a node stands: how deep, whether within `[..]` or `{..}`, whether as a key.
 #[derive(Clone, Copy)]
 struct Place {
     depth: usize,
     flow: bool,
+    key: bool,
 }
 
 /// A mapping key with what the duplicate check needs to know.
@@ -145,6 +153,7 @@ impl<'t> Reader<'t> {
                     let place = Place {
                         depth: 0,
                         flow: false,
+                        key: false,
                     };
                     root = Some(self.node(event, span, place)?);
                 }
@@ -162,7 +171,8 @@ impl<'t> Reader<'t> {
         }
         let inner = Place {
             depth: place.depth + 1,
-            flow: place.flow || matches!(self.chars.get(span.start.index()), Some('[' | '{')),
+            key: false,
+            flow: place.flow || self.opens_flow(span.start.index()),
         };
         let (node, anchor) = match event {
             Event::Alias(id) => {
@@ -174,7 +184,7 @@ impl<'t> Reader<'t> {
                 return Ok(node);
             }
             Event::Scalar(text, style, anchor, tag) => {
-                let value = self.scalar(&text, style, tag.as_deref(), line, place.flow)?;
+                let value = self.scalar(&text, style, tag.as_deref(), line, place)?;
                 (Node::new(value, self.origin(line)), anchor)
             }
             Event::SequenceStart(anchor, tag) => {
@@ -195,6 +205,15 @@ impl<'t> Reader<'t> {
             self.anchors.insert(anchor, (node.clone(), size));
         }
         Ok(node)
+    }
+
+    /// Whether `[` or `{` stands at a character index.
+    fn opens_flow(&self, index: usize) -> bool {
+        if self.chars.is_empty() {
+            matches!(self.text.as_bytes().get(index), Some(b'[' | b'{'))
+        } else {
+            matches!(self.chars.get(index), Some('[' | '{'))
+        }
     }
 
     fn count(&mut self, nodes: usize, line: usize) -> Result<(), Problem> {
@@ -271,13 +290,7 @@ impl<'t> Reader<'t> {
             }
             _ => {}
         }
-        // A key with `${` in it is no interpolation and is not checked as one.
-        if let Event::Scalar(text, style, 0, None) = &event
-            && *style != ScalarStyle::Plain
-        {
-            return Ok(ReadKey::Key(Key::Str(text.to_string())));
-        }
-        let node = self.node(event, span, place)?;
+        let node = self.node(event, span, Place { key: true, ..place })?;
         match node.value {
             Value::Str(text) => Ok(ReadKey::Key(Key::Str(text))),
             Value::Int(i) => Ok(ReadKey::Key(Key::Int(i))),
@@ -319,9 +332,9 @@ impl<'t> Reader<'t> {
         style: ScalarStyle,
         tag: Option<&Tag>,
         line: usize,
-        flow: bool,
+        place: Place,
     ) -> Result<Value, Problem> {
-        if style == ScalarStyle::Plain && flow && text.contains('?') {
+        if style == ScalarStyle::Plain && place.flow && text.contains('?') {
             return Err(self
                 .problem(line, format!("'{text}' needs quotes inside [..] or {{..}}"))
                 .help(format!("write \"{text}\"")));
@@ -334,7 +347,10 @@ impl<'t> Reader<'t> {
             Some(tag) => Err(format!("the tag '{tag}' is not supported")),
         };
         let value = value.map_err(|message| self.problem(line, message))?;
-        if let Value::Str(text) = &value {
+        // A key with `${` in it is no interpolation and is not checked as one.
+        if let Value::Str(text) = &value
+            && !place.key
+        {
             interpolation::check(text).map_err(|message| {
                 self.problem(
                     line,
@@ -434,6 +450,14 @@ mod tests {
         assert!(message.contains("more than"), "{message}");
         let deep = format!("a: {}{}", "[".repeat(5000), "]".repeat(5000));
         assert!(read(&deep).is_err());
+    }
+
+    #[test]
+    fn a_key_is_no_interpolation() {
+        assert_eq!(
+            json("${a: 1\n'${b': 2\n\"${c\": 3\n"),
+            r#"{"${a":1,"${b":2,"${c":3}"#
+        );
     }
 
     #[test]

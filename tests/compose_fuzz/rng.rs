@@ -28,8 +28,8 @@ impl Rng {
         self.below(n) == 0
     }
 
-    pub fn pick<'t, T>(&mut self, items: &'t [T]) -> &'t T {
-        &items[self.below(items.len())]
+    pub fn pick<T: Copy>(&mut self, items: &[T]) -> T {
+        items[self.below(items.len())]
     }
 
     /// Small numbers mostly, now and then a large one.

@@ -1,5 +1,6 @@
 //! A value of the override grammar, and how it is written back.
 
+use super::scan;
 use crate::compose::node::{Key, Map, Node, Origin, Value, insert_key};
 use crate::compose::python;
 
@@ -67,6 +68,9 @@ impl Element {
             Element::Bool(b) => if *b { "True" } else { "False" }.to_string(),
             Element::Int(i) => i.to_string(),
             Element::Float(f) => python::float(*f),
+            // Inside a bare interpolation everything may stand, but it is not
+            // written back as one.
+            Element::Str(text) if !text.chars().all(scan::can_be_bare) => with_quotes(text, '\''),
             Element::Str(text) => escape(text),
             Element::Quoted { text, quote } => with_quotes(text, *quote),
             Element::List(items) => {
@@ -96,10 +100,7 @@ impl Element {
 fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        if matches!(
-            c,
-            '\\' | '(' | ')' | '[' | ']' | '{' | '}' | ':' | '=' | ',' | ' ' | '\t'
-        ) {
+        if scan::is_escaped(c) {
             out.push('\\');
         }
         out.push(c);
@@ -145,6 +146,11 @@ mod tests {
             (quoted(r"a\b"), r"'a\b'"),
             (quoted(r"a\"), r"'a\\'"),
             (quoted(r"a\'b"), r"'a\\\'b'"),
+            (
+                Element::Str("${oc.env:'A',#}".into()),
+                r"'${oc.env:\'A\',#}'",
+            ),
+            (Element::Str("${a}".into()), r"$\{a\}"),
         ] {
             assert_eq!(element.to_text(), text);
         }
