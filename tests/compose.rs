@@ -6,7 +6,8 @@
 use std::path::{Path, PathBuf};
 
 use kiln::compose::{
-    Composed, Error, Origin, Request, Source, Tree, compose, groups, sweep_cells, to_yaml,
+    Composed, Error, Multirun, Origin, Request, Source, Tree, compose, groups, is_multirun,
+    sweep_cells, to_yaml,
 };
 
 fn tree() -> PathBuf {
@@ -262,6 +263,99 @@ fn sweeps_use_the_params_of_the_config_and_globs_of_options() {
 }
 
 #[test]
+fn a_cell_is_composed_as_hydra_launches_it() {
+    let sweep = Multirun::new(&request(
+        "hydrakeys",
+        &["+b=x,y", "a=5", "hydra.sweep.dir=s"],
+    ))
+    .expect("valid");
+    assert_eq!(sweep.keys, ["seed", "b"]);
+    let cells: Vec<String> = sweep.cells.iter().map(|c| c.overrides.join(" ")).collect();
+    let last = "seed=2 +b=y a=5";
+    assert_eq!(cells[..2], ["seed=1 +b=x a=5", "seed=1 +b=y a=5"]);
+    assert_eq!((cells.len(), cells[3].as_str()), (4, last));
+    assert_eq!(sweep.cells[3].values, ["2", "y"]);
+    assert_eq!(sweep.master.task_overrides, ["+b=x,y", "a=5"]);
+    let composed = sweep.compose(3).expect("valid");
+    let json = |path: &str| {
+        let node = composed.hydra.select(path).expect(path);
+        node.to_json().to_string()
+    };
+    assert_eq!(json("job.num"), "3");
+    assert_eq!(json("job.id"), r#""3""#);
+    assert_eq!(json("mode"), r#""MULTIRUN""#);
+    assert_eq!(json("overrides.task"), r#"["seed=2","+b=y","a=5"]"#);
+    let typed = r#"["hydra.sweep.dir=s","hydra.mode=MULTIRUN"]"#;
+    assert_eq!(json("overrides.hydra"), typed);
+    let seed = composed.job.select("seed").and_then(|n| n.as_i64());
+    assert_eq!(seed, Some(2));
+    assert!(sweep.master.job.select("b").is_none());
+}
+
+#[test]
+fn the_mode_of_the_config_asks_for_a_sweep() {
+    let asks = |overrides: &[&str]| is_multirun(&request("config", overrides));
+    assert!(asks(&["hydra.mode=MULTIRUN", "seed=1,2"]));
+    assert!(!asks(&["seed=1,2"]));
+    assert!(!asks(&["hydra.mode=RUN"]));
+    assert!(!asks(&["hydra.mode=MULTIRUN", "sed=1"]));
+    let sweep = Multirun::new(&request("config", &["hydra.mode=RUN", "seed=1,2"]));
+    let sweep = sweep.expect("the flag wins");
+    assert_eq!(sweep.cells.len(), 2);
+    assert!(sweep.master.warnings[0].contains("gives way"));
+}
+
+#[test]
+fn zipped_keys_advance_together() {
+    let cells = |overrides: &[&str]| -> Result<Vec<String>, String> {
+        let cells = sweep_cells(&request("config", overrides)).map_err(|e| e.to_string())?;
+        let task = cells.iter().map(|cell| cell[1..].join(" "));
+        Ok(task.collect())
+    };
+    let zip = "hydra.sweeper.zip=[[optim.lr,+b]]";
+    assert_eq!(
+        cells(&[zip, "optim.lr=1,2", "seed=7,8", "+b=x,y"]).expect("valid"),
+        [
+            "optim.lr=1 +b=x seed=7",
+            "optim.lr=1 +b=x seed=8",
+            "optim.lr=2 +b=y seed=7",
+            "optim.lr=2 +b=y seed=8",
+        ]
+    );
+    let zip = "hydra.sweeper.zip=[[seed,db],[b,c]]";
+    assert_eq!(
+        cells(&[zip, "+b=1,2", "db=glob(*,exclude=s*)", "+c=3,4", "seed=5,6"]).expect("valid"),
+        [
+            "+b=1 +c=3 db=mysql seed=5",
+            "+b=1 +c=3 db=pg seed=6",
+            "+b=2 +c=4 db=mysql seed=5",
+            "+b=2 +c=4 db=pg seed=6",
+        ]
+    );
+    for (zip, parts) in [
+        ("[[seed,db]]", ["'seed' has 2 values", "'db' has 3 values"]),
+        (
+            "[[seed,seeed]]",
+            ["'seeed', which is not swept", "did you mean 'seed'?"],
+        ),
+        (
+            "[[seed,other]]",
+            ["'other', which is not swept", "other=a,b"],
+        ),
+        ("[[seed]]", ["fewer than two keys", "command line"]),
+        ("[[seed,seed]]", ["'seed' twice", "command line"]),
+        ("[[seed,b],[b,seed]]", ["'b' twice", "command line"]),
+        ("[seed,b]", ["list of lists", "command line"]),
+    ] {
+        let zip = format!("hydra.sweeper.zip={zip}");
+        let error = cells(&[&zip, "seed=1,2", "db=glob(*)", "+b=1,2"]).expect_err(&zip);
+        for part in parts {
+            assert!(error.contains(part), "{zip}: {error}");
+        }
+    }
+}
+
+#[test]
 fn arithmetic_and_time() {
     let overrides = [
         "+x='${mul:2,${seed}}'",
@@ -275,7 +369,7 @@ fn arithmetic_and_time() {
     let json = |key: &str| resolved.select(key).expect(key).to_json().to_string();
     assert_eq!(
         [json("x"), json("y"), json("z"), json("r")],
-        ["84", "3.5", "6", "2"]
+        ["84", "3.5", "6.0", "2"]
     );
     assert_eq!(json("w").len(), 6);
     for bad in [
@@ -308,4 +402,80 @@ fn nothing_makes_it_hang() {
     let texts: Vec<&str> = chain.iter().map(String::as_str).collect();
     let composed = self::composed("plain", &texts).expect("composes");
     assert!(composed.resolved_job().is_err());
+}
+
+#[test]
+fn all_stages_report_at_once_and_a_cause_only_once() {
+    let problems = |overrides: &[&str]| -> Vec<String> {
+        let error = composed("config", overrides).expect_err("wrong");
+        error.problems.iter().map(ToString::to_string).collect()
+    };
+    let all = problems(&[
+        "db=nope",
+        "a=b=c",
+        "sed=1",
+        "db.prot=3",
+        "+seed=3",
+        "hydra.run.dri=x",
+    ]);
+    assert_eq!(all.len(), 5, "{all:#?}");
+    for (text, part) in all.iter().zip([
+        "no option 'nope'",
+        "column 4",
+        "did you mean 'seed'?",
+        "is there already",
+        "did you mean 'hydra.run.dir'?",
+    ]) {
+        assert!(text.contains(part), "{text} lacks {part}");
+    }
+    // What a missing experiment would have brought is not missed as well.
+    assert_eq!(problems(&["experiment=fsat", "brought.by.it=1"]).len(), 1);
+    assert_eq!(problems(&["experiment=fsat", "sed=1"]).len(), 2);
+    assert_eq!(problems(&["+brought=a=b", "brought.key=1"]).len(), 1);
+}
+
+#[test]
+fn lists_are_edited_and_values_written_as_json() {
+    let composed = composed(
+        "config",
+        &[
+            "list=append(x)",
+            "list=prepend(0)",
+            "list=remove(2)",
+            "+j=json_str({a:[1,'é'],b:null})",
+        ],
+    )
+    .expect("valid");
+    let json = |key: &str| {
+        let node = composed.job.select(key).expect(key);
+        node.to_json().to_string()
+    };
+    assert_eq!(json("list"), r#"[0,1,{"k":"v"},"x"]"#);
+    assert_eq!(json("j"), r#""{\"a\": [1, \"\\u00e9\"], \"b\": null}""#);
+    let cells = sweep_cells(&request("config", &["list=append(x),append(y,z)"])).expect("valid");
+    assert_eq!(cells, [["list=append(x)"], ["list=append(y,z)"]]);
+}
+
+#[test]
+fn unresolvable_interpolations_are_told_once_each() {
+    let composed = composed(
+        "config",
+        &[
+            "+a1=${a2}",
+            "+a2=${a3}",
+            "+a3=${nope}",
+            "+r1=${r2}",
+            "+r2=${r1}",
+            "+x='${a1}/${a1}'",
+        ],
+    )
+    .expect("composes");
+    let error = composed.resolved_job().expect_err("wrong");
+    let texts: Vec<String> = error.problems.iter().map(ToString::to_string).collect();
+    assert_eq!(texts.len(), 2, "{texts:#?}");
+    assert!(texts[0].contains("'a3: ${nope}'"), "{texts:#?}");
+    assert!(
+        texts[1].contains("'r1' leads back to itself, by r2"),
+        "{texts:#?}"
+    );
 }

@@ -319,6 +319,18 @@ fn all_problems_are_reported_at_once() {
 }
 
 #[test]
+fn composing_resolving_and_checking_report_together() {
+    let text = refusal(&["lora.dropuot=0.1", "lora.r=x"]);
+    assert!(text.starts_with("2 problems in the config:\n"), "{text}");
+    assert!(text.contains("did you mean 'lora.dropout'?"), "{text}");
+    assert!(text.contains("`lora.r` must be"), "{text}");
+    let text = refusal(&["lora.alpha=${lora.rr}", "training.epochs=x", "seed=???"]);
+    assert!(text.starts_with("3 problems in the config:\n"), "{text}");
+    assert!(text.contains("did you mean 'lora.r'?"), "{text}");
+    assert!(text.contains("`seed` has no value yet"), "{text}");
+}
+
+#[test]
 fn values_that_do_not_go_together() {
     for (overrides, part) in [
         (vec!["method=full"], "quantization=none"),

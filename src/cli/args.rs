@@ -2,14 +2,20 @@
 //! overrides; `--` ends them.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use clap::{Args, ValueEnum};
+use clap::{ArgGroup, Args, ValueEnum};
 
-use crate::compose::{Request, Source, Tree, compose};
-use crate::config::{Command, ConfigErrors, Job, Strictness, check, search_path};
+use crate::compose::{Composed, History, Request, Source, Tree, compose, compose_with_history};
+use crate::config::{
+    Command, ConfigErrors, Job, JobError, Strictness, check, compose_checked, of_rerun,
+    saved_config, search_path, underlay_defaults,
+};
+use crate::experiment::OUTPUTS;
+use crate::experiment::registry::locate;
 
 use super::error::Error;
+use super::inspect::Inspect;
 use super::{help, output, show};
 
 /// Which part of the config to print.
@@ -25,16 +31,31 @@ pub(super) enum Cfg {
 
 /// Flags of a command that runs a job.
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("shown").args(["cfg", "help"]).multiple(true))]
 pub(super) struct JobArgs {
     /// Print the composed config instead of running
-    #[arg(short, long, value_enum, value_name = "WHAT")]
+    #[arg(short, long, value_enum, value_name = "WHAT", group = "action")]
     cfg: Option<Cfg>,
-    /// With --cfg: resolve interpolations
-    #[arg(long, requires = "cfg")]
+    /// With --cfg or --help: resolve interpolations
+    #[arg(long, requires = "shown")]
     resolve: bool,
     /// With --cfg: only this part of the config
     #[arg(short, long, requires = "cfg", value_name = "PATH")]
     package: Option<String>,
+    /// Take the config of a past run, named by its directory or the last part
+    /// of its path; overrides come on top
+    #[arg(
+        long,
+        value_name = "RUN",
+        alias = "experimental-rerun",
+        conflicts_with = "config_name"
+    )]
+    from: Option<PathBuf>,
+    /// With --cfg: a comment behind each value that says who set it
+    #[arg(long, requires = "cfg")]
+    origins: bool,
+    #[command(flatten)]
+    inspect: Inspect,
     #[command(flatten)]
     common: Common,
 }
@@ -43,14 +64,26 @@ pub(super) struct JobArgs {
 #[derive(Debug, Args)]
 pub(super) struct ComposeArgs {
     /// Which part of the config to print
-    #[arg(short, long, value_enum, value_name = "WHAT", default_value = "job")]
+    #[arg(
+        short,
+        long,
+        value_enum,
+        value_name = "WHAT",
+        default_value = "job",
+        group = "action"
+    )]
     cfg: Cfg,
     /// Resolve interpolations
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["info", "why"])]
     resolve: bool,
     /// Only this part of the config
-    #[arg(short, long, value_name = "PATH")]
+    #[arg(short, long, value_name = "PATH", conflicts_with_all = ["info", "why"])]
     package: Option<String>,
+    /// A comment behind each value that says who set it
+    #[arg(long, conflicts_with_all = ["info", "why"])]
+    origins: bool,
+    #[command(flatten)]
+    inspect: Inspect,
     #[command(flatten)]
     common: Common,
 }
@@ -87,32 +120,107 @@ impl Common {
 }
 
 impl JobArgs {
+    /// Whether a flag asks for something to be printed instead of a run.
+    pub(super) fn only_prints(&self) -> bool {
+        self.common.help || self.cfg.is_some() || self.inspect.is_asked()
+    }
+
+    /// The run that --from names.
+    fn past(&self) -> Result<Option<PathBuf>, Error> {
+        let name = self.from.as_deref();
+        Ok(name
+            .map(|name| locate(name, Path::new(OUTPUTS)))
+            .transpose()?)
+    }
+
+    fn request(&self, past: Option<&Path>) -> Result<Request, Error> {
+        let common = &self.common;
+        let sources = search_path(common.config_path.as_deref(), common.config_dir.as_deref());
+        Ok(Request {
+            closed: true,
+            run: !self.only_prints(),
+            base: past.map(saved_config).transpose()?,
+            ..common.request(sources)
+        })
+    }
+
+    /// What would be composed for a run; `None` where a flag only wants
+    /// something printed.
+    pub(super) fn request_to_run(&self) -> Result<Option<Request>, Error> {
+        if self.only_prints() {
+            return Ok(None);
+        }
+        self.request(self.past()?.as_deref()).map(Some)
+    }
+
     /// The job to run; `None` where a flag only wanted something printed.
     pub(super) fn job(self, command: Command) -> Result<Option<Job>, Error> {
         let common = &self.common;
-        let sources = search_path(common.config_path.as_deref(), common.config_dir.as_deref());
+        let past = self.past()?;
+        let request = self.request(past.as_deref())?;
         if common.help {
-            output::print(&help::job(&command.to_string(), &sources))?;
+            let text = help::job(&command.to_string(), &request, self.resolve);
+            output::print(&text)?;
             return Ok(None);
         }
-        let composed = compose(&Request {
-            closed: true,
-            run: self.cfg.is_none(),
-            ..common.request(sources)
-        })?;
-        for warning in &composed.warnings {
-            output::print_error(&format!("warning: {warning}\n"));
+        if self.inspect.run(&request, true)? {
+            return Ok(None);
         }
+        let (composed, history) = composed(&request, self.origins)?;
         let Some(cfg) = self.cfg else {
-            return Ok(Some(Job::new(command, composed)?));
+            let job = Job::new(command, composed);
+            return Ok(Some(match &past {
+                Some(run) => job.map_err(|error| of_rerun(error, run))?,
+                None => job?,
+            }));
         };
         let errors = check(&composed.job, Strictness::Printable);
         if !errors.is_empty() {
-            return Err(ConfigErrors(errors).into());
+            let error = JobError::from(ConfigErrors(errors));
+            return Err(match &past {
+                Some(run) => of_rerun(error, run).into(),
+                None => error.into(),
+            });
         }
-        let text = show::show(&composed, cfg, self.resolve, self.package.as_deref())?;
+        let history = history.map(|mut history| {
+            underlay_defaults(&mut history);
+            history
+        });
+        let package = self.package.as_deref();
+        let text = show::show(&composed, cfg, self.resolve, package, history.as_ref())?;
         output::print(&text)?;
         Ok(None)
+    }
+}
+
+/// Composes and tells the warnings; with the history where it is wanted.
+fn composed(request: &Request, history: bool) -> Result<(Composed, Option<History>), Error> {
+    let (composed, history) = if history {
+        let (composed, history) = compose_with_history(request)?;
+        (composed, Some(history))
+    } else {
+        let composed = match request.closed {
+            true => compose_checked(request)?,
+            false => compose(request)?,
+        };
+        (composed, None)
+    };
+    for warning in &composed.warnings {
+        output::print_error(&format!("warning: {warning}\n"));
+    }
+    Ok((composed, history))
+}
+
+/// Where `run compose` looks for configs.
+pub(super) fn compose_sources(path: Option<&Path>, dir: Option<&Path>) -> Vec<Source> {
+    match (path, dir) {
+        // A tree of its own: this project's configs are no part of it.
+        (None, Some(dir)) => vec![Source {
+            provider: "main".to_string(),
+            tree: Tree::Dir(dir.to_path_buf()),
+            mount: None,
+        }],
+        (path, dir) => search_path(path, dir),
     }
 }
 
@@ -120,44 +228,47 @@ impl ComposeArgs {
     /// Prints a composed tree. Nothing is checked but that it composes.
     pub(super) fn print(self) -> Result<(), Error> {
         let common = &self.common;
-        let sources = match (&common.config_path, &common.config_dir) {
-            // A tree of its own: this project's configs are no part of it.
-            (None, Some(dir)) => vec![Source {
-                provider: "main".to_string(),
-                tree: Tree::Dir(dir.clone()),
-                mount: None,
-            }],
-            (path, dir) => search_path(path.as_deref(), dir.as_deref()),
-        };
+        let sources = compose_sources(common.config_path.as_deref(), common.config_dir.as_deref());
+        let request = common.request(sources);
         if common.help {
-            output::print(&help::groups_only("compose", &sources))?;
+            output::print(&help::tree("compose", &request, self.resolve))?;
             return Ok(());
         }
-        let composed = compose(&common.request(sources))?;
-        for warning in &composed.warnings {
-            output::print_error(&format!("warning: {warning}\n"));
+        if self.inspect.run(&request, false)? {
+            return Ok(());
         }
-        let text = show::show(&composed, self.cfg, self.resolve, self.package.as_deref())?;
+        let (composed, history) = composed(&request, self.origins)?;
+        let package = self.package.as_deref();
+        let text = show::show(&composed, self.cfg, self.resolve, package, history.as_ref())?;
         output::print(&text)?;
         Ok(())
     }
 }
 
 /// Hydra has flags of one dash and two letters, which getopt-like parsers read as
-/// two flags. They become their long forms here.
+/// two flags. They become their long forms here. `--info` does not take an
+/// override for its value.
 pub(super) fn spell_out(argv: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     let mut flags = true;
-    argv.into_iter()
-        .map(|arg| {
-            flags &= arg != "--";
-            match arg.to_str() {
-                Some("-cn") if flags => "--config-name".into(),
-                Some("-cd") if flags => "--config-dir".into(),
-                Some("-cp") if flags => "--config-path".into(),
-                _ => arg,
+    let mut argv = argv.into_iter().peekable();
+    let mut spelt = Vec::new();
+    while let Some(arg) = argv.next() {
+        flags &= arg != "--";
+        spelt.push(match arg.to_str() {
+            Some("-cn") if flags => "--config-name".into(),
+            Some("-cd") if flags => "--config-dir".into(),
+            Some("-cp") if flags => "--config-path".into(),
+            Some("-sc") if flags => "--shell-completion".into(),
+            Some("-i" | "--info") if flags => {
+                let next = argv.peek().map(|next| next.to_string_lossy());
+                let has_value = next
+                    .is_some_and(|next| !next.contains('=') && !next.starts_with(['-', '~', '+']));
+                if has_value { "--info" } else { "--info=all" }.into()
             }
-        })
-        .collect()
+            _ => arg,
+        });
+    }
+    spelt
 }
 
 #[cfg(test)]
@@ -206,10 +317,34 @@ mod tests {
     }
 
     #[test]
+    fn one_thing_is_asked_at_a_time() {
+        for words in [
+            &["--cfg", "job", "--info"][..],
+            &["-i", "defaults", "--why", "seed"],
+            &["--why", "seed", "-c", "all"],
+            &["--cfg", "job", "-sc", "install=bash"],
+        ] {
+            assert!(probe(words).is_err(), "{words:?}");
+        }
+        for words in [
+            &["--info", "lora.r=8"][..],
+            &["-i"],
+            &["-i", "-cn", "mine"],
+            &["--why", "seed", "--why", "lora", "a=1"],
+            &["--help", "--resolve"],
+            &["--cfg", "job", "--origins", "-h"],
+        ] {
+            assert!(probe(words).is_ok(), "{words:?}");
+        }
+    }
+
+    #[test]
     fn flags_that_would_do_nothing_are_refused() {
         assert!(probe(&["--resolve"]).is_err());
         assert!(probe(&["-p", "lora"]).is_err());
         assert!(probe(&["--cfg", "everything"]).is_err());
         assert!(probe(&["--no-such-flag"]).is_err());
+        assert!(probe(&["--origins"]).is_err());
+        assert!(probe(&["--info", "plugins"]).is_err());
     }
 }

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::experiment::crash::sentence;
+
 use super::output;
 
 /// Why the program does not end with success.
@@ -58,10 +60,7 @@ impl fmt::Display for Error {
                 }
                 f.write_str(&text)
             }
-            Error::Internal(what) => write!(
-                f,
-                "internal error: {what}; this is a fault in the program, please report it with the command you ran"
-            ),
+            Error::Internal(what) => f.write_str(&sentence(what)),
         }
     }
 }

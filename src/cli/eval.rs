@@ -3,13 +3,10 @@
 use crate::config::Command;
 use crate::experiment;
 
-use super::args::JobArgs;
 use super::error::Error;
+use super::sweep::SweepArgs;
 
 /// Scores the base and the adapter.
-pub(super) fn call(args: JobArgs) -> Result<(), Error> {
-    if let Some(job) = args.job(Command::Eval)? {
-        experiment::eval(job)?;
-    }
-    Ok(())
+pub(super) fn call(args: SweepArgs) -> Result<(), Error> {
+    args.call(Command::Eval, experiment::eval)
 }

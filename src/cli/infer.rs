@@ -3,13 +3,10 @@
 use crate::config::Command;
 use crate::experiment;
 
-use super::args::JobArgs;
 use super::error::Error;
+use super::sweep::SweepArgs;
 
 /// Answers the questions of the test file.
-pub(super) fn call(args: JobArgs) -> Result<(), Error> {
-    if let Some(job) = args.job(Command::Infer)? {
-        experiment::infer(job)?;
-    }
-    Ok(())
+pub(super) fn call(args: SweepArgs) -> Result<(), Error> {
+    args.call(Command::Infer, experiment::infer)
 }

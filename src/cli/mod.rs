@@ -2,21 +2,30 @@
 //! user of the library would miss.
 
 mod args;
+mod completion;
 mod compose;
 mod crash;
 mod error;
 mod eval;
 mod help;
 mod infer;
+mod info;
+mod inspect;
 mod output;
+mod runs;
 mod show;
+mod sweep;
 mod train;
+mod why;
 
 use std::ffi::OsString;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use args::{ComposeArgs, JobArgs};
+use args::ComposeArgs;
+use completion::{Action, CompletionArgs};
+use runs::RunsArgs;
+use sweep::SweepArgs;
 
 pub use crash::guard;
 pub use error::Error;
@@ -28,33 +37,44 @@ pub use output::print;
     name = "run",
     version,
     propagate_version = true,
-    disable_help_subcommand = true
+    disable_help_subcommand = true,
+    args_conflicts_with_subcommands = true,
+    override_usage = "run <COMMAND>"
 )]
 #[command(after_help = "First steps:
   run train                                  QLoRA on the small base that comes with it
   run train task=saq lora.r=8                another task, another rank
   run train model=llama3_8b training=mcq     another base
   run train --help                           all groups and keys
-  run train --cfg job                        the config, without running")]
+  run train --cfg job                        the config, without running
+  run train -m lora.r=4,8,16 seed=1,2        a sweep: six runs and a table
+  eval \"$(run completion bash)\"              completion with TAB; also zsh and fish")]
 pub struct Cli {
+    /// As in Hydra: install=SHELL, uninstall=SHELL (also -sc)
+    #[arg(long, value_name = "ACTION", hide = true)]
+    shell_completion: Option<Action>,
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Fine-tune: data in, adapter and figures out
     #[command(disable_help_flag = true)]
-    Train(JobArgs),
+    Train(SweepArgs),
     /// Answer the questions of a file with the base and an adapter
     #[command(disable_help_flag = true)]
-    Infer(JobArgs),
+    Infer(SweepArgs),
     /// Score the base and an adapter on the test file
     #[command(disable_help_flag = true)]
-    Eval(JobArgs),
+    Eval(SweepArgs),
     /// Compose and print any Hydra config tree, without a schema
     #[command(disable_help_flag = true)]
     Compose(ComposeArgs),
+    /// List, show and compare past runs
+    Runs(RunsArgs),
+    /// Print the script that completes commands, groups and keys in your shell
+    Completion(CompletionArgs),
 }
 
 /// Reads the command line. Nothing is printed, nothing is run.
@@ -78,11 +98,19 @@ pub fn parse(argv: impl IntoIterator<Item = OsString>) -> Result<Cli, Error> {
 /// # Errors
 /// Whatever makes the command fail.
 pub fn call(cli: Cli) -> Result<(), Error> {
-    match cli.command {
+    if let Some(action) = cli.shell_completion {
+        return action.call();
+    }
+    let Some(command) = cli.command else {
+        return Err(Error::help(Cli::command().render_help().to_string()));
+    };
+    match command {
         Command::Train(args) => train::call(args),
         Command::Infer(args) => infer::call(args),
         Command::Eval(args) => eval::call(args),
         Command::Compose(args) => compose::call(args),
+        Command::Runs(args) => runs::call(args),
+        Command::Completion(args) => completion::call(args),
     }
 }
 

@@ -1,13 +1,15 @@
 //! `--cfg`: the composed config as text.
 
-use crate::compose::{Composed, Error, Map, Node, Problem, Value, to_yaml};
+use crate::compose::{Composed, Error, History, Map, Node, Problem, Value, nearest, to_yaml};
 
 use super::args::Cfg;
+use super::why::annotated;
 
 /// The part of the config that was asked for, as YAML.
 ///
 /// A package that is a mapping or a list is headed by `# @package NAME`, so that
-/// it can be used as a config file; a scalar is printed bare and resolved.
+/// it can be used as a config file; a scalar is printed bare and resolved. With a
+/// history, each value is followed by a comment on its origin.
 ///
 /// # Errors
 /// An unknown package; with `resolve`, an interpolation that cannot be resolved.
@@ -16,6 +18,7 @@ pub(super) fn show(
     cfg: Cfg,
     resolve: bool,
     package: Option<&str>,
+    history: Option<&History>,
 ) -> Result<String, Error> {
     let tree = match (cfg, resolve) {
         (Cfg::Job, false) => composed.job.clone(),
@@ -33,19 +36,42 @@ pub(super) fn show(
         }
     };
     let Some(package) = package else {
-        return Ok(to_yaml(&tree));
+        return Ok(text(&tree, "", history));
     };
     let absent = || {
-        Error::from(
-            Problem::new(format!("package '{package}' not found in config"))
-                .help("print the whole config without --package to see its keys"),
-        )
+        let all = tree.leaves();
+        let mut names: Vec<&str> = Vec::new();
+        for (path, _) in &all {
+            let ends = path.match_indices('.').map(|(end, _)| end);
+            names.extend(ends.chain([path.len()]).map(|end| &path[..end]));
+        }
+        let problem = Problem::new(format!("package '{package}' not found in config"));
+        Error::from(match nearest(package, names.into_iter()) {
+            Some(near) if near != package => problem.help(format!("did you mean '{near}'?")),
+            _ => problem.help("print the whole config without --package to see its keys"),
+        })
     };
     let node = tree.select(package).ok_or_else(absent)?;
     match node.value {
         Value::Null => Err(absent()),
-        Value::Map(_) | Value::List(_) => Ok(format!("# @package {package}\n{}", to_yaml(node))),
-        _ => Ok(scalar(&composed.resolve(package)?.ok_or_else(absent)?)),
+        Value::Map(_) | Value::List(_) => Ok(format!(
+            "# @package {package}\n{}",
+            text(node, package, history)
+        )),
+        _ => {
+            let resolved = composed.resolve(package)?.ok_or_else(absent)?;
+            Ok(match history {
+                Some(_) => text(&resolved, package, history),
+                None => scalar(&resolved),
+            })
+        }
+    }
+}
+
+fn text(node: &Node, path: &str, history: Option<&History>) -> String {
+    match history {
+        Some(history) => annotated(node, path, history),
+        None => to_yaml(node),
     }
 }
 

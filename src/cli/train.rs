@@ -3,13 +3,10 @@
 use crate::config::Command;
 use crate::experiment;
 
-use super::args::JobArgs;
 use super::error::Error;
+use super::sweep::SweepArgs;
 
 /// Fine-tunes; the run directory and the closing table are made below.
-pub(super) fn call(args: JobArgs) -> Result<(), Error> {
-    if let Some(job) = args.job(Command::Train)? {
-        experiment::train(job)?;
-    }
-    Ok(())
+pub(super) fn call(args: SweepArgs) -> Result<(), Error> {
+    args.call(Command::Train, experiment::train)
 }

@@ -1,15 +1,18 @@
 //! Overrides of values on the composed tree, which is closed by then: a key
 //! that is not there can only be added with `+` or `++`.
 
-use super::error::Problem;
+use super::error::{Cause, Problem};
+use super::grammar::edits::ListEdit;
+use super::grammar::element::Element;
 use super::grammar::overrides::{Kind, Override, Parsed};
 use super::hydra;
 use super::interpolate::{Fail, Resolver, Step, at, at_mut, dotted};
+use super::list_edit;
 use super::merge::{Fault, merge};
 use super::nearest;
 use super::node::{Key, MAX_LEVELS, Node, Origin, Value, split_path};
 use super::python;
-use super::scope::Scope;
+use super::unknown::Unknown;
 
 /// What the overrides of one composition share.
 #[derive(Clone, Copy)]
@@ -38,7 +41,7 @@ pub(crate) fn apply(root: &mut Node, one: &Override, setting: Setting<'_>) -> Re
             ))
             .help(match near {
                 Some(near) => format!("did you mean '{near}@{package}'?"),
-                None => format!("groups: {}", groups.join(", ")),
+                None => format!("groups: {}", shown_groups(groups)),
             }),
         ));
     }
@@ -47,6 +50,15 @@ pub(crate) fn apply(root: &mut Node, one: &Override, setting: Setting<'_>) -> Re
         return Err(at_origin(Problem::new("the key before '=' is missing")));
     }
     let value = match &one.value {
+        Parsed::Element(Element::Edit(edit)) => {
+            let mut place = Edit {
+                root,
+                one,
+                origin: &origin,
+                setting,
+            };
+            return place.edit_list(&steps, edit);
+        }
         Parsed::Element(element) => Some(
             element
                 .to_node(&origin)
@@ -82,6 +94,20 @@ pub(crate) fn apply(root: &mut Node, one: &Override, setting: Setting<'_>) -> Re
     }
 }
 
+fn adding_to(list: &str) -> String {
+    format!("to add an item, write {list}=append(..)")
+}
+
+/// Hydra's own groups are hardly ever meant.
+fn shown_groups(groups: &[String]) -> String {
+    let shown: Vec<&str> = groups
+        .iter()
+        .map(String::as_str)
+        .filter(|group| *group != "hydra" && !group.starts_with("hydra/"))
+        .collect();
+    shown.join(", ")
+}
+
 struct Edit<'e> {
     root: &'e mut Node,
     one: &'e Override,
@@ -100,11 +126,13 @@ impl Edit<'_> {
         match resolver.select(&self.one.key, None, false) {
             Ok(Some(found)) if !found.node.is_missing() => Ok(Some(found.node.value.clone())),
             Ok(_) | Err(Fail::NotContainer(_)) => Ok(None),
-            Err(fail) => Err(self.problem(format!(
-                "cannot read '{}': {}",
-                self.one.key,
-                fail.message()
-            ))),
+            Err(fail) => Err(self
+                .problem(format!(
+                    "cannot read '{}': {}",
+                    self.one.key,
+                    fail.message()
+                ))
+                .caused_by(Cause::Absent)),
         }
     }
 
@@ -139,12 +167,17 @@ impl Edit<'_> {
         if let Some(wanted) = wanted.filter(|w| !w.is_null())
             && !python::equal(&wanted.value, &current)
         {
-            return Err(self.problem(format!(
-                "cannot delete '{}': its value is {}, not {}",
-                self.one.key,
-                python::repr(&current),
-                python::repr(&wanted.value)
-            )));
+            return Err(self
+                .problem(format!(
+                    "cannot delete '{}': its value is {}, not {}",
+                    self.one.key,
+                    python::repr(&current),
+                    python::repr(&wanted.value)
+                ))
+                .help(format!(
+                    "to delete it whatever it is, write ~{}",
+                    self.one.key
+                )));
         }
         let (last, parents) = match steps.split_last() {
             Some(split) => split,
@@ -193,22 +226,26 @@ impl Edit<'_> {
             return Err(self.unknown(steps, "cannot override"));
         };
         let step = match &parent.value {
-            Value::List(items) => match python::parse_int(last) {
+            Value::List(items) => match python::parse_index(last) {
                 Some(index) if (0..items.len() as i64).contains(&index) => {
                     Step::Index(index as usize)
                 }
                 Some(_) => {
-                    return Err(self.problem(format!(
-                        "'{}': the list has {} items, the first is 0",
-                        self.one.key,
-                        items.len()
-                    )));
+                    return Err(self
+                        .problem(format!(
+                            "'{}': the list has {} items, the first is 0",
+                            self.one.key,
+                            items.len()
+                        ))
+                        .help(adding_to(&dotted(&place))));
                 }
                 None => {
-                    return Err(self.problem(format!(
-                        "'{}' is a list; its keys are numbers, not '{last}'",
-                        dotted(&place)
-                    )));
+                    return Err(self
+                        .problem(format!(
+                            "'{}' is a list; its keys are numbers, not '{last}'",
+                            dotted(&place)
+                        ))
+                        .help(adding_to(&dotted(&place))));
                 }
             },
             _ => Step::Key(Key::from(last.as_str())),
@@ -231,7 +268,7 @@ impl Edit<'_> {
             let here = at(self.root, &place);
             let step = match here.map(|node| &node.value) {
                 Some(Value::Map(_)) => Step::Key(Key::from(name.as_str())),
-                Some(Value::List(items)) => match python::parse_int(name) {
+                Some(Value::List(items)) => match python::parse_index(name) {
                     Some(index) if (0..items.len() as i64).contains(&index) => {
                         Step::Index(index as usize)
                     }
@@ -283,6 +320,7 @@ impl Edit<'_> {
         force: bool,
     ) -> Result<(), Problem> {
         let there = at(self.root, &target).map(|node| &node.value);
+        let force = force || (steps[0] == "hydra" && hydra::may_be_absent(&steps[1..]));
         let clash = match (there, &value.value) {
             (None, _) if !force => return Err(self.unknown(steps, "cannot override")),
             (Some(Value::Map(_)), Value::Map(_)) => {
@@ -309,11 +347,16 @@ impl Edit<'_> {
             _ => None,
         };
         if let Some(kind) = clash {
-            return Err(self.problem(format!(
-                "'{}' is a {kind}; a {} cannot be merged into it",
-                self.one.key,
-                value.type_name()
-            )));
+            let key = &self.one.key;
+            let text = self.one.input.split_once('=').map_or("", |(_, text)| text);
+            return Err(self
+                .problem(format!(
+                    "'{key}' is a {kind}; a {} cannot be merged into it",
+                    value.type_name()
+                ))
+                .help(format!(
+                    "to replace it, delete it first: '~{key}' '+{key}={text}'"
+                )));
         }
         if let Some(step) = target.pop() {
             self.write(&target, step, value);
@@ -321,90 +364,41 @@ impl Edit<'_> {
         Ok(())
     }
 
-    /// The problem of a key that is not there: the nearest key there is, or the
-    /// keys beside it. Only where nothing is near is adding suggested.
+    /// The problem of a key that is not there.
     fn unknown(&self, steps: &[String], what: &str) -> Problem {
-        let key = steps.join(".");
-        let mut here: &Node = self.root;
-        let mut known = Vec::new();
-        for step in steps {
-            match here.child(step) {
-                Some(child) => {
-                    here = child;
-                    known.push(step.as_str());
-                }
-                None => break,
-            }
-        }
-        let problem = self.problem(format!("{what} '{key}': there is no such key"));
-        if !self.setting.scope.take_hint() {
-            return problem;
-        }
-        let prefix = known.join(".");
-        let join = |name: &str| {
-            if prefix.is_empty() {
-                name.to_string()
-            } else {
-                format!("{prefix}.{name}")
-            }
-        };
-        let Some(wrong) = steps.get(known.len()) else {
-            return problem;
-        };
-        let names: Vec<String> = match &here.value {
-            Value::Map(map) => map.keys().map(Key::to_string).collect(),
-            other => {
-                let kind = Node::built_in(other.clone()).type_name();
-                return problem.help(format!("'{prefix}' is {kind} and holds no keys"));
-            }
-        };
-        if let Some(help) = self.near_key(wrong, &names, &known, &join) {
-            return problem.help(help);
-        }
-        let mut shown: Vec<&str> = names.iter().map(String::as_str).collect();
-        shown.retain(|name| *name != "hydra");
-        let mut help = if shown.is_empty() {
-            String::new()
-        } else if prefix.is_empty() {
-            format!("keys: {}\n", shown.join(", "))
-        } else {
-            format!("keys of '{prefix}': {}\n", shown.join(", "))
-        };
-        if self.one.kind == Kind::Change && !self.setting.closed {
-            help.push_str(&format!("to add a new key, write +{}", self.one.input));
-        }
-        problem.help(help.trim_end())
+        let add = (self.one.kind == Kind::Change).then(|| format!("+{}", self.one.input));
+        self.unknown_but(steps, what, add)
     }
 
-    fn near_key(
-        &self,
-        wrong: &str,
-        names: &[String],
-        known: &[&str],
-        join: &dyn Fn(&str) -> String,
-    ) -> Option<String> {
-        let top = known.is_empty();
-        let candidates = names.iter().map(String::as_str).chain(
-            self.setting
-                .groups
-                .iter()
-                .map(String::as_str)
-                .filter(|_| top),
-        );
-        if let Some(near) = nearest(wrong, candidates) {
-            return Some(format!("did you mean '{}'?", join(near)));
+    /// The same, with the override that would add the key.
+    fn unknown_but(&self, steps: &[String], what: &str, add: Option<String>) -> Problem {
+        Unknown {
+            root: self.root,
+            steps,
+            groups: self.setting.groups,
+            add: add.filter(|_| !self.setting.closed),
         }
-        // The right name under the wrong parent.
-        let leaves = self.root.leaves();
-        let tail = format!(".{}", self.one.key);
-        let mut found = leaves
-            .iter()
-            .map(|(path, _)| path.as_str())
-            .filter(|path| !path.starts_with("hydra."))
-            .filter(|path| path.ends_with(&tail));
-        match (found.next(), found.next()) {
-            (Some(path), None) => Some(format!("did you mean '{path}'?")),
-            _ => None,
+        .problem(what)
+        .at(self.origin)
+    }
+
+    /// `append(..)` and its relatives.
+    fn edit_list(&mut self, steps: &[String], edit: &ListEdit) -> Result<(), Problem> {
+        let key = &self.one.key;
+        if self.one.kind != Kind::Change {
+            let text = edit.to_text();
+            return Err(self
+                .problem(format!(
+                    "{}() edits a list that is there, so its key has no prefix",
+                    edit.function
+                ))
+                .help(format!("write {key}={text}")));
+        }
+        let found = list_edit::find(self.root, steps, edit, self.setting.now);
+        match found.map_err(|problem| problem.at(self.origin))? {
+            Some(place) => list_edit::carry_out(self.root, &place, edit, self.origin)
+                .map_err(|problem| problem.at(self.origin)),
+            None => Err(self.unknown_but(steps, "cannot edit", Some(format!("+{key}=[..]")))),
         }
     }
 }

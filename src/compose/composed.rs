@@ -8,16 +8,20 @@ use indexmap::IndexMap;
 
 use super::apply::{Setting, apply};
 use super::defaults::{self, Defaults};
-use super::error::{Error, MAX_PROBLEMS, Problem};
+use super::error::{Error, Problem, drop_repeated};
+use super::grammar::element::Element;
 use super::grammar::overrides::{Override, Parsed};
 use super::grammar::sweeps::Sweep;
 use super::hydra;
 use super::interpolate::Resolver;
 use super::library::Library;
-use super::merge::merge_package;
-use super::node::{Key, MAX_NODES, Map, Node, Origin, Value};
-use super::scope::Scope;
-use super::source::{Source, Tree};
+use super::lost::Lost;
+use super::merge::{empty_package, merge_package};
+use super::node::{Key, Map, Node, Origin, Value};
+use super::opened::{Opened, open};
+use super::outline::Listed;
+use super::saved::Saved;
+use super::source::Source;
 
 /// Of more groups than this only the ones nearest to the root are listed.
 const MAX_GROUPS: usize = 5_000;
@@ -31,6 +35,9 @@ pub struct Request {
     pub sources: Vec<Source>,
     /// The primary config, with or without `.yaml`. `None` composes from nothing.
     pub config_name: Option<String>,
+    /// A saved config that takes the place of the primary one, of which then
+    /// only Hydra's settings and the groups to choose from are used.
+    pub base: Option<Saved>,
     /// Overrides as typed, flags already taken out.
     pub overrides: Vec<String>,
     /// `hydra.job.name` unless the config or an override sets it.
@@ -49,17 +56,14 @@ pub struct Request {
     pub now: Option<DateTime<Local>>,
 }
 
-/// A config of the final defaults list.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listed {
-    /// In the search path, without `.yaml`.
-    pub config_path: String,
-    /// Dotted; empty is the top.
-    pub package: String,
-    /// Placed by the `_self_` of its own defaults list.
-    pub own_body: bool,
-    /// The config whose defaults list has it.
-    pub parent: Option<String>,
+impl Request {
+    /// The primary config. A saved one needs a name to stand under.
+    pub(super) fn primary(&self) -> Option<&str> {
+        match (&self.config_name, &self.base) {
+            (None, Some(_)) => Some("config"),
+            (name, _) => name.as_deref(),
+        }
+    }
 }
 
 /// A composed configuration. Values are unresolved and carry their origins.
@@ -80,34 +84,134 @@ pub struct Composed {
     pub sources: Vec<Source>,
     /// Things a user should hear of that are no errors.
     pub warnings: Vec<String>,
-    now: DateTime<Local>,
+    pub(crate) now: DateTime<Local>,
 }
 
 /// Composes a configuration.
 ///
 /// # Errors
-/// Holds every problem of the stage that failed: bad overrides, then the
-/// defaults list with its files, then merging and applying the overrides.
+/// Every problem of every stage: overrides, defaults lists with their files,
+/// merging, applying the overrides. What may be only the consequence of another
+/// problem is left out.
 pub fn compose(req: &Request) -> Result<Composed, Error> {
-    let overrides = Override::parse_all(&req.overrides).map_err(errors)?;
-    refuse_sweeps(&overrides, req.multirun).map_err(errors)?;
-    let scope = Scope::new(req.now.unwrap_or_else(Local::now));
-    let cwd = match &req.cwd {
-        Some(cwd) => cwd.clone(),
-        None => std::env::current_dir().unwrap_or_default(),
-    };
-    let mut warnings = Vec::new();
-    let library = library(req, &overrides, &cwd, &mut warnings).map_err(errors)?;
-    let expanded = defaults::expand(
-        &library,
-        req.config_name.as_deref(),
-        &overrides,
+    compose_in(req, &open(req)?)
+}
+
+/// Sees the whole tree after each merged config and after each applied override,
+/// which comes along.
+pub(super) type Watch<'w> = dyn FnMut(&Node, Option<&Override>) + 'w;
+
+/// [`compose`], step by step.
+pub(super) fn compose_watched(req: &Request, watch: &mut Watch) -> Result<Composed, Error> {
+    whole(compose_partly_in(req, &open(req)?, watch))
+}
+
+/// [`compose`] with the files of a search path that is open already. It is that
+/// of the request: the same sources, primary config and `hydra.searchpath`.
+pub(crate) fn compose_in(req: &Request, opened: &Opened) -> Result<Composed, Error> {
+    whole(compose_partly_in(req, opened, &mut |_, _| {}))
+}
+
+fn whole((composed, problems): (Composed, Vec<Problem>)) -> Result<Composed, Error> {
+    if problems.is_empty() {
+        Ok(composed)
+    } else {
+        Err(Error { problems })
+    }
+}
+
+/// Composes as far as it goes: what could be composed beside all problems. There
+/// is nothing where the search path or the primary config cannot be read. Where there
+/// are problems, the config lacks what they are about; it serves to look for more.
+pub fn compose_partly(req: &Request) -> (Option<Composed>, Vec<Problem>) {
+    match open(req) {
+        Ok(opened) => {
+            let (composed, problems) = compose_partly_in(req, &opened, &mut |_, _| {});
+            (Some(composed), problems)
+        }
+        Err(error) => (None, error.problems),
+    }
+}
+
+/// The overrides of a request.
+pub(super) struct Typed<'r> {
+    pub overrides: Vec<Override>,
+    /// Those that cannot be used, and why.
+    pub unusable: Vec<&'r str>,
+    pub problems: Vec<Problem>,
+}
+
+impl Typed<'_> {
+    pub(super) fn read(req: &Request) -> Typed<'_> {
+        let mut typed = Typed {
+            overrides: Vec::new(),
+            unusable: Vec::new(),
+            problems: Vec::new(),
+        };
+        for text in &req.overrides {
+            let read = Override::read(text).and_then(|one| {
+                let refused = refuse_sweep(&one, req.multirun);
+                typed.overrides.push(one);
+                refused.map_or(Ok(()), Err)
+            });
+            if let Err(problem) = read {
+                typed.problems.push(problem);
+                typed.unusable.push(text);
+            }
+        }
+        typed
+    }
+}
+
+/// Expands the defaults lists of a request.
+pub(super) fn expand(
+    req: &Request,
+    opened: &Opened,
+    typed: &Typed,
+    now: DateTime<Local>,
+) -> Defaults {
+    let mut lost = Lost::default();
+    for text in &typed.unusable {
+        lost.typed(&opened.library, text);
+    }
+    defaults::expand(
+        &opened.library,
+        req.primary(),
+        req.base.as_ref(),
+        &typed.overrides,
         req.multirun,
-        &scope,
+        now,
+        lost,
     )
-    .map_err(errors)?;
-    let mut root = merge_all(&library, &expanded, &scope).map_err(errors)?;
-    apply_all(&mut root, &library, &expanded, &scope, req.closed).map_err(errors)?;
+}
+
+fn compose_partly_in(
+    req: &Request,
+    opened: &Opened,
+    watch: &mut Watch,
+) -> (Composed, Vec<Problem>) {
+    let typed = Typed::read(req);
+    let library = &opened.library;
+    let now = req.now.unwrap_or_else(Local::now);
+    let mut expanded = expand(req, opened, &typed, now);
+    let Typed {
+        overrides,
+        mut problems,
+        ..
+    } = typed;
+    problems.append(&mut expanded.problems);
+    let mut root = merge_all(library, &mut expanded, now, &mut problems, watch);
+    apply_all(
+        &mut root,
+        library,
+        &expanded,
+        req,
+        now,
+        &mut problems,
+        watch,
+    );
+    drop_repeated(&mut problems);
+    put_in_order(&mut problems, &req.overrides);
 
     let mut hydra = match root
         .as_map_mut()
@@ -125,6 +229,10 @@ pub fn compose(req: &Request) -> Result<Composed, Error> {
     };
     let mut hydra_overrides = texts(true);
     hydra_overrides.extend(set_mode(&mut hydra, req));
+    let mut sources = library.sources().to_vec();
+    if let Some(saved) = &req.base {
+        sources.insert(1.min(sources.len()), saved.source());
+    }
     let task_overrides = texts(false);
     let task_keys: Vec<(String, String)> = overrides
         .iter()
@@ -138,55 +246,47 @@ pub fn compose(req: &Request) -> Result<Composed, Error> {
             hydra_overrides: &hydra_overrides,
             task_keys: &task_keys,
             choices: &expanded.choices,
-            sources: library.sources(),
+            sources: &sources,
             job_name: &req.job_name,
-            config_name: req.config_name.as_deref(),
-            cwd: cwd.display().to_string(),
+            config_name: req.primary(),
+            cwd: opened.cwd.display().to_string(),
         },
     );
+    if let Some(saved) = req.base.as_ref().filter(|_| !req.multirun) {
+        saved.number(&mut hydra);
+    }
+    let mut warnings = opened.warnings.clone();
+    let defaults = expanded.listed();
     warnings.extend(expanded.warnings);
-    Ok(Composed {
+    let composed = Composed {
         job: root,
         hydra,
         task_overrides,
         hydra_overrides,
         choices: expanded.choices,
-        defaults: expanded
-            .list
-            .into_iter()
-            .map(|placed| Listed {
-                config_path: placed.config_path,
-                package: placed.package,
-                own_body: placed.own_body,
-                parent: placed.parent,
-            })
-            .collect(),
-        sources: library.sources().to_vec(),
+        defaults,
+        sources,
         warnings,
-        now: scope.now,
-    })
+        now,
+    };
+    (composed, problems)
 }
 
-/// Every group of a search path with its options, both sorted; subgroups are
-/// `group/sub`. Hydra's own groups come too.
-pub fn groups(sources: &[Source]) -> Vec<(String, Vec<String>)> {
-    let library = Library::new(sources);
-    let mut found = Vec::new();
-    let mut open = VecDeque::from(library.subgroups(""));
-    while let Some(group) = open.pop_front() {
-        // Links can make a tree endless, and wide as well; the upper levels come first.
-        if group.matches('/').count() < 16 && found.len() + open.len() < MAX_GROUPS {
-            open.extend(
-                library
-                    .subgroups(&group)
-                    .into_iter()
-                    .map(|sub| format!("{group}/{sub}")),
-            );
+/// Overrides as they were typed, then each file from top to bottom, then the rest.
+fn put_in_order(problems: &mut [Problem], typed: &[String]) {
+    let mut files: Vec<std::sync::Arc<PathBuf>> = Vec::new();
+    for problem in problems.iter() {
+        if let Some(Origin::File { path, .. }) = &problem.origin
+            && !files.contains(path)
+        {
+            files.push(path.clone());
         }
-        found.push((group.clone(), library.options(&group)));
     }
-    found.sort();
-    found
+    problems.sort_by_key(|problem| match &problem.origin {
+        Some(Origin::CommandLine { text }) => (0, typed.iter().position(|one| **one == **text), 0),
+        Some(Origin::File { path, line }) => (1, files.iter().position(|file| file == path), *line),
+        _ => (2, None, 0),
+    });
 }
 
 fn errors(problems: Vec<Problem>) -> Error {
@@ -194,119 +294,46 @@ fn errors(problems: Vec<Problem>) -> Error {
 }
 
 /// Without `--multirun`, a swept value is a mistake; with it, one under `hydra.` is.
-fn refuse_sweeps(overrides: &[Override], multirun: bool) -> Result<(), Vec<Problem>> {
-    let mut problems = Vec::new();
-    for one in overrides {
-        let Parsed::Sweep(sweep) = &one.value else {
-            continue;
-        };
-        let key = one.key_element();
-        let problem = if multirun {
-            if !one.is_hydra() {
-                continue;
-            }
-            Problem::new(format!("'{}': the keys of hydra cannot be swept", one.key))
-        } else if let Sweep::Choice { simple: true, .. } = sweep {
+fn refuse_sweep(one: &Override, multirun: bool) -> Option<Problem> {
+    let Parsed::Sweep(sweep) = &one.value else {
+        return None;
+    };
+    let key = one.key_element();
+    let problem = match sweep {
+        _ if multirun && !one.is_hydra() => return None,
+        _ if multirun => Problem::new(format!("'{}': the keys of hydra cannot be swept", one.key)),
+        Sweep::Choice {
+            simple: true,
+            values,
+            ..
+        } => {
+            let edits = values.iter().any(|value| matches!(value, Element::Edit(_)));
+            let ways = if edits {
+                format!("to make each change, write one after another: {key}=.. {key}=..")
+            } else {
+                format!("for a list, write {key}=[a,b]\nfor a string, quote it: '{key}=\"a,b\"'")
+            };
             Problem::new(format!(
                 "'{}' has several values, which only a sweep can take",
                 one.key
             ))
-            .help(format!(
-                "for a list, write {key}=[a,b]\nfor a string, quote it: '{key}=\"a,b\"'"
-            ))
-        } else {
-            Problem::new(format!("'{}' is swept, but this is not a sweep", one.key))
-                .help("give one value")
-        };
-        problems.push(problem.at(&one.origin()));
-    }
-    if problems.is_empty() {
-        Ok(())
-    } else {
-        Err(problems)
-    }
+            .help(format!("{ways}\nto sweep over it, add --multirun (-m)"))
+        }
+        _ => Problem::new(format!("'{}' is swept, but this is not a sweep", one.key))
+            .help("give one value, or add --multirun (-m) to sweep over it"),
+    };
+    Some(problem.at(&one.origin()))
 }
 
-/// The search path with the entries of `hydra.searchpath`.
-fn library(
-    req: &Request,
-    overrides: &[Override],
-    cwd: &Path,
-    warnings: &mut Vec<String>,
-) -> Result<Library, Vec<Problem>> {
-    let mut problems = Vec::new();
-    for source in &req.sources {
-        if let (Tree::Dir(path), false) = (&source.tree, source.available())
-            && matches!(source.provider.as_str(), "main" | "command-line")
-        {
-            problems.push(
-                Problem::new(format!(
-                    "the config directory {} does not exist",
-                    path.display()
-                ))
-                .help("name a directory that exists and can be read"),
-            );
-        }
-    }
-    if !problems.is_empty() {
-        return Err(problems);
-    }
-    let mut library = Library::new(&req.sources);
-    let extra = search_path(req, overrides, &library, cwd).map_err(|p| vec![p])?;
-    for source in &extra {
-        if !source.available() {
-            let (_, path) = source.location();
-            warnings.push(format!(
-                "{}: the directory {path} does not exist",
-                source.provider
-            ));
-        }
-    }
-    library.extend(extra);
-    Ok(library)
-}
-
-fn search_path(
-    req: &Request,
-    overrides: &[Override],
+/// Merges what the defaults list names. A file that cannot be merged is lost.
+fn merge_all(
     library: &Library,
-    cwd: &Path,
-) -> Result<Vec<Source>, Problem> {
-    let typed = overrides
-        .iter()
-        .find(|one| one.key_element() == "hydra.searchpath");
-    if let Some(one) = typed
-        && let Parsed::Element(element) = &one.value
-    {
-        let node = element
-            .to_node(&one.origin())
-            .map_err(|message| Problem::new(message).at(&one.origin()))?;
-        return hydra::search_path(&node, "hydra.searchpath in command-line", cwd);
-    }
-    let Some(name) = &req.config_name else {
-        return Ok(Vec::new());
-    };
-    let Some(primary) = library.load(name)? else {
-        return Ok(Vec::new());
-    };
-    if primary.config.as_map().is_none() {
-        return Err(Problem::new(format!(
-            "the primary config '{name}' must be a mapping, not a list"
-        ))
-        .at(&primary.config.origin));
-    }
-    match primary.config.select("hydra.searchpath") {
-        Some(node) if !node.is_missing() => {
-            hydra::search_path(node, "hydra.searchpath in main", cwd)
-        }
-        _ => Ok(Vec::new()),
-    }
-}
-
-fn merge_all(library: &Library, expanded: &Defaults, scope: &Scope) -> Result<Node, Vec<Problem>> {
+    expanded: &mut Defaults,
+    now: DateTime<Local>,
+    problems: &mut Vec<Problem>,
+    watch: &mut Watch,
+) -> Node {
     let mut root = Node::empty_map();
-    let mut problems = Vec::new();
-    let mut values = 0;
     for placed in &expanded.list {
         match library.load(&placed.config_path) {
             Ok(Some(loaded)) => {
@@ -322,21 +349,24 @@ fn merge_all(library: &Library, expanded: &Defaults, scope: &Scope) -> Result<No
                     merge_package(&mut root, &placed.package, &loaded.config, scope)
                 {
                     problems.push(problem);
+                    expanded.lost.package(&placed.package);
                 }
                 problems.extend(stray_search_path(placed, &loaded.config));
+                if placed.primary && placed.own_body {
+                    for package in &expanded.replaced {
+                        empty_package(&mut root, package);
+                    }
+                }
+                watch(&root, None);
             }
             Ok(None) => {}
-            Err(problem) => problems.push(problem),
+            Err(found) => problems.extend(found),
         }
     }
     if let Some(hydra) = root.child_mut("hydra") {
         problems.extend(hydra::check(hydra, true));
     }
-    if problems.is_empty() {
-        Ok(root)
-    } else {
-        Err(problems)
-    }
+    root
 }
 
 /// Only the primary config may set the search path: the others are found by it.
@@ -364,23 +394,26 @@ fn apply_all(
     root: &mut Node,
     library: &Library,
     expanded: &Defaults,
-    scope: &Scope,
-    closed: bool,
-) -> Result<(), Vec<Problem>> {
-    let groups = library.subgroups("");
+    req: &Request,
+    now: DateTime<Local>,
+    problems: &mut Vec<Problem>,
+    watch: &mut Watch,
+) {
+    let groups = library.groups();
     let setting = Setting {
         groups: &groups,
-        scope,
-        closed,
+        now,
+        closed: req.closed,
     };
-    let mut problems = Vec::new();
     let mut hydra_is_sound = true;
     for one in &expanded.value_overrides {
         if problems.len() > MAX_PROBLEMS {
             break;
         }
         if let Err(problem) = apply(root, one, setting) {
-            problems.push(problem);
+            if !expanded.lost.explains(&one.key, &problem) {
+                problems.push(problem);
+            }
         } else if one.is_hydra()
             && hydra_is_sound
             && let Some(hydra) = root.child_mut("hydra")
@@ -390,6 +423,7 @@ fn apply_all(
             hydra_is_sound = found.is_empty();
             problems.extend(found);
         }
+        watch(root, Some(one));
     }
     match root.child_mut("hydra") {
         Some(hydra) if hydra.as_map().is_some() => {
@@ -398,11 +432,6 @@ fn apply_all(
             }
         }
         _ => problems.push(Problem::new("the node 'hydra' must stay a mapping")),
-    }
-    if problems.is_empty() {
-        Ok(())
-    } else {
-        Err(problems)
     }
 }
 

@@ -11,13 +11,25 @@ pub(crate) const MAX_PROBLEMS: usize = 100;
 const MAX_LINE: usize = 1000;
 
 /// One thing that is wrong, where, and what to do about it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Problem {
     pub message: String,
     /// Where it was written, when it is known.
     pub origin: Option<Origin>,
     /// What to do.
     pub help: Option<String>,
+    pub(crate) cause: Cause,
+}
+
+/// Whether a problem may be only the consequence of another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// It stands by itself.
+    Own,
+    /// Something is not there, which a config that could not be read may have brought.
+    Absent,
+    /// The same, but the name is near to one that is there.
+    AbsentNear,
 }
 
 /// Everything found wrong with a request, in the order it was found.
@@ -32,6 +44,7 @@ impl Problem {
             message: message.into(),
             origin: None,
             help: None,
+            cause: Cause::Own,
         }
     }
 
@@ -46,6 +59,18 @@ impl Problem {
         self.help = Some(help.into());
         self
     }
+
+    pub(crate) fn caused_by(mut self, cause: Cause) -> Problem {
+        self.cause = cause;
+        self
+    }
+}
+
+/// Leaves each problem once: one file may stand in several defaults lists, one value
+/// may be wanted by several keys.
+pub(crate) fn drop_repeated(problems: &mut Vec<Problem>) {
+    let mut seen = std::collections::HashSet::new();
+    problems.retain(|problem| seen.insert(problem.to_string()));
 }
 
 impl Error {

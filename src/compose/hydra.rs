@@ -51,6 +51,10 @@ pub(crate) fn is_own(source: &Source) -> bool {
 /// The version of Hydra whose behaviour `hydra.runtime.version_base` names.
 pub(crate) const VERSION_BASE: &str = "1.3";
 
+/// `hydra.sweeper.zip` is this program's own: Hydra's basic sweeper has no such
+/// key. It is absent until it is set, so that the tree stays Hydra's.
+const ZIP: &str = "zip";
+
 /// What a key of the `hydra` node holds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Kind {
@@ -64,6 +68,8 @@ enum Kind {
     ListOfStr,
     DictOfStr,
     OptionalDictOfStr,
+    /// A list of lists of strings.
+    OptionalGroups,
     Dict,
     Mode,
     Any,
@@ -71,7 +77,7 @@ enum Kind {
 
 use Kind::{
     Any, Dict, DictOfStr, Fixed, Int, ListOfStr, Mode, OptionalBool, OptionalDictOfStr,
-    OptionalInt, OptionalStr, Str,
+    OptionalGroups, OptionalInt, OptionalStr, Str,
 };
 
 const SCHEMA: &[(&str, Kind)] = &[
@@ -87,6 +93,7 @@ const SCHEMA: &[(&str, Kind)] = &[
             ("_target_", Str),
             ("max_batch_size", OptionalInt),
             ("params", OptionalDictOfStr),
+            (ZIP, OptionalGroups),
         ]),
     ),
     ("launcher", Fixed(&[("_target_", Str)])),
@@ -157,6 +164,11 @@ pub(crate) fn check(hydra: &mut Node, strict: bool) -> Vec<Problem> {
     problems
 }
 
+/// Whether a dotted key below `hydra` may be set although the tree lacks it.
+pub(crate) fn may_be_absent(steps: &[String]) -> bool {
+    matches!(steps, [group, key] if group == "sweeper" && key == ZIP)
+}
+
 /// Whether a dotted key below `hydra` belongs to Hydra itself and cannot be deleted.
 pub(crate) fn is_fixed(steps: &[String]) -> bool {
     let mut keys = SCHEMA;
@@ -212,24 +224,27 @@ fn check_kind(path: &str, node: &mut Node, kind: Kind, strict: bool, problems: &
     }
 }
 
+const LISTS_OF_KEYS: &str = "a list of lists of keys, such as [[a,b]],";
+
 /// Converts in place; the error is what the key wants.
 fn convert(node: &mut Node, kind: Kind) -> Result<(), &'static str> {
     let text = |value: &Value| match value {
-        Value::Str(_) | Value::Int(_) | Value::Float(_) | Value::Bool(_) => {
+        Value::Str(_) | Value::Int(_) | Value::BigInt(_) | Value::Float(_) | Value::Bool(_) => {
             Some(Value::Str(python::to_str(value)))
         }
         _ => None,
     };
     let converted = match (kind, &mut node.value) {
         (Any, _) | (Dict, Value::Map(_)) => return Ok(()),
-        (OptionalStr | OptionalBool | OptionalInt | OptionalDictOfStr | Mode, Value::Null) => {
-            return Ok(());
-        }
+        (
+            OptionalStr | OptionalBool | OptionalInt | OptionalDictOfStr | OptionalGroups | Mode,
+            Value::Null,
+        ) => return Ok(()),
         (Fixed(_) | Dict, _) => return Err("a dict"),
         (Str | OptionalStr, value) => text(value).ok_or("a string")?,
         (OptionalBool, value) => Value::Bool(as_bool(value).ok_or("true or false")?),
-        (Int | OptionalInt, Value::Int(i)) => Value::Int(*i),
-        (Int | OptionalInt, Value::Str(s)) => Value::Int(python::parse_int(s).ok_or("an int")?),
+        (Int | OptionalInt, Value::Int(_) | Value::BigInt(_)) => return Ok(()),
+        (Int | OptionalInt, Value::Str(s)) => python::parse_int(s).ok_or("an int")?,
         (Int | OptionalInt, _) => return Err("an int"),
         (Mode, Value::Str(s)) if matches!(s.as_str(), "RUN" | "MULTIRUN") => return Ok(()),
         (Mode, Value::Str(s)) if s == "RunMode.RUN" => Value::Str("RUN".into()),
@@ -244,6 +259,13 @@ fn convert(node: &mut Node, kind: Kind) -> Result<(), &'static str> {
             return Ok(());
         }
         (ListOfStr, _) => return Err("a list of strings"),
+        (OptionalGroups, Value::List(groups)) => {
+            for group in groups {
+                convert(group, ListOfStr).map_err(|_| LISTS_OF_KEYS)?;
+            }
+            return Ok(());
+        }
+        (OptionalGroups, _) => return Err(LISTS_OF_KEYS),
         (DictOfStr | OptionalDictOfStr, Value::Map(map)) => {
             for item in map.values_mut() {
                 convert(item, Str).map_err(|_| "a dict of strings")?;
@@ -260,6 +282,7 @@ fn as_bool(value: &Value) -> Option<bool> {
     match value {
         Value::Bool(b) => Some(*b),
         Value::Int(i) => Some(*i != 0),
+        Value::BigInt(_) => Some(true),
         Value::Str(s) => match s.to_lowercase().as_str() {
             "yes" | "y" | "on" | "true" | "1" => Some(true),
             "no" | "n" | "off" | "false" | "0" => Some(false),
@@ -479,6 +502,21 @@ mod tests {
             node.to_json().to_string(),
             r#"{"run":{"dir":"5"},"job":{"chdir":true,"num":3,"name":"0.0001"},"mode":"MULTIRUN"}"#
         );
+    }
+
+    #[test]
+    fn keys_that_advance_together_are_lists_in_a_list() {
+        let (node, problems) = checked("sweeper: {zip: [[lora.r, 5], [a, b]]}");
+        assert!(problems.is_empty(), "{problems:?}");
+        let zip = node.select("sweeper.zip").map(|n| n.to_json().to_string());
+        assert_eq!(zip.as_deref(), Some(r#"[["lora.r","5"],["a","b"]]"#));
+        let (_, problems) = checked("sweeper: {zip: [a, b]}");
+        assert!(
+            problems[0].contains("such as [[a,b]], not list"),
+            "{problems:?}"
+        );
+        let (_, problems) = checked("sweeper: {zipp: [[a, b]]}");
+        assert!(problems[0].contains("did you mean 'hydra.sweeper.zip'?"));
     }
 
     #[test]

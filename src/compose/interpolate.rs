@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use super::error::{MAX_PROBLEMS, Problem};
+use super::error::{Problem, drop_repeated};
 use super::grammar::interpolation::{self, Arg, Interpolation, Part, Template};
 use super::nearest;
 use super::node::{
@@ -40,15 +40,28 @@ pub(crate) enum Fail {
     /// A limit of the whole composition: there is no going on.
     Limit(String),
     Other(String),
+    /// Another key, which was read on the way, cannot be resolved: its problem.
+    Behind(Box<Problem>),
 }
 
 impl Fail {
     pub(crate) fn message(&self) -> &str {
         match self {
-            Fail::Missing(text)
-            | Fail::NotContainer(text)
-            | Fail::Limit(text)
-            | Fail::Other(text) => text,
+            Fail::Missing(text) | Fail::NotContainer(text) | Fail::Other(text) => text,
+            Fail::Behind(problem) => &problem.message,
+        }
+    }
+
+    /// The failure as the problem of the key at `place`, which holds `text`.
+    fn problem(self, place: &[Step], text: &str, origin: &Origin) -> Problem {
+        match self {
+            Fail::Behind(problem) => *problem,
+            other => Problem::new(format!(
+                "cannot resolve '{}: {text}': {}",
+                dotted(place),
+                other.message()
+            ))
+            .at(origin),
         }
     }
 }
@@ -97,6 +110,8 @@ impl<'a> Resolver<'a> {
     pub(crate) fn resolve_all(&mut self) -> Result<Node, Vec<Problem>> {
         let mut problems = Vec::new();
         let node = self.tree(self.root, Some(Vec::new()), &mut problems);
+        // Several keys may lead to the one that is wrong.
+        drop_repeated(&mut problems);
         match node {
             Ok(node) if problems.is_empty() => Ok(node),
             Ok(_) => Err(problems),
@@ -123,6 +138,7 @@ impl<'a> Resolver<'a> {
         let node = self
             .tree(&found.node, found.place, &mut problems)
             .map_err(|fail| vec![Problem::new(fail.message())])?;
+        drop_repeated(&mut problems);
         if problems.is_empty() {
             Ok(Some(node))
         } else {
@@ -223,14 +239,9 @@ impl<'a> Resolver<'a> {
                 "there are more problems than these".to_string(),
             )),
             Err(fail) => {
-                let key = place.as_deref().map(dotted).unwrap_or_default();
-                problems.push(
-                    Problem::new(format!(
-                        "cannot resolve '{key}: {text}': {}",
-                        fail.message()
-                    ))
-                    .at(&node.origin),
-                );
+                let place = place.as_deref().unwrap_or_default();
+                let problem = fail.problem(place, text, &node.origin);
+                problems.push(problem);
                 Ok(node.clone())
             }
         };
@@ -242,16 +253,46 @@ impl<'a> Resolver<'a> {
 
     fn push(&mut self, place: &[Step]) -> Result<(), Fail> {
         let root: *const Node = self.root;
-        let recursive = self.stack.iter().any(|(r, p)| *r == root && p == place);
+        let before = self
+            .stack
+            .iter()
+            .position(|(r, p)| *r == root && p == place);
         // Pushed even then, so that every push has its pop.
         self.stack.push((root, place.to_vec()));
-        if recursive {
-            return fail(format!("'{}' leads back to itself", dotted(place)));
+        if let Some(start) = before {
+            return Err(self.ring(start));
         }
         if self.stack.len() > MAX_DEPTH {
             return fail(format!("interpolations nested deeper than {MAX_DEPTH}"));
         }
         Ok(())
+    }
+
+    /// The problem of interpolations that lead back to the first of them: the same one
+    /// from whichever key it is found.
+    fn ring(&self, start: usize) -> Fail {
+        let end = self.stack.len() - 1;
+        let places: Vec<&[Step]> = self.stack[start..end]
+            .iter()
+            .map(|(_, p)| p.as_slice())
+            .collect();
+        let mut keys: Vec<String> = places.iter().map(|place| dotted(place)).collect();
+        let first = (0..keys.len()).min_by_key(|i| &keys[*i]).unwrap_or(0);
+        keys.rotate_left(first);
+        let Some(node) = places.get(first).and_then(|place| at(self.root, place)) else {
+            return Fail::Other("an interpolation leads back to itself".to_string());
+        };
+        let way = match keys.as_slice() {
+            [_] => String::new(),
+            many => format!(", by {}", many[1..].join(", ")),
+        };
+        let message = format!("'{}' leads back to itself{way}", keys[0]);
+        let text = node.as_str().unwrap_or_default();
+        Fail::Behind(Box::new(Fail::Other(message).problem(
+            places[first],
+            text,
+            &node.origin,
+        )))
     }
 
     /// What an interpolated string stands for. `place` is where it is written.
@@ -338,7 +379,7 @@ impl<'a> Resolver<'a> {
         let key = self.name(path, place)?;
         let found = self.select(&key, place, true)?;
         let Some(found) = found else {
-            return fail(self.not_found(&key));
+            return fail(self.not_found(&key, place));
         };
         if let (Some(target), Some(place)) = (&found.place, place)
             && place.len() > target.len()
@@ -349,20 +390,20 @@ impl<'a> Resolver<'a> {
         Ok(found)
     }
 
-    fn not_found(&self, key: &str) -> String {
-        let message = format!("interpolation key '{key}' not found");
-        if self.quiet || !self.scope.take_hint() {
-            return message;
-        }
-        let leaves = self.root.leaves();
+    /// That there is no such key, with the nearest one in the form it was written.
+    fn not_found(&self, key: &str, place: Option<&[Step]>) -> String {
+        let dots = key.chars().take_while(|c| *c == '.').count();
+        let up = place.unwrap_or_default().len().saturating_sub(dots);
+        let base = match dots {
+            0 => Some(self.root),
+            _ => at(self.root, &place.unwrap_or_default()[..up]),
+        };
         let mut names: Vec<String> = Vec::new();
-        for (path, _) in &leaves {
-            let mut end = 0;
-            while let Some(at) = path[end..].find('.') {
-                names.push(path[..end + at].to_string());
-                end += at + 1;
+        for (path, _) in base.map(Node::leaves).unwrap_or_default() {
+            let ends = path.match_indices('.').map(|(end, _)| end);
+            for end in ends.chain([path.len()]) {
+                names.push(format!("{}{}", &key[..dots], &path[..end]));
             }
-            names.push(path.clone());
         }
         match nearest(key, names.iter().map(String::as_str)) {
             Some(near) => format!("{message}; did you mean '{near}'?"),
@@ -389,6 +430,7 @@ impl<'a> Resolver<'a> {
             Arg::Null => Value::Null,
             Arg::Bool(b) => Value::Bool(*b),
             Arg::Int(i) => Value::Int(*i),
+            Arg::BigInt(i) => Value::BigInt(i.clone()),
             Arg::Float(f) => Value::Float(*f),
             Arg::Text(template) => {
                 let found = self.template(template, place)?.node;
@@ -503,7 +545,12 @@ impl<'a> Resolver<'a> {
         };
         let result = self.push(place).and_then(|()| self.text(text, Some(place)));
         self.stack.pop();
-        result
+        result.map_err(|fail| match fail {
+            Fail::Other(_) | Fail::NotContainer(_) => {
+                Fail::Behind(Box::new(fail.problem(place, text, &found.node.origin)))
+            }
+            other => other,
+        })
     }
 
     /// The value of `${hydra:path}`, resolved in the whole tree; null where there is none.
@@ -533,8 +580,8 @@ impl<'a> Resolver<'a> {
         }
         let mut problems = Vec::new();
         let node = self.tree(&found.node, found.place, &mut problems)?;
-        match problems.first() {
-            Some(problem) => fail(problem.message.clone()),
+        match problems.into_iter().next() {
+            Some(problem) => Err(Fail::Behind(Box::new(problem))),
             None => Ok(node.value),
         }
     }
@@ -550,8 +597,8 @@ impl<'a> Resolver<'a> {
             });
             let mut problems = Vec::new();
             let node = self.tree(child, place, &mut problems)?;
-            if let Some(problem) = problems.first() {
-                return fail(problem.message.clone());
+            if let Some(problem) = problems.into_iter().next() {
+                return Err(Fail::Behind(Box::new(problem)));
             }
             out.push(node);
         }
@@ -571,7 +618,7 @@ fn child_of<'a>(parent: Located<'a>, step: &str) -> Result<Option<Located<'a>>, 
     let step = match &parent.node.value {
         Value::Map(_) => Step::Key(Key::from(step)),
         Value::List(items) => {
-            if python::parse_int(step).is_none() {
+            if !python::looks_like_int(step) {
                 return fail(format!("a list has no key '{step}', only numbers"));
             }
             match list_index(step, items.len()) {

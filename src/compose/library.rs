@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::defaults::entry::{Entry, read_entries};
+use super::defaults::entry::{Choice, Entry, Item, read_entries};
 use super::error::Problem;
 use super::hydra;
 use super::node::{Key, Node, Origin, Value};
@@ -37,10 +37,8 @@ impl Loaded {
     }
 }
 
-type Read = Result<Option<Arc<Loaded>>, Problem>;
-
-/// Hydra's own configs, which never change: the cells of a sweep share them.
-static OWN: Mutex<BTreeMap<String, Arc<Loaded>>> = Mutex::new(BTreeMap::new());
+/// All that is wrong with a file, or `None` where no source has it.
+type Read = Result<Option<Rc<Loaded>>, Vec<Problem>>;
 
 /// All sources, Hydra's own first. The first source that has a file wins.
 pub(crate) struct Library {
@@ -84,8 +82,17 @@ impl Library {
         let Some(source) = self.sources.iter().find(|s| s.has_file(&file)) else {
             return Ok(None);
         };
-        if !hydra::is_own(source) {
-            return Ok(Some(Arc::new(load(source, path, &file)?)));
+        let found = source.read(&file).map_err(|p| vec![p])?;
+        let origin_path = Arc::new(found.path);
+        let package = header_package(&found.text).map_err(|message| {
+            vec![Problem::new(format!(
+                "{}: {message}",
+                origin_path.display()
+            ))]
+        })?;
+        let mut config = read_yaml(&found.text, &origin_path).map_err(|p| vec![p])?;
+        if hydra::is_own(source) {
+            config.set_origin(&Origin::BuiltIn);
         }
         let mut own = OWN.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(loaded) = own.get(path) {
@@ -96,7 +103,50 @@ impl Library {
         Ok(Some(loaded))
     }
 
+    /// Puts a saved config in the place of the primary one. Of the primary one
+    /// stay what a saved config does not have: Hydra's settings, and the groups
+    /// of the defaults list, which then wait for a new choice.
+    ///
+    /// # Errors
+    /// A primary config that cannot be read. There may be none.
+    pub(crate) fn rebase(&self, primary: &str, saved: &Node) -> Result<(), Vec<Problem>> {
+        let mut config = saved.clone();
+        let mut defaults = vec![Entry::new(Item::OwnBody, saved.origin.clone())];
+        if let Some(loaded) = self.load(primary)? {
+            if let (Some(map), Some(hydra)) = (config.as_map_mut(), loaded.config.child("hydra")) {
+                map.entry(Key::from("hydra"))
+                    .or_insert_with(|| hydra.clone());
+            }
+            for entry in &loaded.defaults {
+                let mut entry = entry.clone();
+                let Item::Group { group, choice } = &mut entry.item else {
+                    continue;
+                };
+                if !group.trim_start_matches('/').starts_with("hydra/") {
+                    if entry.overrides {
+                        continue;
+                    }
+                    *choice = Choice::Null;
+                    entry.saved = true;
+                }
+                defaults.push(entry);
+            }
+        }
+        let rebased = Loaded {
+            config,
+            package: None,
+            defaults,
+        };
+        self.cache
+            .borrow_mut()
+            .insert(primary.to_string(), Ok(Some(Rc::new(rebased))));
+        Ok(())
+    }
+
     pub(crate) fn has_config(&self, path: &str) -> bool {
+        if matches!(self.cache.borrow().get(path), Some(Ok(Some(_)))) {
+            return true;
+        }
         let file = with_extension(path);
         self.sources.iter().any(|s| s.has_file(&file))
     }
@@ -119,6 +169,22 @@ impl Library {
         names.sort_unstable();
         names.dedup();
         names
+    }
+
+    /// Every group with its subgroups, as `group/sub`, sorted.
+    pub(crate) fn groups(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        let mut open = self.subgroups("");
+        while let Some(group) = open.pop() {
+            // Links can make a tree endless.
+            if group.matches('/').count() < 16 {
+                let below = self.subgroups(&group);
+                open.extend(below.into_iter().map(|sub| format!("{group}/{sub}")));
+            }
+            found.push(group);
+        }
+        found.sort();
+        found
     }
 
     /// The search path for messages, one source a line.

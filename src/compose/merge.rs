@@ -184,6 +184,17 @@ pub(crate) fn merge_package(
     })
 }
 
+/// Takes the content of a package away; its place in the order of keys stays.
+pub(crate) fn empty_package(root: &mut Node, package: &str) {
+    let steps = super::node::split_path(package);
+    let node = steps
+        .iter()
+        .try_fold(root, |node, step| node.child_mut(step));
+    if let Some(node) = node {
+        *node = Node::empty_map();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,30 +7,43 @@
 //! values. The [`Composed`] result is unresolved; every value knows its origin.
 
 mod apply;
+mod arithmetic;
+mod big_int;
 mod composed;
 mod defaults;
 mod error;
 mod grammar;
+mod history;
 mod hydra;
 mod interpolate;
 mod library;
+mod list_edit;
+mod lost;
 mod merge;
 mod nearest;
 mod node;
+mod opened;
+mod outline;
 mod python;
 mod resolvers;
+mod saved;
 mod scalar;
 mod scope;
 mod source;
 mod sweep;
+mod unknown;
 mod yaml_read;
 mod yaml_scalar;
 mod yaml_write;
 
-pub use composed::{Composed, Listed, Request, compose, groups};
+pub use big_int::BigInt;
+pub use composed::{Composed, Request, compose, compose_partly};
 pub use error::{Error, Problem};
+pub use history::{Change, History, compose_with_history, one_line};
 pub use nearest::nearest;
 pub use node::{Key, Map, Node, Origin, Value};
+pub use outline::{DefaultsTree, Listed, Outline, full_search_path, groups, options, outline};
+pub use saved::{Saved, read_file, saved_origin, saved_overrides};
 pub use source::{Source, Tree};
-pub use sweep::{expand_sweep, sweep_cells};
-pub use yaml_write::to_yaml;
+pub use sweep::{Cell, Multirun, expand_sweep, is_multirun, sweep_cells};
+pub use yaml_write::{to_yaml, to_yaml_noted};

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use indexmap::IndexMap;
 
+use super::big_int::{BigInt, truncated};
 use super::python;
 
 /// No tree has more levels than this, whatever it is made of: functions that
@@ -31,17 +32,20 @@ pub enum Value {
     Null,
     Bool(bool),
     Int(i64),
+    /// An int outside 64 bits.
+    BigInt(BigInt),
     Float(f64),
     Str(String),
     List(Vec<Node>),
     Map(Map),
 }
 
-/// A mapping key. OmegaConf allows these four types; nearly all keys are strings.
+/// A mapping key. OmegaConf allows strings, ints, bools and floats; nearly all are strings.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Key {
     Str(String),
     Int(i64),
+    BigInt(BigInt),
     Bool(bool),
     /// A float key by its bits, so that it can be hashed.
     Float(u64),
@@ -80,6 +84,7 @@ impl fmt::Display for Key {
         match self {
             Key::Str(s) => f.write_str(s),
             Key::Int(i) => write!(f, "{i}"),
+            Key::BigInt(i) => write!(f, "{i}"),
             Key::Bool(b) => f.write_str(if *b { "True" } else { "False" }),
             Key::Float(bits) => f.write_str(&python::float(f64::from_bits(*bits))),
         }
@@ -133,9 +138,10 @@ impl Node {
 
     /// A float, or an int as a float.
     pub fn as_f64(&self) -> Option<f64> {
-        match self.value {
-            Value::Int(i) => Some(i as f64),
-            Value::Float(f) => Some(f),
+        match &self.value {
+            Value::Int(i) => Some(*i as f64),
+            Value::BigInt(i) => Some(i.to_f64()),
+            Value::Float(f) => Some(*f),
             _ => None,
         }
     }
@@ -213,13 +219,15 @@ impl Node {
         out
     }
 
-    /// The tree as JSON. Infinite and NaN floats become strings (`"inf"`).
+    /// The tree as JSON. Infinite and NaN floats become strings (`"inf"`), and so do
+    /// ints outside 64 bits.
     pub fn to_json(&self) -> serde_json::Value {
         use serde_json::Value as Json;
         match &self.value {
             Value::Null => Json::Null,
             Value::Bool(b) => Json::Bool(*b),
             Value::Int(i) => Json::from(*i),
+            Value::BigInt(i) => Json::String(i.to_string()),
             Value::Float(f) => serde_json::Number::from_f64(*f)
                 .map_or_else(|| Json::String(python::float(*f)), Json::Number),
             Value::Str(s) => Json::String(s.clone()),
@@ -266,7 +274,7 @@ impl Node {
         match self.value {
             Value::Null => "null",
             Value::Bool(_) => "bool",
-            Value::Int(_) => "int",
+            Value::Int(_) | Value::BigInt(_) => "int",
             Value::Float(_) => "float",
             Value::Str(_) => "str",
             Value::List(_) => "list",
@@ -301,42 +309,35 @@ fn collect_leaves<'a>(node: &'a Node, path: String, out: &mut Vec<(String, &'a N
 /// Inserts under a key as a Python dictionary does: `1`, `1.0` and `True` are
 /// one key, and the first spelling stays.
 pub(crate) fn insert_key(map: &mut Map, key: Key, node: Node) {
-    let equal = spellings(&key).into_iter().flatten();
-    let there = equal
-        .into_iter()
-        .find(|spelling| map.contains_key(spelling));
-    map.insert(there.unwrap_or(key), node);
+    if !matches!(key, Key::Str(_)) {
+        let number = key_number(&key);
+        if let Some((_, old)) = map.iter_mut().find(|(k, _)| key_number(k) == number) {
+            *old = node;
+            return;
+        }
+    }
+    map.insert(key, node);
 }
 
-/// The keys that Python takes for equal to this one, itself included; none for a string.
-fn spellings(key: &Key) -> [Option<Key>; 4] {
-    let number = match key {
-        Key::Str(_) => return [const { None }; 4],
-        Key::Int(i) => *i,
-        Key::Bool(b) => i64::from(*b),
+/// The number a key is, an int where it is a whole one; strings are themselves.
+fn key_number(key: &Key) -> Key {
+    match key {
+        Key::Bool(b) => Key::Int(i64::from(*b)),
         Key::Float(bits) => {
             let float = f64::from_bits(*bits);
-            let whole = float as i64;
-            // The cast saturates, so the bounds themselves are left out.
-            if whole as f64 != float || whole == i64::MAX {
-                return [Some(key.clone()), None, None, None];
+            match truncated(float).filter(|_| float.fract() == 0.0) {
+                Some(Value::Int(i)) => Key::Int(i),
+                Some(Value::BigInt(i)) => Key::BigInt(i),
+                _ => key.clone(),
             }
-            whole
         }
-    };
-    let float = number as f64;
-    let exact = float as i64 == number && number != i64::MAX;
-    [
-        Some(Key::Int(number)),
-        exact.then(|| Key::Float(float.to_bits())),
-        (number == 0).then(|| Key::Float((-0.0f64).to_bits())),
-        matches!(number, 0 | 1).then_some(Key::Bool(number == 1)),
-    ]
+        other => other.clone(),
+    }
 }
 
 /// A list index in a path. As in OmegaConf, negative ones name nothing.
 pub(crate) fn list_index(step: &str, len: usize) -> Option<usize> {
-    let index = usize::try_from(python::parse_int(step)?).ok()?;
+    let index = usize::try_from(python::parse_index(step)?).ok()?;
     (index < len).then_some(index)
 }
 

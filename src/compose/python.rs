@@ -1,6 +1,7 @@
 //! Values as Python writes them. Interpolations inside a longer string are
 //! turned to text by Python's `str()`, so `v${flag}` is `vTrue`.
 
+use super::big_int::{Digits, truncated};
 use super::node::{Key, Node, Value};
 
 /// Python's `str()` of a value.
@@ -23,6 +24,7 @@ fn write_repr(value: &Value, out: &mut String) {
         Value::Null => out.push_str("None"),
         Value::Bool(b) => out.push_str(if *b { "True" } else { "False" }),
         Value::Int(i) => out.push_str(&i.to_string()),
+        Value::BigInt(i) => out.push_str(i.as_str()),
         Value::Float(f) => out.push_str(&float(*f)),
         Value::Str(s) => write_str(s, out),
         Value::List(items) => {
@@ -79,6 +81,75 @@ fn write_str(text: &str, out: &mut String) {
     out.push(quote);
 }
 
+/// What Python's `json.dumps` gives: ASCII, with a space after `,` and `:`.
+pub(crate) fn json(value: &Value) -> String {
+    let mut out = String::new();
+    write_json(value, &mut out);
+    out
+}
+
+fn write_json(value: &Value, out: &mut String) {
+    match value {
+        Value::Null => out.push_str("null"),
+        Value::Bool(b) => out.push_str(if *b { "true" } else { "false" }),
+        Value::Int(i) => out.push_str(&i.to_string()),
+        Value::BigInt(i) => out.push_str(i.as_str()),
+        Value::Float(f) if f.is_nan() => out.push_str("NaN"),
+        Value::Float(f) if f.is_infinite() => {
+            out.push_str(if *f > 0.0 { "Infinity" } else { "-Infinity" });
+        }
+        Value::Float(f) => out.push_str(&float(*f)),
+        Value::Str(text) => write_json_str(text, out),
+        Value::List(items) => {
+            out.push('[');
+            for (index, item) in items.iter().enumerate() {
+                if index > 0 {
+                    out.push_str(", ");
+                }
+                write_json(&item.value, out);
+            }
+            out.push(']');
+        }
+        Value::Map(map) => {
+            out.push('{');
+            for (index, (key, item)) in map.iter().enumerate() {
+                if index > 0 {
+                    out.push_str(", ");
+                }
+                match key {
+                    Key::Bool(b) => write_json_str(if *b { "true" } else { "false" }, out),
+                    other => write_json_str(&other.to_string(), out),
+                }
+                out.push_str(": ");
+                write_json(&item.value, out);
+            }
+            out.push('}');
+        }
+    }
+}
+
+fn write_json_str(text: &str, out: &mut String) {
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            '\u{8}' => out.push_str("\\b"),
+            '\u{c}' => out.push_str("\\f"),
+            ' '..='~' => out.push(c),
+            _ => {
+                for unit in c.encode_utf16(&mut [0; 2]) {
+                    out.push_str(&format!("\\u{unit:04x}"));
+                }
+            }
+        }
+    }
+    out.push('"');
+}
+
 /// A float as Python's `repr` writes it: `1.0`, `0.0001`, `1e-05`, `1e+16`, `inf`, `nan`.
 pub(crate) fn float(value: f64) -> String {
     if value.is_nan() {
@@ -104,12 +175,22 @@ pub(crate) fn float(value: f64) -> String {
     }
 }
 
-/// What Python's `int(text)` gives; `None` where it raises or 64 bits are too few.
-pub(crate) fn parse_int(text: &str) -> Option<i64> {
+/// What Python's `int(text)` gives; `None` where it raises.
+pub(crate) fn parse_int(text: &str) -> Option<Value> {
     if !looks_like_int(text) {
         return None;
     }
-    text.trim().replace('_', "").parse().ok()
+    let digits = text.trim().replace(['_', '+', '-'], "");
+    let negative = text.trim().starts_with('-');
+    Digits::default().read(&digits, 10)?.value(negative)
+}
+
+/// An int that may be an index; `None` also where 64 bits are too few.
+pub(crate) fn parse_index(text: &str) -> Option<i64> {
+    match parse_int(text)? {
+        Value::Int(index) => Some(index),
+        _ => None,
+    }
 }
 
 /// Whether Python's `int(text)` succeeds.
@@ -175,6 +256,10 @@ pub(crate) fn equal(a: &Value, b: &Value) -> bool {
         }
         (Value::Str(a), Value::Str(b)) => a == b,
         (Value::Null, Value::Null) => true,
+        (Value::BigInt(a), Value::BigInt(b)) => a == b,
+        (big @ Value::BigInt(_), Value::Float(f)) | (Value::Float(f), big @ Value::BigInt(_)) => {
+            f.fract() == 0.0 && truncated(*f).as_ref() == Some(big)
+        }
         _ => match (number(a), number(b)) {
             (Some(a), Some(b)) => a == b,
             _ => false,
@@ -213,7 +298,12 @@ mod tests {
 
     #[test]
     fn reads_numbers_as_python_does() {
-        assert_eq!(parse_int(" 1_000 "), Some(1000));
+        assert_eq!(parse_int(" 1_000 "), Some(Value::Int(1000)));
+        assert_eq!(parse_int("-7"), Some(Value::Int(-7)));
+        assert_eq!(
+            parse_int("99999999999999999999").map(|v| to_str(&v)),
+            Some("99999999999999999999".to_string())
+        );
         assert_eq!(parse_int("1__0"), None);
         assert_eq!(parse_float("1e-4"), Some(0.0001));
         assert_eq!(parse_float("1_0.5_0"), Some(10.5));

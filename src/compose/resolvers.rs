@@ -5,19 +5,15 @@ use std::fmt::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::arithmetic;
 use super::interpolate::{Fail, Located, Resolver, Step, fail, made};
 use super::nearest;
 use super::node::{Key, Node, Value};
 use super::python;
 use super::yaml_read;
 
-const NAMES: [&str; 16] = [
-    "add",
-    "div",
+const NAMES: [&str; 10] = [
     "hydra",
-    "max",
-    "min",
-    "mul",
     "now",
     "oc.create",
     "oc.decode",
@@ -26,8 +22,7 @@ const NAMES: [&str; 16] = [
     "oc.dict.values",
     "oc.env",
     "oc.select",
-    "round",
-    "sub",
+    "python_version",
 ];
 
 /// Calls a resolver. `place` is where its interpolation is written.
@@ -45,15 +40,18 @@ pub(crate) fn call<'a>(
         "oc.deprecated" => deprecated(resolver, &args, place),
         "oc.dict.keys" | "oc.dict.values" => dictionary(resolver, name, &args, place),
         "now" => now(resolver, &args),
+        "python_version" => python_version(&args),
         "hydra" => match strings(name, &args, 1..=1)?[..] {
             [path] => resolver.hydra(path),
             _ => fail("hydra takes one path"),
         },
-        "mul" | "add" | "sub" | "div" | "min" | "max" | "round" => arithmetic(name, &args),
+        _ if arithmetic::NAMES.contains(&name) => arithmetic::call(name, &args).map(made),
         _ => {
-            let hint = match nearest(name, NAMES.iter().copied()) {
+            let mut known: Vec<&str> = NAMES.into_iter().chain(arithmetic::NAMES).collect();
+            known.sort_unstable();
+            let hint = match nearest(name, known.iter().copied()) {
                 Some(near) => format!("; did you mean '{near}'?"),
-                None => format!("; known are {}", NAMES.join(", ")),
+                None => format!("; known are {}", known.join(", ")),
             };
             fail(format!("unknown resolver '{name}'{hint}"))
         }
@@ -209,6 +207,7 @@ fn dictionary<'a>(
                 Node::built_in(match key {
                     Key::Str(s) => Value::Str(s.clone()),
                     Key::Int(i) => Value::Int(*i),
+                    Key::BigInt(i) => Value::BigInt(i.clone()),
                     Key::Bool(b) => Value::Bool(*b),
                     Key::Float(bits) => Value::Float(f64::from_bits(*bits)),
                 })
@@ -216,6 +215,24 @@ fn dictionary<'a>(
             .collect()
     };
     Ok(made(Value::List(items)))
+}
+
+/// The Python whose ways of reading and printing values the composer follows: no Python runs it.
+fn python_version<'a>(args: &[Node]) -> Result<Located<'a>, Fail> {
+    count("python_version", args, 0..=1)?;
+    let version = match args.first().map(|level| &level.value) {
+        None => "3.11",
+        Some(Value::List(_) | Value::Map(_)) => {
+            return fail("python_version takes major, minor or micro");
+        }
+        Some(level) => match python::to_str(level).as_str() {
+            "major" => "3",
+            "minor" => "3.11",
+            "micro" => "3.11.7",
+            _ => return Ok(made(Value::Null)),
+        },
+    };
+    Ok(made(Value::Str(version.to_string())))
 }
 
 /// The time of composition in Python's `strftime` form, the same all over the config.
@@ -238,92 +255,6 @@ fn now<'a>(resolver: &Resolver<'a>, args: &[Node]) -> Result<Located<'a>, Fail> 
     match write!(text, "{}", resolver.scope.now.format(&pattern)) {
         Ok(()) => Ok(made(Value::Str(text))),
         Err(_) => fail(format!("'{format}' is not a time format such as %Y-%m-%d")),
-    }
-}
-
-/// Arithmetic on numbers. Ints stay ints, also in a division without remainder.
-fn arithmetic<'a>(name: &str, args: &[Node]) -> Result<Located<'a>, Fail> {
-    let range = match name {
-        "round" => 1..=2,
-        "div" | "sub" => 2..=2,
-        _ => 1..=64,
-    };
-    count(name, args, range)?;
-    for arg in args {
-        if !matches!(arg.value, Value::Int(_) | Value::Float(_)) {
-            return fail(format!(
-                "{name} takes numbers, not {}",
-                python::repr(&arg.value)
-            ));
-        }
-    }
-    if name == "round" {
-        return round(args);
-    }
-    let overflow = || Fail::Other(format!("{name}: the result does not fit 64 bits"));
-    let mut total = args[0].value.clone();
-    for arg in &args[1..] {
-        total = match (&total, &arg.value) {
-            (Value::Int(a), Value::Int(b)) => match name {
-                "mul" => Value::Int(a.checked_mul(*b).ok_or_else(overflow)?),
-                "add" => Value::Int(a.checked_add(*b).ok_or_else(overflow)?),
-                "sub" => Value::Int(a.checked_sub(*b).ok_or_else(overflow)?),
-                "min" => Value::Int(*a.min(b)),
-                "max" => Value::Int(*a.max(b)),
-                _ if *b == 0 => return fail("div: division by zero"),
-                _ if a.checked_rem(*b) == Some(0) => {
-                    Value::Int(a.checked_div(*b).ok_or_else(overflow)?)
-                }
-                _ => Value::Float(*a as f64 / *b as f64),
-            },
-            _ => {
-                let a = Node::built_in(total.clone()).as_f64().unwrap_or(f64::NAN);
-                let b = arg.as_f64().unwrap_or(f64::NAN);
-                match name {
-                    "mul" => Value::Float(a * b),
-                    "add" => Value::Float(a + b),
-                    "sub" => Value::Float(a - b),
-                    // The smaller or larger one keeps its type.
-                    "min" => {
-                        if b < a {
-                            arg.value.clone()
-                        } else {
-                            total.clone()
-                        }
-                    }
-                    "max" => {
-                        if b > a {
-                            arg.value.clone()
-                        } else {
-                            total.clone()
-                        }
-                    }
-                    _ if b == 0.0 => return fail("div: division by zero"),
-                    _ => Value::Float(a / b),
-                }
-            }
-        };
-    }
-    Ok(made(total))
-}
-
-/// To an int, or to a number of decimal places. Halves go to the even neighbour, as in Python.
-fn round<'a>(args: &[Node]) -> Result<Located<'a>, Fail> {
-    let value = args[0].as_f64().unwrap_or(f64::NAN);
-    let Some(places) = args.get(1) else {
-        let rounded = value.round_ties_even();
-        if rounded.abs() < 9e18 {
-            return Ok(made(Value::Int(rounded as i64)));
-        }
-        return fail("round: the result does not fit 64 bits");
-    };
-    match (places.as_i64(), &args[0].value) {
-        (Some(0..=17), Value::Int(i)) => Ok(made(Value::Int(*i))),
-        (Some(places @ 0..=17), _) => {
-            let text = format!("{value:.*}", places as usize);
-            Ok(made(Value::Float(text.parse().unwrap_or(value))))
-        }
-        _ => fail("round: the number of decimal places is 0 to 17"),
     }
 }
 
@@ -385,6 +316,13 @@ mod tests {
             ("${oc.dict.values:x.q}", "[1]"),
             ("${oc.deprecated:a.b}", "5"),
             ("${mul:3,${a.b}}", "15"),
+            ("${python_version:}", r#""3.11""#),
+            ("${python_version:micro}", r#""3.11.7""#),
+            ("${python_version:nano}", "null"),
+            (
+                "${oc.create:[99999999999999999999]}",
+                r#"["99999999999999999999"]"#,
+            ),
             ("${min:2,1.5}", "1.5"),
             ("${round:2.345,2}", "2.35"),
         ] {
@@ -409,7 +347,7 @@ mod tests {
             ("${oc.evn:A}", "did you mean 'oc.env'?"),
             ("${hydra:job.name}", "once the config is composed"),
             ("${now:}", "takes 1 arguments"),
-            ("${div:1,0}", "division by zero"),
+            ("${div:1,0}", "division of 1 by zero"),
             ("${mul:3,a}", "takes numbers"),
         ] {
             let message = resolved(text).expect_err(text);

@@ -2,6 +2,7 @@
 //! that need no dot (`1e-4`) and with dates left as strings. `yes`, `no`, `on`
 //! and `off` are booleans, `017` is octal, `1:30` is base 60, `0o17` is a string.
 
+use super::big_int::Digits;
 use super::node::Value;
 
 /// What a plain scalar means. An error says why the text is no value at all.
@@ -243,42 +244,28 @@ fn is_time(text: &str) -> bool {
 
 fn parse_int(text: &str) -> Result<Value, String> {
     let plain = text.replace('_', "");
-    let negative = plain.starts_with('-');
     let body = unsigned(&plain);
-    let fault = || format!("'{text}' is not an int");
-    let magnitude: i128 = if body == "0" {
-        0
-    } else if let Some(bits) = body.strip_prefix("0b") {
-        i128::from_str_radix(bits, 2).map_err(|_| fault())?
+    let digits = Digits::default();
+    let digits = if let Some(bits) = body.strip_prefix("0b") {
+        digits.read(bits, 2)
     } else if let Some(hex) = body.strip_prefix("0x") {
-        i128::from_str_radix(hex, 16).map_err(|_| too_large(text, hex))?
-    } else if let Some(octal) = body.strip_prefix('0') {
-        i128::from_str_radix(octal, 8).map_err(|_| fault())?
-    } else if body.contains(':') {
-        let mut total: i128 = 0;
-        for part in body.split(':') {
-            let part: i128 = part.parse().map_err(|_| fault())?;
-            total = total
-                .checked_mul(60)
-                .and_then(|t| t.checked_add(part))
-                .ok_or_else(|| too_large(text, body))?;
-        }
-        total
+        digits.read(hex, 16)
+    } else if body.len() > 1 && body.starts_with('0') {
+        digits.read(body, 8)
     } else {
-        body.parse().map_err(|_| too_large(text, body))?
+        let mut parts = body.split(':');
+        let first = parts.next().and_then(|head| digits.read(head, 10));
+        first.and_then(|first| {
+            parts.try_fold(first, |mut total, part| {
+                total.push(60, part.parse().ok()?);
+                Some(total)
+            })
+        })
     };
-    let value = if negative { -magnitude } else { magnitude };
-    i64::try_from(value)
-        .map(Value::Int)
-        .map_err(|_| too_large(text, body))
-}
-
-fn too_large(text: &str, body: &str) -> String {
-    if body.bytes().all(|b| b.is_ascii_hexdigit() || b == b':') && !body.is_empty() {
-        format!("the integer '{text}' does not fit 64 bits; quote it to keep it as a string")
-    } else {
-        format!("'{text}' is not an int")
-    }
+    let digits = digits.ok_or_else(|| format!("'{text}' is not an int"))?;
+    digits.value(plain.starts_with('-')).ok_or_else(|| {
+        "the integer has more than 4300 digits; quote it to keep it as a string".to_string()
+    })
 }
 
 fn parse_float(text: &str) -> Result<Value, String> {
@@ -345,7 +332,18 @@ mod tests {
         }
         assert!(matches!(resolve(".nan"), Ok(Value::Float(f)) if f.is_nan()));
         assert!(resolve("=").is_err());
-        assert!(resolve("99999999999999999999").is_err());
+        for (text, digits) in [
+            ("99999999999999999999", "99999999999999999999"),
+            ("-0xFFFF_FFFF_FFFF_FFFF", "-18446744073709551615"),
+            ("9_999_999_999_999_999_999:59", "599999999999999999999"),
+        ] {
+            let value = resolve(text);
+            assert!(
+                matches!(&value, Ok(Value::BigInt(b)) if b.as_str() == digits),
+                "{value:?}"
+            );
+        }
+        assert!(resolve(&"9".repeat(4301)).is_err());
         assert!(resolve("0b_").is_err());
     }
 

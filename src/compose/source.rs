@@ -1,7 +1,7 @@
 //! The search path: where configs and groups are looked for.
 
 use std::fs;
-use std::io::{self, Read};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::error::Problem;
@@ -96,19 +96,7 @@ impl Source {
         match &self.tree {
             Tree::Dir(dir) => {
                 let full = dir.join(inside);
-                let bytes = read_bounded(&full).map_err(|e| {
-                    Problem::new(format!("cannot read {}: {e}", full.display()))
-                        .help("check the file and its permissions")
-                })?;
-                let text = String::from_utf8(bytes).map_err(|e| {
-                    let line = e.as_bytes()[..e.utf8_error().valid_up_to()]
-                        .iter()
-                        .filter(|b| **b == b'\n')
-                        .count()
-                        + 1;
-                    Problem::new(format!("{}:{line}: the file is not UTF-8", full.display()))
-                        .help("save the file as UTF-8")
-                })?;
+                let text = read_text(&full)?;
                 Ok(FoundFile { text, path: full })
             }
             Tree::Embedded(files) => Ok(FoundFile {
@@ -185,19 +173,27 @@ impl Source {
     }
 }
 
-fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    // Not by the size it claims: files of /proc claim none.
-    let read = fs::File::open(path)?
-        .take(MAX_BYTES + 1)
-        .read_to_end(&mut bytes)?;
-    if read as u64 > MAX_BYTES {
-        return Err(io::Error::new(
-            io::ErrorKind::FileTooLarge,
-            format!("it has more than {} MiB", MAX_BYTES >> 20),
-        ));
-    }
-    Ok(bytes)
+/// Reads a file as UTF-8.
+///
+/// # Errors
+/// It cannot be read, with the path, or is not UTF-8, with the line.
+pub(crate) fn read_text(full: &Path) -> Result<String, Problem> {
+    let bytes = fs::read(full).map_err(|e| {
+        let help = match e.kind() {
+            ErrorKind::NotFound => "check the path",
+            _ => "check the file's permissions",
+        };
+        Problem::new(format!("cannot read {}: {e}", full.display())).help(help)
+    })?;
+    String::from_utf8(bytes).map_err(|e| {
+        let line = e.as_bytes()[..e.utf8_error().valid_up_to()]
+            .iter()
+            .filter(|b| **b == b'\n')
+            .count()
+            + 1;
+        Problem::new(format!("{}:{line}: the file is not UTF-8", full.display()))
+            .help("save the file as UTF-8")
+    })
 }
 
 fn list_dir(dir: &Path, options: &mut Vec<String>, groups: &mut Vec<String>) {

@@ -1,51 +1,172 @@
-//! Sweeps: the cartesian product of swept overrides, as Hydra's basic sweeper makes it.
+//! Sweeps: one config for every combination of the swept overrides, as Hydra's
+//! basic sweeper makes them. `hydra.sweeper.zip` goes beyond it: the keys of one
+//! of its lists advance together.
 
-use indexmap::IndexMap;
+mod expand;
+mod zip;
 
-use super::composed::{Request, compose};
+use super::composed::{Composed, Request, compose, compose_in};
 use super::error::{Error, Problem};
-use super::grammar::overrides::{Override, Parsed};
-use super::library::Library;
-use super::node::{Key, Node, Value};
+use super::grammar::overrides::Override;
+use super::node::{Key, Node, Origin, Value};
+use super::opened::{Opened, open};
 
-/// A sweep with more cells than this is refused.
-const MAX_CELLS: usize = 100_000;
-/// The texts of all cells together may have this many bytes.
-const MAX_BYTES: usize = 256 << 20;
+use expand::expand;
+use zip::zipped;
 
-/// Every cell of a sweep as its own list of overrides. The last swept override
-/// varies fastest; of two overrides with the same key the later one counts.
-/// Overrides of `hydra.*` stand first in every cell, as typed.
-///
-/// # Errors
-/// Bad overrides, a swept key of `hydra`, an interval or a glob (which needs
-/// the options of a group, see [`sweep_cells`]), too many cells.
-pub fn expand_sweep(overrides: &[String]) -> Result<Vec<Vec<String>>, Error> {
-    expand(overrides, &|_| None)
+pub use expand::Cell;
+
+/// A sweep: its master config and its cells. The cells are composed one by one,
+/// out of config files that are read once.
+pub struct Multirun {
+    /// The config without the swept overrides, as Hydra keeps it in `multirun.yaml`.
+    pub master: Composed,
+    /// The swept keys, in the order of the overrides.
+    pub keys: Vec<String>,
+    pub cells: Vec<Cell>,
+    request: Request,
+    opened: Opened,
 }
 
-/// The cells of a request with `hydra.sweeper.params` of its config before the
-/// overrides, and with `glob(..)` over the options of groups.
-///
-/// # Errors
-/// As [`expand_sweep`] and [`compose`].
-pub fn sweep_cells(req: &Request) -> Result<Vec<Vec<String>>, Error> {
-    let mut req = req.clone();
-    req.multirun = true;
-    let composed = compose(&req)?;
-    let library = Library::new(composed.sources.get(1..).unwrap_or_default());
-    let mut overrides = Vec::new();
-    if let Some(params) = composed.resolve("hydra.sweeper.params")? {
-        overrides = params_of(&params)?;
+impl Multirun {
+    /// Composes the master config and expands the cells: `hydra.sweeper.params`
+    /// of the config first, then the overrides. The last key varies fastest; of
+    /// two with the same key the later counts.
+    ///
+    /// # Errors
+    /// As [`compose`]; swept keys of `hydra`, an interval, a glob over no group,
+    /// a `hydra.sweeper.zip` that does not fit, too many cells.
+    pub fn new(request: &Request) -> Result<Multirun, Error> {
+        let mut request = request.clone();
+        (request.multirun, request.run) = (true, false);
+        let opened = open(&request)?;
+        let mut master = compose_in(&request, &opened)?;
+        if mode(&master) == Some("RUN") {
+            // Hydra lets the flag win, and says so.
+            request.overrides.push("hydra.mode=MULTIRUN".to_string());
+            master = compose_in(&request, &opened)?;
+            let warning = "hydra.mode=RUN gives way to --multirun";
+            master.warnings.push(warning.to_string());
+        }
+        let mut overrides = match master.resolve("hydra.sweeper.params")? {
+            Some(params) => params_of(&params)?,
+            None => Vec::new(),
+        };
+        overrides.extend(typed(&master.task_overrides)?);
+        let library = &opened.library;
+        let dimensions = expand::dimensions(&overrides, &|group| {
+            library.has_group(group).then(|| library.options(group))
+        })?;
+        let dimensions = match master.resolve("hydra.sweeper.zip")? {
+            Some(groups) => zipped(dimensions, &groups)?,
+            None => dimensions,
+        };
+        let cells = expand(&dimensions)?;
+        request.overrides.clone_from(&master.hydra_overrides);
+        (request.multirun, request.now) = (false, Some(master.now));
+        Ok(Multirun {
+            keys: dimensions.into_iter().flat_map(|d| d.swept).collect(),
+            cells,
+            request,
+            opened,
+            master,
+        })
     }
-    overrides.extend(req.overrides.iter().cloned());
-    expand(&overrides, &|group| {
-        library.has_group(group).then(|| library.options(group))
+
+    /// The config of a cell, with `hydra.job.num` and `hydra.job.id` set.
+    ///
+    /// # Errors
+    /// As [`compose`].
+    pub fn compose(&self, num: usize) -> Result<Composed, Error> {
+        let mut request = self.request.clone();
+        if let Some(cell) = self.cells.get(num) {
+            request.overrides.extend(cell.overrides.iter().cloned());
+        }
+        let mut composed = compose_in(&request, &self.opened)?;
+        composed.set_job(num, &num.to_string());
+        Ok(composed)
+    }
+}
+
+/// Whether a config asks for a sweep by `hydra.mode=MULTIRUN`, in a file or an
+/// override. One that cannot be composed asks for nothing.
+pub fn is_multirun(request: &Request) -> bool {
+    let lenient = Request {
+        multirun: true,
+        run: false,
+        ..request.clone()
+    };
+    // Where nothing is set, composition itself puts MULTIRUN there.
+    compose(&lenient).is_ok_and(|master| {
+        mode(&master) == Some("MULTIRUN")
+            && master
+                .hydra
+                .select("mode")
+                .is_some_and(|node| node.origin != Origin::BuiltIn)
     })
 }
 
+fn mode(composed: &Composed) -> Option<&str> {
+    composed.hydra.select("mode").and_then(Node::as_str)
+}
+
+/// Every cell of a sweep as its own list of overrides, without any config: no
+/// glob, no `hydra.sweeper`. Overrides of `hydra.*` stand first, as typed.
+///
+/// # Errors
+/// As [`Multirun::new`].
+pub fn expand_sweep(overrides: &[String]) -> Result<Vec<Vec<String>>, Error> {
+    let (hydra, task): (Vec<_>, Vec<_>) = typed(overrides)?
+        .into_iter()
+        .partition(|(one, _)| one.is_hydra());
+    let fixed: Vec<String> = hydra.iter().map(|(one, _)| one.input.clone()).collect();
+    let swept_hydra = expand::refuse_swept(&hydra);
+    let dimensions = expand::dimensions(&task, &|_| None);
+    if !swept_hydra.is_empty() {
+        let mut problems = swept_hydra;
+        problems.extend(dimensions.err().into_iter().flat_map(|e| e.problems));
+        return Err(Error { problems });
+    }
+    let cells = expand(&dimensions?)?;
+    Ok(cells
+        .into_iter()
+        .map(|cell| [fixed.clone(), cell.overrides].concat())
+        .collect())
+}
+
+/// The cells of a request: [`Multirun::new`], overrides only.
+///
+/// # Errors
+/// As [`Multirun::new`].
+pub fn sweep_cells(request: &Request) -> Result<Vec<Vec<String>>, Error> {
+    let sweep = Multirun::new(request)?;
+    let fixed: Vec<String> = (sweep.master.hydra_overrides.iter())
+        // What composition itself added is no part of the request.
+        .filter(|text| request.overrides.contains(text))
+        .cloned()
+        .collect();
+    let cells = sweep.cells.into_iter();
+    Ok(cells
+        .map(|cell| [fixed.clone(), cell.overrides].concat())
+        .collect())
+}
+
+/// Parsed overrides, each with where it was written.
+type Placed = Vec<(Override, Origin)>;
+
+fn typed(texts: &[String]) -> Result<Placed, Error> {
+    let parsed = Override::parse_all(texts).map_err(|problems| Error { problems })?;
+    Ok(parsed
+        .into_iter()
+        .map(|one| {
+            let origin = one.origin();
+            (one, origin)
+        })
+        .collect())
+}
+
 /// `hydra.sweeper.params` as overrides: each key with its text.
-fn params_of(params: &Node) -> Result<Vec<String>, Error> {
+fn params_of(params: &Node) -> Result<Placed, Error> {
     let fault = |node: &Node| {
         Error::from(
             Problem::new("hydra.sweeper.params maps keys to swept values")
@@ -53,186 +174,45 @@ fn params_of(params: &Node) -> Result<Vec<String>, Error> {
                 .help("write\n  params:\n    seed: 1,2,3"),
         )
     };
-    match &params.value {
-        Value::Null => Ok(Vec::new()),
-        Value::Map(map) => map
-            .iter()
-            .map(|(key, node)| match (key, &node.value) {
-                (Key::Str(_), Value::List(_) | Value::Map(_)) => Err(fault(node)),
-                (Key::Str(key), Value::Null) => Ok(format!("{key}=null")),
-                (Key::Str(key), value) => Ok(format!("{key}={}", super::python::to_str(value))),
-                _ => Err(fault(node)),
-            })
-            .collect(),
-        _ => Err(fault(params)),
-    }
-}
-
-type Options<'o> = dyn Fn(&str) -> Option<Vec<String>> + 'o;
-
-fn expand(texts: &[String], options: &Options) -> Result<Vec<Vec<String>>, Error> {
-    let parsed = Override::parse_all(texts).map_err(Error::new)?;
-    let mut fixed = Vec::new();
-    let mut dimensions: IndexMap<String, Vec<String>> = IndexMap::new();
+    let map = match &params.value {
+        Value::Null => return Ok(Vec::new()),
+        Value::Map(map) => map,
+        _ => return Err(fault(params)),
+    };
+    let mut placed = Vec::new();
     let mut problems = Vec::new();
-    for one in &parsed {
-        let is_sweep = matches!(one.value, Parsed::Sweep(_));
-        if one.is_hydra() && !is_sweep {
-            fixed.push(one.input.clone());
-            continue;
-        }
-        let result = if one.is_hydra() {
-            Err(format!("'{}': the keys of hydra cannot be swept", one.key))
-        } else {
-            dimension(one, options)
+    for (key, node) in map {
+        let text = match (key, &node.value) {
+            (Key::Str(key), Value::Null) => format!("{key}=null"),
+            (Key::Str(_), Value::List(_) | Value::Map(_)) => return Err(fault(node)),
+            (Key::Str(key), value) => format!("{key}={}", super::python::to_str(value)),
+            _ => return Err(fault(node)),
         };
-        match result {
-            Ok(values) => {
-                dimensions.insert(one.key_element(), values);
-            }
-            Err(message) => problems.push(Problem::new(message).at(&one.origin())),
+        match Override::parse(&text) {
+            Ok(one) => placed.push((one, node.origin.clone())),
+            Err(fault) => problems.push(
+                Problem::new(format!("hydra.sweeper.params: {}", fault.message))
+                    .at(&node.origin)
+                    .help(format!("{text}\n{}^", " ".repeat(fault.column))),
+            ),
         }
     }
-    let cells = dimensions
-        .values()
-        .try_fold(1usize, |product, values| product.checked_mul(values.len()));
-    match cells {
-        Some(cells) if cells <= MAX_CELLS => {
-            if bytes(cells, &fixed, &dimensions) > MAX_BYTES {
-                problems.push(
-                    Problem::new(format!(
-                        "the {cells} cells of the sweep take more than {} MiB of text",
-                        MAX_BYTES >> 20
-                    ))
-                    .help("put long values into a config file"),
-                );
-            }
-        }
-        _ => problems.push(
-            Problem::new(format!("the sweep has more than {MAX_CELLS} cells"))
-                .help("sweep fewer keys or fewer values at once"),
-        ),
-    }
-    if !problems.is_empty() {
-        return Err(Error::new(problems));
-    }
-    let mut cells = vec![fixed];
-    for values in dimensions.values() {
-        cells = cells
+    problems.extend(
+        placed
             .iter()
-            .flat_map(|cell| {
-                values.iter().map(|value| {
-                    let mut cell = cell.clone();
-                    cell.push(value.clone());
-                    cell
-                })
-            })
-            .collect();
-    }
-    Ok(cells)
-}
-
-/// What the overrides of all cells take, with what a string takes besides its text.
-fn bytes(cells: usize, fixed: &[String], dimensions: &IndexMap<String, Vec<String>>) -> usize {
-    let size = |text: &String| text.len() + size_of::<String>();
-    let fixed: usize = fixed.iter().map(size).sum();
-    // Every value of a dimension stands in as many cells as every other.
-    let swept = dimensions.values().map(|values| {
-        let total: usize = values.iter().map(size).sum();
-        total.div_ceil(values.len().max(1))
-    });
-    swept
-        .fold(fixed, usize::saturating_add)
-        .saturating_mul(cells)
-}
-
-/// The overrides that one override stands for.
-fn dimension(one: &Override, options: &Options) -> Result<Vec<String>, String> {
-    let key = one.key_element();
-    let sweep = match &one.value {
-        Parsed::Nothing => return Ok(vec![one.input.clone()]),
-        Parsed::Element(element) => return Ok(vec![format!("{key}={}", element.to_text())]),
-        Parsed::Sweep(sweep) => sweep,
-    };
-    let names = match sweep {
-        super::grammar::sweeps::Sweep::Glob { .. } => options(&one.key).ok_or_else(|| {
-            format!(
-                "glob() chooses options of a group, and '{}' is no group",
-                one.key
-            )
-        })?,
-        _ => Vec::new(),
-    };
-    let values = sweep.values(&names)?;
-    if values.is_empty() {
-        return Err(format!("the sweep of '{}' has no values", one.key));
-    }
-    Ok(values
-        .iter()
-        .map(|value| format!("{key}={}", value.to_text()))
-        .collect())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn cells(texts: &[&str]) -> Result<Vec<String>, String> {
-        let texts: Vec<String> = texts.iter().map(|t| t.to_string()).collect();
-        expand_sweep(&texts)
-            .map(|cells| cells.iter().map(|cell| cell.join(" ")).collect())
-            .map_err(|e| e.to_string())
-    }
-
-    #[test]
-    fn the_last_override_varies_fastest() {
-        assert_eq!(
-            cells(&["model=tiny,base", "x=5", "+seed=range(2)"]).expect("valid"),
-            [
-                "model=tiny x=5 +seed=0",
-                "model=tiny x=5 +seed=1",
-                "model=base x=5 +seed=0",
-                "model=base x=5 +seed=1",
-            ]
-        );
-    }
-
-    #[test]
-    fn values_are_written_so_that_they_read_back() {
-        assert_eq!(
-            cells(&["a='b,c',d e"]).expect("valid"),
-            ["a='b,c'", r"a=d\ e"]
-        );
-        assert_eq!(
-            cells(&["a=[1,2],{x:y}"]).expect("valid"),
-            ["a=[1,2]", "a={x:y}"]
-        );
-        assert_eq!(
-            cells(&["~a", "hydra.run.dir=x"]).expect("valid"),
-            ["hydra.run.dir=x ~a"]
-        );
-        assert_eq!(cells(&[]).expect("valid"), [""]);
-    }
-
-    #[test]
-    fn of_two_equal_keys_the_later_counts() {
-        assert_eq!(
-            cells(&["+x=a,b", "y=1", "+x=c"]).expect("valid"),
-            ["+x=c y=1"]
-        );
-    }
-
-    #[test]
-    fn what_cannot_be_swept_is_refused() {
-        for (text, part) in [
-            ("hydra.job.name=a,b", "cannot be swept"),
-            ("a=interval(0,1)", "no list of values"),
-            ("a=glob(*)", "no group"),
-            ("a=range(5,0)", "no values"),
-        ] {
-            assert!(cells(&[text]).expect_err(text).contains(part), "{text}");
-        }
-        let big = ["a=range(1000)", "b=range(1000)", "c=range(1000)"];
-        assert!(cells(&big).expect_err("too many").contains("cells"));
+            .filter(|(one, _)| one.is_hydra())
+            .map(|(one, origin)| {
+                Problem::new(format!(
+                    "hydra.sweeper.params: '{}' belongs to hydra, whose keys cannot be swept",
+                    one.key
+                ))
+                .at(origin)
+                .help("set it in the node 'hydra' of the config itself")
+            }),
+    );
+    if problems.is_empty() {
+        Ok(placed)
+    } else {
+        Err(Error { problems })
     }
 }

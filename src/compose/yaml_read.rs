@@ -294,6 +294,7 @@ impl<'t> Reader<'t> {
         match node.value {
             Value::Str(text) => Ok(ReadKey::Key(Key::Str(text))),
             Value::Int(i) => Ok(ReadKey::Key(Key::Int(i))),
+            Value::BigInt(i) => Ok(ReadKey::Key(Key::BigInt(i))),
             Value::Bool(b) => Ok(ReadKey::Key(Key::Bool(b))),
             Value::Float(f) => Ok(ReadKey::Key(Key::Float(f.to_bits()))),
             Value::Null | Value::List(_) | Value::Map(_) => Err(self

@@ -9,7 +9,24 @@ use super::yaml_scalar::{self, Layout};
 
 /// The node as `OmegaConf.to_yaml` prints it; ends with a newline.
 pub fn to_yaml(node: &Node) -> String {
-    let mut writer = Writer { out: String::new() };
+    write(node, None)
+}
+
+/// [`to_yaml`] with comments: `note` is asked with the dotted path and the node of
+/// each scalar, empty collection and list, and its text goes behind the value or
+/// the list's key. The text must be one line. It reads back as the node.
+pub fn to_yaml_noted(node: &Node, note: &dyn Fn(&str, &Node) -> Option<String>) -> String {
+    write(node, Some(note))
+}
+
+type Note<'n> = dyn Fn(&str, &Node) -> Option<String> + 'n;
+
+fn write(node: &Node, note: Option<&Note>) -> String {
+    let mut writer = Writer {
+        out: String::new(),
+        path: String::new(),
+        note,
+    };
     writer.node(node, 0, Parent::Root);
     if !writer.out.ends_with('\n') {
         writer.out.push('\n');
@@ -24,17 +41,26 @@ enum Parent {
     List,
 }
 
-struct Writer {
+struct Writer<'n> {
     out: String,
+    /// Dotted; kept only where there are notes.
+    path: String,
+    note: Option<&'n Note<'n>>,
 }
 
-impl Writer {
+impl Writer<'_> {
     /// Writes a value after its key, its dash or at the very start. `indent` is
     /// the column of the collection that holds it.
     fn node(&mut self, node: &Node, indent: usize, parent: Parent) {
         match &node.value {
-            Value::Map(map) if map.is_empty() => self.word("{}", parent),
-            Value::List(items) if items.is_empty() => self.word("[]", parent),
+            Value::Map(map) if map.is_empty() => {
+                self.word("{}", parent);
+                self.remark(node);
+            }
+            Value::List(items) if items.is_empty() => {
+                self.word("[]", parent);
+                self.remark(node);
+            }
             Value::Map(map) => {
                 let own = if parent == Parent::Root {
                     0
@@ -44,7 +70,9 @@ impl Writer {
                 for (index, (key, child)) in map.iter().enumerate() {
                     self.start_item(own, index == 0 && parent == Parent::List);
                     self.key(key, own);
+                    let above = self.enter(|| key.to_string());
                     self.node(child, own, Parent::Map);
+                    self.path.truncate(above);
                 }
             }
             Value::List(items) => {
@@ -54,10 +82,15 @@ impl Writer {
                 } else {
                     indent
                 };
+                if parent == Parent::Map {
+                    self.remark(node);
+                }
                 for (index, child) in items.iter().enumerate() {
                     self.start_item(own, index == 0 && parent == Parent::List);
                     self.out.push('-');
+                    let above = self.enter(|| index.to_string());
                     self.node(child, own, Parent::List);
+                    self.path.truncate(above);
                 }
             }
             _ => {
@@ -74,7 +107,27 @@ impl Writer {
                     key: false,
                 };
                 self.scalar(&node.value, layout);
+                self.remark(node);
             }
+        }
+    }
+
+    /// Goes one step down; gives the length of the path to come back to.
+    fn enter(&mut self, step: impl Fn() -> String) -> usize {
+        let above = self.path.len();
+        if self.note.is_some() {
+            if above > 0 {
+                self.path.push('.');
+            }
+            self.path.push_str(&step());
+        }
+        above
+    }
+
+    fn remark(&mut self, node: &Node) {
+        if let Some(text) = self.note.and_then(|note| note(&self.path, node)) {
+            self.out.push_str("  # ");
+            self.out.push_str(&text);
         }
     }
 
@@ -101,6 +154,7 @@ impl Writer {
         let value = match key {
             Key::Str(s) => Value::Str(s.clone()),
             Key::Int(i) => Value::Int(*i),
+            Key::BigInt(i) => Value::BigInt(i.clone()),
             Key::Bool(b) => Value::Bool(*b),
             Key::Float(bits) => Value::Float(f64::from_bits(*bits)),
         };
@@ -128,6 +182,7 @@ impl Writer {
             Value::Null => self.out.push_str("null"),
             Value::Bool(b) => self.out.push_str(if *b { "true" } else { "false" }),
             Value::Int(i) => self.out.push_str(&i.to_string()),
+            Value::BigInt(i) => self.out.push_str(i.as_str()),
             Value::Float(f) => self.out.push_str(&float(*f)),
             Value::Str(s) => {
                 let quoted = scalar::is_bool_word(s)
@@ -209,6 +264,29 @@ mod tests {
         assert_eq!(yaml_of(Value::List(vec![])), "k: []\n");
         assert_eq!(yaml_of(Value::Map(Map::new())), "k: {}\n");
         assert_eq!(to_yaml(&Node::empty_map()), "{}\n");
+    }
+
+    #[test]
+    fn notes_stand_behind_values_and_change_nothing() {
+        let path = std::sync::Arc::new(std::path::PathBuf::from("a.yaml"));
+        let long = format!("{} {}", "x".repeat(90), "y".repeat(50));
+        let text = format!(
+            "a:\n- - 1\n  - k: v\nb: 'it''s'\nc: {{}}\nd: {long}\ne:\n  f: \"\\ta # b\"\n? {long}{long}\n: 1\n"
+        );
+        let node = super::super::yaml_read::read_yaml(&text, &path).expect("valid");
+        let noted = to_yaml_noted(&node, &|path, _| Some(format!("at: [{path}]")));
+        let back = super::super::yaml_read::read_yaml(&noted, &path).expect(&noted);
+        assert_eq!(back, node, "{noted}");
+        for line in [
+            "a:  # at: [a]",
+            "- - 1  # at: [a.0.0]",
+            "  - k: v  # at: [a.0.1.k]",
+            "c: {}  # at: [c]",
+            "b: it's  # at: [b]",
+        ] {
+            assert!(noted.lines().any(|l| l == line), "{line}\n{noted}");
+        }
+        assert!(noted.contains("y  # at: [d]\ne:\n"), "{noted}");
     }
 
     #[test]

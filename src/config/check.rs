@@ -11,6 +11,8 @@ use super::keys::{self, Default, Key, Kind, Limit, Range};
 pub enum Strictness {
     /// For running: every value must be there and resolved.
     Resolved,
+    /// For running, where some interpolations cannot be resolved: they may stand.
+    Unresolved,
     /// For printing: `???` and interpolations may stand.
     Printable,
 }
@@ -32,7 +34,7 @@ struct Checker {
 
 impl Checker {
     fn branch(&mut self, node: &Node, path: &str) {
-        if self.strictness == Strictness::Printable && node.is_interpolation() {
+        if self.strictness != Strictness::Resolved && node.is_interpolation() {
             return;
         }
         let Some(map) = node.as_map() else {
@@ -67,7 +69,7 @@ impl Checker {
 
     fn value(&mut self, key: &Key, node: &Node) {
         if node.is_missing() {
-            if self.strictness == Strictness::Resolved {
+            if self.strictness != Strictness::Printable {
                 self.errors.push(ConfigError::Missing {
                     key: key.name.to_string(),
                     origin: node.origin.clone(),
@@ -76,7 +78,7 @@ impl Checker {
             }
             return;
         }
-        if self.strictness == Strictness::Printable && node.is_interpolation() {
+        if self.strictness != Strictness::Resolved && node.is_interpolation() {
             return;
         }
         if node.is_null() && key.nullable {
@@ -94,9 +96,11 @@ fn fits(key: &Key, node: &Node) -> Result<(), Box<ConfigError>> {
         (Kind::Bool, Value::Bool(_)) => {}
         (Kind::Int(range), Value::Int(i)) => in_range(key, node, *range, *i as f64)?,
         (Kind::Float(range), Value::Int(i)) => in_range(key, node, *range, *i as f64)?,
+        (Kind::Float(range), Value::BigInt(i)) => in_range(key, node, *range, i.to_f64())?,
         (Kind::Float(range), Value::Float(x)) => in_range(key, node, *range, *x)?,
         // A name made of digits reads as a number; OmegaConf's string nodes take it too.
-        (Kind::Str | Kind::Path, Value::Int(_)) | (Kind::Str, Value::Str(_)) => {}
+        (Kind::Str | Kind::Path, Value::Int(_) | Value::BigInt(_)) | (Kind::Str, Value::Str(_)) => {
+        }
         (Kind::Path, Value::Str(s)) if s.trim().is_empty() => return Err(wrong_type(key, node)),
         (Kind::Path, Value::Str(_)) => {}
         (Kind::Enum(words), Value::Str(s)) => option(key, node, words, s)?,
@@ -233,6 +237,7 @@ fn describe(node: &Node) -> String {
         Value::Null => "null".to_string(),
         Value::Bool(_) => format!("the truth value {}", shown(node)),
         Value::Int(_) | Value::Float(_) => format!("the number {}", shown(node)),
+        Value::BigInt(_) => format!("{}, which does not fit 64 bits", shown(node)),
         Value::Str(s) if s.is_empty() => "the empty string".to_string(),
         Value::Str(_) => format!("the string `{}`", shown(node)),
         Value::List(_) => "a list".to_string(),
@@ -244,6 +249,7 @@ fn shown(node: &Node) -> String {
     const LONGEST: usize = 60;
     let text = match &node.value {
         Value::Str(s) => s.escape_debug().to_string(),
+        Value::BigInt(i) => i.to_string(),
         _ => node.to_json().to_string(),
     };
     if text.chars().count() <= LONGEST {

@@ -3,11 +3,14 @@
 
 use std::fmt;
 
-use crate::compose::Origin;
+use crate::compose::{Origin, Problem};
 
 /// One thing wrong with one key.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum ConfigError {
+    /// What keeps the config from being composed or resolved.
+    #[error("{0}")]
+    Composition(Problem),
     /// No such key in the table.
     #[error("{origin}: unknown key `{key}`\n  {hint}")]
     UnknownKey {
@@ -67,6 +70,23 @@ pub enum ConfigError {
     /// The table and the typed config disagree; a test keeps this from happening.
     #[error("{origin}: {message}\n  this is an error in the program: please report it")]
     Extract { origin: String, message: String },
+}
+
+impl ConfigError {
+    /// Where the value was written, when it is known.
+    pub fn origin(&self) -> Option<&Origin> {
+        match self {
+            ConfigError::UnknownKey { origin, .. }
+            | ConfigError::WrongType { origin, .. }
+            | ConfigError::OutOfRange { origin, .. }
+            | ConfigError::UnknownOption { origin, .. }
+            | ConfigError::NotAvailable { origin, .. }
+            | ConfigError::Missing { origin, .. }
+            | ConfigError::Conflict { origin, .. } => Some(origin),
+            ConfigError::Composition(problem) => problem.origin.as_ref(),
+            ConfigError::Extract { .. } => None,
+        }
+    }
 }
 
 /// Everything wrong with a config, in the order of the tree.

@@ -2,10 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::compose::{self, Composed, Map, Node, Origin, Request, Value, compose, to_yaml};
+use crate::compose::{self, Composed, Map, Node, Origin, Request, Value, to_yaml};
 
+use super::checked::{compose_checked, resolve_checked};
 use super::error::{ConfigError, ConfigErrors};
 use super::layers::{complete, from_tree};
+use super::rerun::RerunErrors;
 use super::types::{Command, Config};
 
 /// Why a job cannot start.
@@ -15,6 +17,8 @@ pub enum JobError {
     Compose(#[from] compose::Error),
     #[error(transparent)]
     Config(#[from] ConfigErrors),
+    #[error(transparent)]
+    Rerun(#[from] RerunErrors),
 }
 
 /// A command that is ready to run.
@@ -38,7 +42,7 @@ impl Job {
     /// # Errors
     /// A config that cannot be composed, or all problems of its values at once.
     pub fn load(command: Command, request: &Request) -> Result<Job, JobError> {
-        Job::new(command, compose(request)?)
+        Job::new(command, compose_checked(request)?)
     }
 
     /// Resolves, checks and types a composed job.
@@ -46,7 +50,7 @@ impl Job {
     /// # Errors
     /// As [`Job::load`].
     pub fn new(command: Command, composed: Composed) -> Result<Job, JobError> {
-        let tree = composed.resolved_job()?;
+        let tree = resolve_checked(&composed)?;
         let config = from_tree(&tree)?;
         let fitting = fits_command(command, &config, &tree);
         if !fitting.is_empty() {

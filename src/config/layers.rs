@@ -69,7 +69,7 @@ pub fn complete(job: &Node) -> Node {
 }
 
 /// Puts a value at a dotted path; does nothing where a scalar stands in the way.
-fn insert(tree: &mut Node, path: &str, value: Node) {
+pub(super) fn insert(tree: &mut Node, path: &str, value: Node) {
     let Some(map) = tree.as_map_mut() else { return };
     match path.split_once('.') {
         None => {
@@ -82,7 +82,7 @@ fn insert(tree: &mut Node, path: &str, value: Node) {
     }
 }
 
-fn default_node(default: &Default) -> Node {
+pub(super) fn default_node(default: &Default) -> Node {
     Node::built_in(match default {
         Default::Null => Value::Null,
         Default::Bool(b) => Value::Bool(*b),
@@ -159,6 +159,11 @@ fn figvalue(node: &Node, kind: &keys::Kind) -> Figvalue {
             Figvalue::String(tag, i.to_string())
         }
         Value::Int(i) => Figvalue::Num(tag, Num::I64(*i)),
+        Value::BigInt(i) if matches!(kind, keys::Kind::Str | keys::Kind::Path) => {
+            Figvalue::String(tag, i.to_string())
+        }
+        // The check lets it pass for floats only.
+        Value::BigInt(i) => Figvalue::Num(tag, Num::F64(i.to_f64())),
         Value::Float(x) => Figvalue::Num(tag, Num::F64(*x)),
         Value::Str(s) => Figvalue::String(tag, s.clone()),
         Value::List(items) => {

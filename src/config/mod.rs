@@ -4,6 +4,7 @@
 //! what a command needs to run.
 
 mod check;
+mod checked;
 mod cross;
 mod docs;
 mod embedded;
@@ -11,13 +12,20 @@ mod error;
 mod job;
 pub mod keys;
 mod layers;
+mod origins;
+mod rerun;
 mod search_path;
+mod suggest;
 pub mod types;
 
 pub use check::{Strictness, check};
+pub use checked::compose_checked;
 pub use docs::{column_help, markdown};
 pub use error::{ConfigError, ConfigErrors};
 pub use job::{Job, JobError};
 pub use layers::{complete, from_composed, from_tree};
+pub use origins::{place, remark, underlay_defaults, why};
+pub use rerun::{RerunErrors, of_rerun, saved_config};
 pub use search_path::search_path;
+pub use suggest::{Known, PathPart, Suggested, Suggestion, suggest, suggest_keys};
 pub use types::*;

@@ -6,8 +6,10 @@
 //! is locked (flock) by its writer for as long as that lives, so [`sweep`] can
 //! tell the stale ones from those at work.
 
+mod lock;
+
 use std::ffi::{CString, OsStr};
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::io::{self, BufWriter, ErrorKind, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -15,6 +17,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use thiserror::Error;
+
+use self::lock::lacks_locks;
+pub use self::lock::{LockFile, Locking};
 
 /// A file operation that failed: the path, the cause and a way out.
 #[derive(Debug, Error)]
@@ -274,69 +279,6 @@ pub fn sweep(dir: &Path) -> usize {
         handled += usize::from(done);
     }
     handled
-}
-
-/// A lock file held by this process. The kernel frees it when the process dies,
-/// however it dies; the file itself is removed on drop.
-#[derive(Debug)]
-pub struct LockFile {
-    path: PathBuf,
-    _handle: File,
-}
-
-/// What [`LockFile::acquire`] found.
-#[derive(Debug)]
-pub enum Locking {
-    Held(LockFile),
-    /// Another process holds it; the text is what that one wrote into the file.
-    Busy(String),
-}
-
-impl LockFile {
-    /// Takes the lock without waiting and writes `note` into the file. Where
-    /// the file system knows no locks the file alone is made.
-    pub fn acquire(path: &Path, note: &str) -> Result<Locking, FsError> {
-        let fail = |e| FsError::new("lock", path, e);
-        loop {
-            let mut handle = File::options()
-                .create(true)
-                .truncate(false)
-                .read(true)
-                .write(true)
-                .open(path)
-                .map_err(fail)?;
-            match handle.try_lock() {
-                // The former holder removed the file after we had opened it.
-                Ok(()) if !still_at(&handle, path) => continue,
-                Ok(()) => {}
-                Err(TryLockError::WouldBlock) => {
-                    let note = fs::read_to_string(path).unwrap_or_default();
-                    return Ok(Locking::Busy(note.trim().to_string()));
-                }
-                Err(TryLockError::Error(e)) if lacks_locks(&e) => {}
-                Err(TryLockError::Error(e)) => return Err(fail(e)),
-            }
-            handle.set_len(0).map_err(fail)?;
-            handle.write_all(note.as_bytes()).map_err(fail)?;
-            return Ok(Locking::Held(LockFile {
-                path: path.to_path_buf(),
-                _handle: handle,
-            }));
-        }
-    }
-}
-
-impl Drop for LockFile {
-    fn drop(&mut self) {
-        // A file that stays is no harm: only the kernel's lock counts.
-        let _ = fs::remove_file(&self.path);
-    }
-}
-
-/// ENOLCK and EBADF: network file systems whose server or client has no locks.
-fn lacks_locks(e: &io::Error) -> bool {
-    e.kind() == ErrorKind::Unsupported
-        || matches!(e.raw_os_error(), Some(libc::ENOLCK | libc::EBADF))
 }
 
 const TEMP_TAG: &str = "tmp";

@@ -1,7 +1,8 @@
 //! A run: its directory, metrics, checkpoints and registry, and the three jobs
-//! that fill it: [`train`], [`infer`] and [`eval`].
+//! that fill it: [`train`], [`infer`] and [`eval`]; a [`sweep`] is many runs.
 
 pub mod checkpoints;
+pub mod crash;
 mod error;
 mod eval;
 pub mod fsx;
@@ -17,6 +18,7 @@ mod resume;
 pub mod run_dir;
 mod setup;
 pub mod summary;
+pub mod sweep;
 pub mod table;
 mod train;
 mod watch;
@@ -24,4 +26,5 @@ mod watch;
 pub use error::Error;
 pub use eval::eval;
 pub use infer::infer;
+pub use setup::OUTPUTS;
 pub use train::train;

@@ -78,6 +78,10 @@ impl RunPaths {
     pub fn log(&self) -> PathBuf {
         self.root.join("run.log")
     }
+    /// Whether a process is at work in the run.
+    pub fn is_locked(&self) -> bool {
+        LockFile::is_held(&self.lock())
+    }
     fn lock(&self) -> PathBuf {
         self.root.join(".lock")
     }
@@ -131,21 +135,7 @@ impl RunDir {
     /// Makes `wanted`, or `wanted-1`, `wanted-2`, ... when it exists. The call
     /// to use for the default pattern, where two runs may begin in one second.
     pub fn create_numbered(wanted: &Path) -> Result<Self, RunDirError> {
-        fsx::create_dir_all(fsx::parent_of(wanted))?;
-        let mut path = wanted.to_path_buf();
-        let mut count = 0u32;
-        loop {
-            match fs::create_dir(&path) {
-                Ok(()) => return Self::lock(path, Origin::Made),
-                Err(e) if e.kind() == ErrorKind::AlreadyExists => {
-                    count += 1;
-                    let mut name = wanted.file_name().unwrap_or_default().to_os_string();
-                    name.push(format!("-{count}"));
-                    path = wanted.with_file_name(name);
-                }
-                Err(e) => return Err(FsError::new("create the directory", path, e).into()),
-            }
-        }
+        Self::lock(make_numbered(wanted)?, Origin::Made)
     }
 
     /// Makes the directory that the user named. One that exists will do when
@@ -214,8 +204,7 @@ impl RunDir {
 
     fn lock(root: PathBuf, origin: Origin) -> Result<Self, RunDirError> {
         let paths = RunPaths { root };
-        let note = format!("process {}{}", std::process::id(), on_host());
-        match LockFile::acquire(&paths.lock(), &note)? {
+        match LockFile::acquire(&paths.lock(), &lock_note())? {
             Locking::Held(lock) => Ok(Self {
                 paths,
                 lock,
@@ -225,6 +214,26 @@ impl RunDir {
                 path: paths.root,
                 owner,
             }),
+        }
+    }
+}
+
+/// Makes `wanted`, or `wanted-1`, `wanted-2`, ... when it exists: of two
+/// processes only one makes a directory.
+pub(super) fn make_numbered(wanted: &Path) -> Result<PathBuf, FsError> {
+    fsx::create_dir_all(fsx::parent_of(wanted))?;
+    let mut path = wanted.to_path_buf();
+    let mut count = 0u32;
+    loop {
+        match fs::create_dir(&path) {
+            Ok(()) => return Ok(path),
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => {
+                count += 1;
+                let mut name = wanted.file_name().unwrap_or_default().to_os_string();
+                name.push(format!("-{count}"));
+                path = wanted.with_file_name(name);
+            }
+            Err(e) => return Err(FsError::new("create the directory", path, e)),
         }
     }
 }
@@ -246,7 +255,12 @@ fn first_of_a_run(paths: &RunPaths) -> Option<String> {
     .and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()))
 }
 
-/// Several machines may share a file system, so a process id alone says little.
+/// Who holds a lock. Several machines may share a file system, so a process id
+/// alone says little.
+pub(super) fn lock_note() -> String {
+    format!("process {}{}", std::process::id(), on_host())
+}
+
 fn on_host() -> String {
     match fs::read_to_string("/proc/sys/kernel/hostname") {
         Ok(name) => format!(" on {}", name.trim()),

@@ -17,6 +17,8 @@ pub(crate) struct Entry {
     pub appended: bool,
     /// The primary config itself.
     pub primary: bool,
+    /// A group whose values a saved config has; it counts only when chosen anew.
+    pub saved: bool,
     /// Dropped: deleted on the command line, or optional and absent.
     pub deleted: bool,
     /// The `# @package` of its file, absolute.
@@ -59,6 +61,7 @@ impl Entry {
             overrides: false,
             appended: false,
             primary: false,
+            saved: false,
             deleted: false,
             header: None,
             parent: Parent::default(),
@@ -226,38 +229,52 @@ impl Entry {
 /// The entries of a `defaults:` node.
 ///
 /// # Errors
-/// All items that are no entries, in one problem of several lines.
-pub(crate) fn read_entries(config: &str, list: &Node) -> Result<Vec<Entry>, Problem> {
+/// Every item that is no entry.
+pub(crate) fn read_entries(config: &str, list: &Node) -> Result<Vec<Entry>, Vec<Problem>> {
     let Value::List(items) = &list.value else {
-        return Err(Problem::new(format!(
-            "the defaults of '{config}' must be a list, not {}",
-            list.type_name()
-        ))
-        .at(&list.origin)
-        .help("write\n  defaults:\n    - group: option\n    - _self_"));
+        return Err(vec![
+            Problem::new(format!(
+                "the defaults of '{config}' must be a list, not {}",
+                list.type_name()
+            ))
+            .at(&list.origin)
+            .help("write\n  defaults:\n    - group: option\n    - _self_"),
+        ]);
     };
     let mut entries = Vec::with_capacity(items.len());
+    let mut problems = Vec::new();
     let mut own_body_seen = false;
     for item in items {
-        let entry = read_entry(item).map_err(|(message, help)| {
-            let problem =
-                Problem::new(format!("defaults of '{config}': {message}")).at(&item.origin);
-            match help {
-                Some(help) => problem.help(help),
-                None => problem,
+        match read_entry(item) {
+            Ok(entry) if entry.is_own_body() && std::mem::replace(&mut own_body_seen, true) => {
+                problems.push(
+                    Problem::new(format!(
+                        "'_self_' stands twice in the defaults of '{config}'"
+                    ))
+                    .at(&item.origin)
+                    .help("keep the one that marks where this file's own values go"),
+                );
             }
-        })?;
-        if entry.is_own_body() && std::mem::replace(&mut own_body_seen, true) {
-            return Err(Problem::new(format!(
-                "'_self_' stands twice in the defaults of '{config}'"
-            ))
-            .at(&item.origin)
-            .help("keep the one that marks where this file's own values go"));
+            Ok(entry) => entries.push(entry),
+            Err((message, help)) => {
+                let problem =
+                    Problem::new(format!("defaults of '{config}': {message}")).at(&item.origin);
+                problems.push(match help {
+                    Some(help) => problem.help(help),
+                    None => problem,
+                });
+            }
         }
-        entries.push(entry);
     }
-    Ok(entries)
+    if problems.is_empty() {
+        Ok(entries)
+    } else {
+        Err(problems)
+    }
 }
+
+/// What may stand before a group.
+const KEYWORDS: [&str; 2] = ["optional", "override"];
 
 type Fault = (String, Option<String>);
 
@@ -275,11 +292,21 @@ fn read_entry(node: &Node) -> Result<Entry, Fault> {
                 }
                 return Ok(Entry::new(Item::OwnBody, node.origin.clone()));
             }
-            if let Some((keyword, _)) = path.split_once(' ') {
-                return fault(
-                    format!("'{keyword}' works only for groups, as in '{keyword} group: option'"),
-                    None,
-                );
+            if let Some((keyword, rest)) = path.split_once(' ') {
+                return match nearest(keyword, KEYWORDS.into_iter()) {
+                    Some(near) if near != keyword => fault(
+                        format!("unknown keyword '{keyword}'"),
+                        Some(&format!(
+                            "did you mean '{near}'? It stands before a group: '{near} {rest}: option'"
+                        )),
+                    ),
+                    _ => fault(
+                        format!(
+                            "'{keyword}' works only for groups, as in '{keyword} group: option'"
+                        ),
+                        None,
+                    ),
+                };
             }
             let item = Item::Config(path.to_string());
             Ok(Entry::new(item, node.origin.clone()).with_package(package))
@@ -320,8 +347,7 @@ fn read_group(key: &str, value: &Node) -> Result<Entry, Fault> {
             "optional" => optional = true,
             "override" => overrides = true,
             _ => {
-                let keywords = ["optional", "override"];
-                let help = match nearest(word, keywords.into_iter()) {
+                let help = match nearest(word, KEYWORDS.into_iter()) {
                     Some(near) => format!("did you mean '{near}'?"),
                     None => "before a group stand only 'optional' and 'override'".to_string(),
                 };
@@ -359,7 +385,10 @@ fn read_group(key: &str, value: &Node) -> Result<Entry, Fault> {
                     "the option of '{group}' must be a string, a list of strings or null, not {}",
                     value.type_name()
                 ),
-                Some("quote it if it is the name of a file"),
+                Some(match value.value {
+                    Value::Map(_) => "an option is the name of a file; values go into that file",
+                    _ => "quote it if it is the name of a file",
+                }),
             );
         }
     };
@@ -442,13 +471,18 @@ mod tests {
             ("defaults: [{a: yes}]", "not bool"),
             ("defaults: [{overide a: b}]", "did you mean 'override'"),
             ("defaults: [optional a]", "works only for groups"),
+            (
+                "defaults: [optinal a]",
+                "did you mean 'optional'? It stands before",
+            ),
             ("defaults: [_self_, _self_]", "twice"),
             ("defaults: [_self_@a]", "cannot have a package"),
             ("defaults: [[a]]", "not list"),
         ] {
             let node = crate::compose::yaml_read::read_yaml(text, &path).expect("valid");
             let list = node.select("defaults").expect("there");
-            let message = read_entries("c", list).expect_err(text).to_string();
+            let problems = read_entries("c", list).expect_err(text);
+            let message = problems[0].to_string();
             assert!(
                 message.contains(expected) && message.starts_with("c.yaml:1"),
                 "{message}"

@@ -2,6 +2,7 @@
 
 mod choices;
 pub(crate) mod entry;
+mod shown;
 mod tree;
 
 pub(crate) use tree::{Defaults, Placed, expand};

@@ -9,8 +9,9 @@ use crate::compose::error::{MAX_PROBLEMS, Problem};
 use crate::compose::grammar::overrides::Override;
 use crate::compose::interpolate::{Resolver, Step};
 use crate::compose::library::Library;
+use crate::compose::lost::Lost;
 use crate::compose::node::{Key, Map, Node, Value};
-use crate::compose::scope::Scope;
+use crate::compose::saved::Saved;
 
 /// Configs that include configs deeper than this are taken for a cycle.
 const MAX_DEPTH: usize = 64;
@@ -43,11 +44,19 @@ pub(crate) struct Defaults {
     /// Overrides of values, not yet applied.
     pub value_overrides: Vec<Override>,
     pub warnings: Vec<String>,
+    /// What went wrong on the way; the list lacks it.
+    pub problems: Vec<Problem>,
+    /// What that would have brought.
+    pub lost: Lost,
+    /// Packages whose saved values give way to a new choice.
+    pub replaced: Vec<String>,
+    /// Hydra's own config and the primary one.
+    pub(super) roots: [Branch; 2],
 }
 
-struct Branch {
-    entry: Entry,
-    children: Vec<Branch>,
+pub(super) struct Branch {
+    pub(super) entry: Entry,
+    pub(super) children: Vec<Branch>,
 }
 
 /// Where an entry is expanded.
@@ -66,26 +75,27 @@ struct Expansion<'l> {
     skip_missing: bool,
     scope: &'l Scope,
     problems: Vec<Problem>,
+    lost: Lost,
     warnings: Vec<String>,
-    entries: usize,
-    /// A limit was met and reported.
-    ended: bool,
+    replaced: Vec<String>,
+    configs: usize,
 }
 
-/// Expands Hydra's own config and the primary one.
-///
-/// # Errors
-/// Everything found wrong: unknown options, missing choices, double choices,
-/// overrides without an entry.
+/// Expands Hydra's own config and the primary one. The problems of the outcome are
+/// everything found wrong: bad files, unknown options, missing choices, double
+/// choices, overrides without an entry. `lost` is what failed before.
 pub(crate) fn expand(
     library: &Library,
     primary: Option<&str>,
+    saved: Option<&Saved>,
     overrides: &[Override],
     skip_missing: bool,
-    scope: &Scope,
-) -> Result<Defaults, Vec<Problem>> {
+    now: chrono::DateTime<chrono::Local>,
+    lost: Lost,
+) -> Defaults {
     let mut problems = Vec::new();
-    let choices = Choices::new(library, overrides, &mut problems);
+    let mut choices = Choices::new(library, overrides, &mut problems);
+    choices.saved = saved.cloned();
     let mut expansion = Expansion {
         library,
         choices,
@@ -93,8 +103,9 @@ pub(crate) fn expand(
         scope,
         problems,
         warnings: Vec::new(),
-        entries: 0,
-        ended: false,
+        lost,
+        replaced: Vec::new(),
+        configs: 0,
     };
     let context = Context {
         parent: None,
@@ -110,22 +121,25 @@ pub(crate) fn expand(
         Item::Config("hydra/config".to_string()),
         crate::compose::node::Origin::BuiltIn,
     );
+    // An endless primary config is no reason to lack Hydra's own.
+    expansion.configs = 0;
     let hydra = expansion.config(hydra, context);
     let mut list = Vec::new();
     walk(&hydra, None, &mut list);
     walk(&primary, None, &mut list);
     expansion.refuse_double_entries(&list);
-    let unused = expansion.choices.unused();
+    let unused = expansion.choices.unused(library, &expansion.lost);
     expansion.problems.extend(unused);
-    if !expansion.problems.is_empty() {
-        return Err(expansion.problems);
-    }
-    Ok(Defaults {
+    Defaults {
         list,
-        choices: expansion.choices.known,
+        choices: expansion.choices.all(),
         value_overrides: expansion.choices.values,
         warnings: expansion.warnings,
-    })
+        roots: [hydra, primary],
+        replaced: expansion.replaced,
+        problems: expansion.problems,
+        lost: expansion.lost,
+    }
 }
 
 impl Expansion<'_> {
@@ -146,6 +160,7 @@ impl Expansion<'_> {
                 Problem::new(format!("there is no primary config '{name}'"))
                     .help(format!("{hint}{}", self.library.describe())),
             );
+            self.lost.everything();
             return leaf(deleted(entry));
         }
         self.config(entry, context)
@@ -195,22 +210,30 @@ impl Expansion<'_> {
 
     /// One config with all that its defaults list brings.
     fn config(&mut self, mut entry: Entry, context: Context) -> Branch {
-        // Said once; the rest of the tree is cut.
-        if self.problems.len() >= MAX_PROBLEMS || self.ended {
-            return leaf(deleted(entry));
-        }
-        if let Some((message, help)) = self.limit(&entry, context) {
-            self.ended = true;
-            self.problems
-                .push(Problem::new(message).at(&entry.origin).help(help));
+        self.configs += 1;
+        if context.depth > MAX_DEPTH || self.configs > MAX_CONFIGS {
+            // Said once; the rest of the tree is cut.
+            if self.configs < usize::MAX / 2 {
+                self.configs = usize::MAX / 2;
+                self.problems.push(
+                    Problem::new(format!(
+                        "the defaults lists do not come to an end at '{}'",
+                        entry.config_path()
+                    ))
+                    .at(&entry.origin)
+                    .help("a config includes itself, directly or through others"),
+                );
+                self.lost.everything();
+            }
             return leaf(deleted(entry));
         }
         let path = entry.config_path();
         let has_name = entry.name().is_some() && !entry.is_missing();
         let loaded = match has_name.then(|| self.library.load(&path)).transpose() {
             Ok(loaded) => loaded.flatten(),
-            Err(problem) => {
-                self.problems.push(problem);
+            Err(problems) => {
+                self.problems.extend(problems);
+                self.lose(&entry);
                 return leaf(deleted(entry));
             }
         };
@@ -231,6 +254,7 @@ impl Expansion<'_> {
             if !self.skip_missing {
                 let problem = self.missing_choice(&entry);
                 self.problems.push(problem);
+                self.lose(&entry);
             }
             return leaf(entry);
         }
@@ -238,6 +262,7 @@ impl Expansion<'_> {
             if !entry.optional {
                 let problem = unknown_option(self.library, &entry, context.parent);
                 self.problems.push(problem);
+                self.lose(&entry);
             }
             return leaf(deleted(entry));
         };
@@ -259,6 +284,13 @@ impl Expansion<'_> {
         self.note_overrides(&path, &list, context);
         let children = self.children(list, &path, context);
         Branch { entry, children }
+    }
+
+    /// Notes what the config of an entry would have brought.
+    fn lose(&mut self, entry: &Entry) {
+        let group = entry.group_path();
+        self.lost
+            .option(self.library, &group, &entry.final_package());
     }
 
     /// A list that does not say where the file's own values go has them last.
@@ -328,7 +360,14 @@ impl Expansion<'_> {
             if item.overrides {
                 continue;
             }
-            self.choices.replace(&mut item);
+            match self.choices.replace(&mut item) {
+                Ok(replaced) if replaced || !item.saved => {}
+                Ok(_) => continue,
+                Err(problem) => {
+                    self.problems.push(problem);
+                    continue;
+                }
+            }
             if let Item::Group {
                 group,
                 choice: Choice::Many(options),
@@ -351,6 +390,7 @@ impl Expansion<'_> {
                     );
                     one.package = item.package.clone();
                     one.optional = item.optional;
+                    one.saved = item.saved;
                     one.parent = item.parent.clone();
                     let branch = self.config(one, inner);
                     children.push(branch);
@@ -372,21 +412,39 @@ impl Expansion<'_> {
                     Ok(entry) => *child = self.config(entry, deferred),
                     Err(problem) => {
                         self.problems.push(problem);
+                        self.lost.option(
+                            self.library,
+                            &child.entry.group_path(),
+                            &child.entry.final_package(),
+                        );
                         child.entry.deleted = true;
                     }
                 }
             }
         }
+        for child in children.iter().filter(|child| child.entry.saved) {
+            self.note_replaced(&child.entry);
+        }
         children.reverse();
         children
+    }
+
+    /// A group of a saved config that was chosen anew: its package starts empty.
+    fn note_replaced(&mut self, entry: &Entry) {
+        let package = entry.final_package();
+        if !package.is_empty() {
+            self.replaced.push(package);
+        } else if let Err(problem) = self.choices.refuse_mixture(entry) {
+            self.problems.push(problem);
+        }
     }
 
     /// Fills in an option such as `${db}_fast` from the choices known by now.
     fn resolve(&self, entry: &Entry) -> Result<Entry, Problem> {
         let mut known = Map::new();
-        for (key, name) in &self.choices.known {
-            let value = name.clone().map_or(Value::Null, Value::Str);
-            known.insert(Key::Str(key.clone()), Node::built_in(value));
+        for (key, name) in self.choices.all() {
+            let value = name.map_or(Value::Null, Value::Str);
+            known.insert(Key::Str(key), Node::built_in(value));
         }
         if let Err(fail) = self.scope.spend(known.len()) {
             return Err(Problem::new(fail.message()).at(&entry.origin));
@@ -397,7 +455,8 @@ impl Expansion<'_> {
             _ => (entry.name().unwrap_or_default().to_string(), false),
         };
         let place = [Step::Key(Key::from("defaults"))];
-        let mut resolver = Resolver::new(&root, None, self.scope);
+        let mut resolver = Resolver::new(&root, None, self.now);
+        let keys: Vec<String> = self.choices.all().into_keys().collect();
         let fault = |message: &str| {
             let keys = self.choices.known.keys().take(MAX_NAMES);
             let keys: Vec<&str> = keys.map(String::as_str).collect();

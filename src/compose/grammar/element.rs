@@ -1,6 +1,7 @@
 //! A value of the override grammar, and how it is written back.
 
-use super::scan;
+use super::edits::ListEdit;
+use crate::compose::big_int::BigInt;
 use crate::compose::node::{Key, Map, Node, Origin, Value, insert_key};
 use crate::compose::python;
 
@@ -11,20 +12,36 @@ pub(crate) enum Element {
     Null,
     Bool(bool),
     Int(i64),
+    BigInt(BigInt),
     Float(f64),
     Str(String),
-    Quoted { text: String, quote: char },
+    Quoted {
+        text: String,
+        quote: char,
+    },
     List(Vec<Element>),
     Dict(Vec<(Element, Element)>),
+    /// `append(..)` and its relatives; never inside another value.
+    Edit(ListEdit),
 }
 
 impl Element {
+    /// An int of any size from Python's reading of it; `None` for other values.
+    pub(crate) fn int(value: Value) -> Option<Element> {
+        match value {
+            Value::Int(i) => Some(Element::Int(i)),
+            Value::BigInt(i) => Some(Element::BigInt(i)),
+            _ => None,
+        }
+    }
+
     /// The value as a node. A dictionary key may be a string, a number or a bool.
     pub(crate) fn to_node(&self, origin: &Origin) -> Result<Node, String> {
         let value = match self {
             Element::Null => Value::Null,
             Element::Bool(b) => Value::Bool(*b),
             Element::Int(i) => Value::Int(*i),
+            Element::BigInt(i) => Value::BigInt(i.clone()),
             Element::Float(f) => Value::Float(*f),
             Element::Str(text) | Element::Quoted { text, .. } => {
                 super::interpolation::check(text)?;
@@ -43,6 +60,7 @@ impl Element {
                 }
                 Value::Map(map)
             }
+            Element::Edit(edit) => return Err(edit.misplaced("this place")),
         };
         Ok(Node::new(value, origin.clone()))
     }
@@ -51,10 +69,11 @@ impl Element {
         match self {
             Element::Bool(b) => Ok(Key::Bool(*b)),
             Element::Int(i) => Ok(Key::Int(*i)),
+            Element::BigInt(i) => Ok(Key::BigInt(i.clone())),
             Element::Float(f) => Ok(Key::Float(f.to_bits())),
             Element::Str(text) | Element::Quoted { text, .. } => Ok(Key::Str(text.clone())),
             Element::Null => Err("null cannot be a key".to_string()),
-            Element::List(_) | Element::Dict(_) => {
+            Element::List(_) | Element::Dict(_) | Element::Edit(_) => {
                 Err("a list or a dict cannot be a key".to_string())
             }
         }
@@ -67,10 +86,9 @@ impl Element {
             Element::Null => "null".to_string(),
             Element::Bool(b) => if *b { "True" } else { "False" }.to_string(),
             Element::Int(i) => i.to_string(),
+            Element::BigInt(i) => i.to_string(),
             Element::Float(f) => python::float(*f),
-            // Inside a bare interpolation everything may stand, but it is not
-            // written back as one.
-            Element::Str(text) if !text.chars().all(scan::can_be_bare) => with_quotes(text, '\''),
+            Element::Str(text) if needs_quotes(text) => with_quotes(text, '\''),
             Element::Str(text) => escape(text),
             Element::Quoted { text, quote } => with_quotes(text, *quote),
             Element::List(items) => {
@@ -80,6 +98,7 @@ impl Element {
                 let pair = |(k, v): &(Element, Element)| format!("{}:{}", k.to_text(), v.to_text());
                 format!("{{{}}}", join(pairs.iter().map(pair).collect()))
             }
+            Element::Edit(edit) => edit.to_text(),
         }
     }
 
@@ -87,13 +106,20 @@ impl Element {
         match self {
             Element::Null => "null",
             Element::Bool(_) => "bool",
-            Element::Int(_) => "int",
+            Element::Int(_) | Element::BigInt(_) => "int",
             Element::Float(_) => "float",
             Element::Str(_) | Element::Quoted { .. } => "str",
             Element::List(_) => "list",
             Element::Dict(_) => "dict",
+            Element::Edit(_) => "a list edit",
         }
     }
+}
+
+/// Whether the text holds a character that only quotes can carry. Functions make such texts.
+fn needs_quotes(text: &str) -> bool {
+    text.chars()
+        .any(|c| !(c.is_ascii_graphic() || c == ' ' || c == '\t') || "#!&;<>^`~\"'".contains(c))
 }
 
 /// A backslash before every character that the grammar gives a meaning.

@@ -1,11 +1,13 @@
-//! The functions of the override grammar: sweeps, casts, `sort`, `shuffle`, `tag`.
+//! The functions of the override grammar: sweeps, `sort`, `shuffle`, `tag`.
+//! Casts are in [`super::casts`], edits of lists in [`super::edits`].
 
 use std::cmp::Ordering;
 
+use super::casts::{Cast, cast_call};
+use super::edits::{self, ListEdit};
 use super::element::Element;
 use super::sweeps::{Number, Sweep, shuffle_in_place};
 use crate::compose::nearest;
-use crate::compose::python;
 
 /// What a function takes and gives.
 #[derive(Clone, Debug, PartialEq)]
@@ -14,8 +16,9 @@ pub(crate) enum Arg {
     Sweep(Sweep),
 }
 
-const NAMES: [&str; 11] = [
-    "bool", "choice", "float", "glob", "int", "interval", "range", "shuffle", "sort", "str", "tag",
+const NAMES: [&str; 12] = [
+    "bool", "choice", "float", "glob", "int", "interval", "json_str", "range", "shuffle", "sort",
+    "str", "tag",
 ];
 
 /// Calls `name(args, key=value)`.
@@ -28,11 +31,15 @@ pub(crate) fn call(name: &str, args: Vec<Arg>, named: Vec<(String, Arg)>) -> Res
         positional: args.into_iter().map(unquote).collect(),
         named: named.into_iter().map(|(k, v)| (k, unquote(v))).collect(),
     };
+    if name != "choice" {
+        args.refuse_edits()?;
+    }
     let result = match name {
         "int" => cast_call(&mut args, Cast::Int),
         "float" => cast_call(&mut args, Cast::Float),
         "str" => cast_call(&mut args, Cast::Str),
         "bool" => cast_call(&mut args, Cast::Bool),
+        "json_str" => cast_call(&mut args, Cast::Json),
         "choice" => choice(&mut args),
         "range" => range(&mut args),
         "interval" => interval(&mut args),
@@ -40,21 +47,44 @@ pub(crate) fn call(name: &str, args: Vec<Arg>, named: Vec<(String, Arg)>) -> Res
         "sort" => sort(&mut args),
         "shuffle" => shuffle(&mut args),
         "tag" => tag(&mut args),
-        _ => {
-            let hint = match nearest(name, NAMES.iter().copied()) {
-                Some(near) => format!("did you mean {near}()? "),
-                None => String::new(),
-            };
-            return Err(format!(
-                "unknown function '{name}'; {hint}functions are {}",
-                NAMES.join(", ")
-            ));
-        }
+        _ if !edits::names().any(|known| known == name) => return Err(unknown(name)),
+        _ => ListEdit::of(name, &args.elements()?).map(|edit| Arg::Element(Element::Edit(edit))),
     }?;
     if let Some((extra, _)) = args.named.first() {
-        return Err(format!("{name}() has no argument '{extra}'"));
+        let hint = match nearest(extra, argument_names(name).iter().copied()) {
+            Some(near) => format!("; did you mean '{near}'?"),
+            None => String::new(),
+        };
+        return Err(format!("{name}() has no argument '{extra}'{hint}"));
     }
     Ok(result)
+}
+
+fn unknown(name: &str) -> String {
+    let mut names: Vec<&str> = NAMES.into_iter().chain(edits::names()).collect();
+    names.sort_unstable();
+    let hint = match nearest(name, names.iter().copied()) {
+        Some(near) => format!("did you mean {near}()? "),
+        None => String::new(),
+    };
+    format!(
+        "unknown function '{name}'; {hint}functions are {}",
+        names.join(", ")
+    )
+}
+
+/// The arguments that a function takes by name.
+fn argument_names(function: &str) -> &'static [&'static str] {
+    match function {
+        "bool" | "float" | "int" | "json_str" | "str" => &["value"],
+        "range" => &["start", "stop", "step"],
+        "interval" => &["start", "end"],
+        "glob" => &["include", "exclude"],
+        "sort" => &["list", "sweep", "reverse"],
+        "shuffle" => &["list", "sweep"],
+        "tag" => &["sweep"],
+        _ => &[],
+    }
 }
 
 fn unquote(arg: Arg) -> Arg {
@@ -65,14 +95,14 @@ fn unquote(arg: Arg) -> Arg {
 }
 
 /// The arguments of a call; named ones are taken out as they are used.
-struct Args<'n> {
-    function: &'n str,
-    positional: Vec<Arg>,
+pub(super) struct Args<'n> {
+    pub(super) function: &'n str,
+    pub(super) positional: Vec<Arg>,
     named: Vec<(String, Arg)>,
 }
 
 impl Args<'_> {
-    fn named(&mut self, name: &str) -> Option<Arg> {
+    pub(super) fn named(&mut self, name: &str) -> Option<Arg> {
         let at = self.named.iter().position(|(k, _)| k == name)?;
         Some(self.named.remove(at).1)
     }
@@ -101,7 +131,17 @@ impl Args<'_> {
         Ok(())
     }
 
-    fn elements(&self) -> Result<Vec<Element>, String> {
+    fn refuse_edits(&self) -> Result<(), String> {
+        let named = self.named.iter().map(|(_, arg)| arg);
+        for arg in self.positional.iter().chain(named) {
+            if let Arg::Element(Element::Edit(edit)) = arg {
+                return Err(edit.misplaced(&format!("{}()", self.function)));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn elements(&self) -> Result<Vec<Element>, String> {
         self.positional
             .iter()
             .map(|arg| match arg {
@@ -115,130 +155,12 @@ impl Args<'_> {
     }
 }
 
-fn simple_choice(values: Vec<Element>) -> Arg {
+pub(super) fn simple_choice(values: Vec<Element>) -> Arg {
     Arg::Sweep(Sweep::Choice {
         values,
         simple: true,
         shuffle: false,
     })
-}
-
-#[derive(Clone, Copy, PartialEq)]
-enum Cast {
-    Int,
-    Float,
-    Str,
-    Bool,
-}
-
-fn cast_call(args: &mut Args, cast: Cast) -> Result<Arg, String> {
-    let value = match (args.named("value"), args.positional.len()) {
-        (Some(_), 1..) => {
-            return Err(format!(
-                "{}() takes its value by position or by name, not both",
-                args.function
-            ));
-        }
-        (Some(value), 0) => value,
-        (None, 0) => return Err(format!("{}() needs a value", args.function)),
-        (None, 1) => args.positional.remove(0),
-        (None, _) => simple_choice(args.elements()?),
-    };
-    match value {
-        Arg::Element(element) => Ok(Arg::Element(cast_element(&element, cast)?)),
-        Arg::Sweep(sweep) => Ok(Arg::Sweep(cast_sweep(sweep, cast)?)),
-    }
-}
-
-fn cast_element(element: &Element, cast: Cast) -> Result<Element, String> {
-    let fault = |name: &str| format!("cannot cast {} to {name}", element.to_text());
-    match element {
-        Element::List(items) => Ok(Element::List(
-            items
-                .iter()
-                .map(|item| cast_element(item, cast))
-                .collect::<Result<_, _>>()?,
-        )),
-        Element::Dict(pairs) => Ok(Element::Dict(
-            pairs
-                .iter()
-                .map(|(k, v)| Ok((k.clone(), cast_element(v, cast)?)))
-                .collect::<Result<_, String>>()?,
-        )),
-        Element::Null => Err("cannot cast null".to_string()),
-        _ => match cast {
-            Cast::Int => match element {
-                Element::Float(f) if f.is_finite() && f.abs() < 9.2e18 => Ok(*f as i64),
-                Element::Int(i) => Ok(*i),
-                Element::Bool(b) => Ok(i64::from(*b)),
-                Element::Str(text) | Element::Quoted { text, .. } => {
-                    python::parse_int(text).ok_or_else(|| fault("int"))
-                }
-                _ => Err(fault("int")),
-            }
-            .map(Element::Int),
-            Cast::Float => match element {
-                Element::Float(f) => Ok(*f),
-                Element::Int(i) => Ok(*i as f64),
-                Element::Bool(b) => Ok(f64::from(u8::from(*b))),
-                Element::Str(text) | Element::Quoted { text, .. } => {
-                    python::parse_float(text).ok_or_else(|| fault("float"))
-                }
-                _ => Err(fault("float")),
-            }
-            .map(Element::Float),
-            Cast::Str => Ok(Element::Str(match element {
-                Element::Bool(b) => b.to_string(),
-                Element::Str(text) | Element::Quoted { text, .. } => text.clone(),
-                other => other.to_text(),
-            })),
-            Cast::Bool => match element {
-                Element::Bool(b) => Ok(*b),
-                Element::Int(i) => Ok(*i != 0),
-                Element::Float(f) => Ok(*f != 0.0),
-                Element::Str(text) | Element::Quoted { text, .. } => {
-                    match text.to_lowercase().as_str() {
-                        "true" => Ok(true),
-                        "false" => Ok(false),
-                        _ => Err(fault("bool")),
-                    }
-                }
-                _ => Err(fault("bool")),
-            }
-            .map(Element::Bool),
-        },
-    }
-}
-
-fn cast_sweep(sweep: Sweep, cast: Cast) -> Result<Sweep, String> {
-    let number = |n: Number| match cast_element(&n.element(), cast)? {
-        Element::Int(i) => Ok(Number::Int(i)),
-        Element::Float(f) => Ok(Number::Float(f)),
-        _ => Err("a range or interval can only be cast to int or float".to_string()),
-    };
-    match sweep {
-        Sweep::Choice { values, simple, .. } => Ok(Sweep::Choice {
-            values: values
-                .iter()
-                .map(|value| cast_element(value, cast))
-                .collect::<Result<_, _>>()?,
-            simple,
-            shuffle: false,
-        }),
-        Sweep::Range {
-            start, stop, step, ..
-        } => Ok(Sweep::Range {
-            start: number(start)?,
-            stop: number(stop)?,
-            step: number(step)?,
-            shuffle: false,
-        }),
-        Sweep::Interval { start, end } => Ok(Sweep::Interval {
-            start: number(start)?,
-            end: number(end)?,
-        }),
-        Sweep::Glob { .. } => Err("a glob cannot be cast".to_string()),
-    }
 }
 
 fn choice(args: &mut Args) -> Result<Arg, String> {
@@ -435,6 +357,7 @@ fn sorted_range(
 fn sorted(mut items: Vec<Element>, reverse: bool) -> Result<Vec<Element>, String> {
     let number = |e: &Element| match e {
         Element::Int(i) => Some(*i as f64),
+        Element::BigInt(i) => Some(i.to_f64()),
         Element::Float(f) => Some(*f),
         Element::Bool(b) => Some(f64::from(u8::from(*b))),
         _ => None,

@@ -3,6 +3,7 @@
 
 use super::scan::{self, Token, spaces, token};
 use super::{Fault, MAX_DEPTH};
+use crate::compose::big_int::BigInt;
 use crate::compose::node::Key;
 
 /// A string with interpolations.
@@ -33,6 +34,7 @@ pub(crate) enum Arg {
     Null,
     Bool(bool),
     Int(i64),
+    BigInt(BigInt),
     Float(f64),
     /// A bare interpolation (which keeps its type), or text joined from parts.
     Text(Template),
@@ -357,6 +359,7 @@ impl Parser {
         match self.typed(tokens)? {
             Arg::Bool(b) => Ok(Key::Bool(b)),
             Arg::Int(i) => Ok(Key::Int(i)),
+            Arg::BigInt(i) => Ok(Key::BigInt(i)),
             Arg::Float(f) => Ok(Key::Float(f.to_bits())),
             Arg::Text(template) => match template.parts.as_slice() {
                 [Part::Text(text)] => Ok(Key::Str(text.clone())),
@@ -430,12 +433,13 @@ impl Parser {
             return Ok(Arg::Text(Template { parts: vec![part] }));
         };
         use super::element::Element;
-        let element = super::overrides::typed(kind, &text)
-            .map_err(|message| Fault::new(self.pos, message))?;
+        let element =
+            super::values::typed(kind, &text).map_err(|message| Fault::new(self.pos, message))?;
         Ok(match element {
             Element::Null => Arg::Null,
             Element::Bool(b) => Arg::Bool(b),
             Element::Int(i) => Arg::Int(i),
+            Element::BigInt(i) => Arg::BigInt(i),
             Element::Float(f) => Arg::Float(f),
             _ => Arg::Text(Template {
                 parts: vec![Part::Text(text)],

@@ -1,6 +1,8 @@
 //! The two grammars of Hydra: overrides (`key=value` and its relatives) and
 //! OmegaConf's interpolations (`${..}`). They share their scalar tokens.
 
+pub(crate) mod casts;
+pub(crate) mod edits;
 pub(crate) mod element;
 pub(crate) mod functions;
 pub(crate) mod glob;
@@ -8,6 +10,7 @@ pub(crate) mod interpolation;
 pub(crate) mod overrides;
 pub(crate) mod scan;
 pub(crate) mod sweeps;
+pub(crate) mod values;
 
 /// A syntax error at a column (in characters, from 0).
 #[derive(Debug, PartialEq)]

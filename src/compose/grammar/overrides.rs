@@ -1,14 +1,12 @@
 //! The override grammar: `key=value`, `+key=value`, `++key=value`, `~key`,
 //! `group@package=option` and their values.
 
+use super::Fault;
 use super::element::Element;
-use super::functions::{Arg, call};
-use super::scan::{self, Token, spaces, token};
+use super::scan::{self, spaces};
 use super::sweeps::Sweep;
-use super::{Fault, MAX_DEPTH};
 use crate::compose::error::Problem;
 use crate::compose::node::Origin;
-use crate::compose::python;
 
 /// No function has as many named arguments as this.
 const MAX_NAMED: usize = 16;
@@ -62,20 +60,23 @@ impl Override {
         parser.override_(text)
     }
 
-    /// Parses all, or reports every one that fails, each with a caret under the fault.
+    /// Parses one override, or reports it with a caret under the fault.
+    pub(crate) fn read(text: &str) -> Result<Override, Problem> {
+        Override::parse(text).map_err(|fault| {
+            Problem::new(format!("column {}: {}", fault.column + 1, fault.message))
+                .at(&Origin::CommandLine { text: text.into() })
+                .help(format!("{text}\n{}^", " ".repeat(fault.column)))
+        })
+    }
+
+    /// Parses all, or reports every one that fails.
     pub(crate) fn parse_all(texts: &[String]) -> Result<Vec<Override>, Vec<Problem>> {
         let mut parsed = Vec::new();
         let mut problems = Vec::new();
         for text in texts {
-            match Override::parse(text) {
+            match Override::read(text) {
                 Ok(one) => parsed.push(one),
-                Err(fault) => problems.push(
-                    Problem::new(format!("column {}: {}", fault.column + 1, fault.message))
-                        .at(&Origin::CommandLine {
-                            text: text.as_str().into(),
-                        })
-                        .help(excerpt(text, fault.column)),
-                ),
+                Err(problem) => problems.push(problem),
             }
         }
         if problems.is_empty() {
@@ -93,6 +94,17 @@ impl Override {
 
     pub(crate) fn is_hydra(&self) -> bool {
         self.key.starts_with("hydra.") || self.key.starts_with("hydra/")
+    }
+
+    /// Whether the value changes the list of its key instead of replacing it.
+    pub(crate) fn edits_list(&self) -> bool {
+        match &self.value {
+            Parsed::Element(element) => matches!(element, Element::Edit(_)),
+            Parsed::Sweep(Sweep::Choice { values, .. }) => {
+                values.iter().any(|value| matches!(value, Element::Edit(_)))
+            }
+            _ => false,
+        }
     }
 
     /// `key` or `key@package`, without the prefix.
@@ -115,22 +127,23 @@ impl Override {
     }
 }
 
-struct Parser {
-    chars: Vec<char>,
-    pos: usize,
-    depth: usize,
+/// Reads one override. Keys are read here, values in [`super::values`].
+pub(super) struct Parser {
+    pub(super) chars: Vec<char>,
+    pub(super) pos: usize,
+    pub(super) depth: usize,
 }
 
 impl Parser {
-    fn peek(&self) -> Option<char> {
+    pub(super) fn peek(&self) -> Option<char> {
         self.chars.get(self.pos).copied()
     }
 
-    fn text(&self, start: usize, end: usize) -> String {
+    pub(super) fn text(&self, start: usize, end: usize) -> String {
         self.chars[start..end].iter().collect()
     }
 
-    fn fault<T>(&self, message: impl Into<String>) -> Result<T, Fault> {
+    pub(super) fn fault<T>(&self, message: impl Into<String>) -> Result<T, Fault> {
         Err(Fault::new(self.pos, message))
     }
 
@@ -167,6 +180,17 @@ impl Parser {
                 self.pos += 1;
                 self.pos += spaces(&self.chars, self.pos);
                 self.value()?
+            }
+            Some(':') if package.is_some() => {
+                let package = package.unwrap_or_default();
+                return self.fault(format!(
+                    "a package cannot be renamed; write ~{key}@{package} +{key}@NEW=option"
+                ));
+            }
+            Some(' ') if matches!(key.as_str(), "override" | "optional") => {
+                return self.fault(format!(
+                    "'{key}' belongs into a defaults list; on the command line a choice is group=option"
+                ));
             }
             Some(c) => {
                 return self.fault(format!(
@@ -232,298 +256,6 @@ impl Parser {
             length
         }
     }
-
-    fn value(&mut self) -> Result<Parsed, Fault> {
-        if self.peek().is_none() {
-            return Ok(Parsed::Element(Element::Str(String::new())));
-        }
-        let start = self.pos;
-        let first = self.element()?;
-        let mut values = vec![first];
-        while self.punctuation(',') {
-            values.push(self.element()?);
-        }
-        if self.peek().is_some() {
-            return self.unexpected();
-        }
-        if values.len() == 1 {
-            return Ok(match values.remove(0) {
-                Arg::Element(element) => Parsed::Element(element),
-                Arg::Sweep(sweep) => Parsed::Sweep(sweep),
-            });
-        }
-        let values = values
-            .into_iter()
-            .map(|value| match value {
-                Arg::Element(element) => Ok(element),
-                Arg::Sweep(_) => Err(Fault::new(
-                    start,
-                    "a sweep cannot hold another sweep; use one list of values",
-                )),
-            })
-            .collect::<Result<_, _>>()?;
-        Ok(Parsed::Sweep(Sweep::Choice {
-            values,
-            simple: true,
-            shuffle: false,
-        }))
-    }
-
-    /// Consumes a punctuation character with the spaces around it.
-    fn punctuation(&mut self, wanted: char) -> bool {
-        let at = self.pos + spaces(&self.chars, self.pos);
-        if self.chars.get(at) != Some(&wanted) {
-            return false;
-        }
-        self.pos = at + 1;
-        // Closing brackets take only the spaces before them.
-        if !matches!(wanted, ')' | ']' | '}') {
-            self.pos += spaces(&self.chars, self.pos);
-        }
-        true
-    }
-
-    fn unexpected<T>(&mut self) -> Result<T, Fault> {
-        self.pos += spaces(&self.chars, self.pos);
-        match self.peek() {
-            None => self.fault("the value ends too early"),
-            Some('=') => self.fault(
-                "'=' cannot stand in a value without quotes; write key='..' or escape it as \\=",
-            ),
-            Some(c @ ('[' | '{' | '(' | ')' | ']' | '}' | '\'' | '"')) => self.fault(format!(
-                "unexpected {c}; quote the whole value, or escape the character as \\{c}"
-            )),
-            Some(c) => self.fault(format!("unexpected '{c}'; quote the value to use it")),
-        }
-    }
-
-    fn element(&mut self) -> Result<Arg, Fault> {
-        if self.depth >= MAX_DEPTH {
-            return self.fault(format!("brackets nested deeper than {MAX_DEPTH}"));
-        }
-        self.depth += 1;
-        let element = match self.peek() {
-            None => return self.fault("a value is missing"),
-            Some('[') => self.list().map(Arg::Element),
-            Some('{') => self.dict().map(Arg::Element),
-            Some(quote @ ('\'' | '"')) => self.quoted(quote).map(Arg::Element),
-            Some(_) => match self.function_name() {
-                Some(length) => self.function(length),
-                None => self.primitive(false).map(Arg::Element),
-            },
-        };
-        self.depth -= 1;
-        element
-    }
-
-    /// An element that may not be a sweep.
-    fn plain_element(&mut self, place: &str) -> Result<Element, Fault> {
-        let start = self.pos;
-        match self.element()? {
-            Arg::Element(element) => Ok(element),
-            Arg::Sweep(_) => Err(Fault::new(
-                start,
-                format!("a sweep cannot stand inside a {place}"),
-            )),
-        }
-    }
-
-    fn list(&mut self) -> Result<Element, Fault> {
-        self.punctuation('[');
-        let mut items = Vec::new();
-        if self.punctuation(']') {
-            return Ok(Element::List(items));
-        }
-        loop {
-            items.push(self.plain_element("list")?);
-            if self.punctuation(']') {
-                return Ok(Element::List(items));
-            }
-            if !self.punctuation(',') {
-                return self.close_or_fault(']');
-            }
-        }
-    }
-
-    fn dict(&mut self) -> Result<Element, Fault> {
-        self.punctuation('{');
-        let mut pairs = Vec::new();
-        if self.punctuation('}') {
-            return Ok(Element::Dict(pairs));
-        }
-        loop {
-            if matches!(self.peek(), Some('\'' | '"')) {
-                return self.fault("keys inside {..} are not quoted; escape spaces as '\\ '");
-            }
-            let key = self.primitive(true)?;
-            if !self.punctuation(':') {
-                return self.fault("':' is missing after the key");
-            }
-            let value = self.plain_element("dict")?;
-            // A later key replaces the value of an equal one, as in Python.
-            pairs.push((key, value));
-            if self.punctuation('}') {
-                return Ok(Element::Dict(pairs));
-            }
-            if !self.punctuation(',') {
-                return self.close_or_fault('}');
-            }
-        }
-    }
-
-    fn close_or_fault<T>(&mut self, close: char) -> Result<T, Fault> {
-        if self.pos + spaces(&self.chars, self.pos) >= self.chars.len() {
-            return self.fault(format!("'{close}' is missing"));
-        }
-        self.unexpected()
-    }
-
-    /// Text in quotes. A backslash counts only in a row of them before a quote.
-    fn quoted(&mut self, quote: char) -> Result<Element, Fault> {
-        let open = self.pos;
-        self.pos += 1;
-        let mut text = String::new();
-        let mut slashes = 0;
-        while let Some(c) = self.peek() {
-            self.pos += 1;
-            if c == '\\' {
-                slashes += 1;
-                continue;
-            }
-            if c != quote {
-                text.extend(std::iter::repeat_n('\\', slashes));
-                slashes = 0;
-                text.push(c);
-                continue;
-            }
-            text.extend(std::iter::repeat_n('\\', slashes / 2));
-            if slashes % 2 == 0 {
-                return Ok(Element::Quoted { text, quote });
-            }
-            slashes = 0;
-            text.push(quote);
-        }
-        self.pos = open;
-        self.fault("the quote is not closed")
-    }
-
-    /// The length of the name when a call `name(` stands here.
-    fn function_name(&self) -> Option<usize> {
-        let (kind, length) = token(&self.chars, self.pos)?;
-        let after = self.pos + length;
-        let at = after + spaces(&self.chars, after);
-        (kind == Token::Id && self.chars.get(at) == Some(&'(')).then_some(length)
-    }
-
-    fn function(&mut self, name_length: usize) -> Result<Arg, Fault> {
-        let start = self.pos;
-        let name = self.text(start, start + name_length);
-        self.pos += name_length;
-        self.punctuation('(');
-        let mut args = Vec::new();
-        let mut named: Vec<(String, Arg)> = Vec::new();
-        if !self.punctuation(')') {
-            loop {
-                match self.argument_name() {
-                    Some(key) => {
-                        let value = self.element()?;
-                        if let Some(old) = named.iter_mut().find(|(k, _)| *k == key) {
-                            old.1 = value;
-                        } else if named.len() >= MAX_NAMED {
-                            return self.fault(format!("more than {MAX_NAMED} named arguments"));
-                        } else {
-                            named.push((key, value));
-                        }
-                    }
-                    None if named.is_empty() => args.push(self.element()?),
-                    None => return self.fault("an unnamed argument stands after a named one"),
-                }
-                if self.punctuation(')') {
-                    break;
-                }
-                if !self.punctuation(',') {
-                    return self.close_or_fault(')');
-                }
-            }
-        }
-        call(&name, args, named).map_err(|message| Fault::new(start, message))
-    }
-
-    /// Consumes `name=` before an argument.
-    fn argument_name(&mut self) -> Option<String> {
-        let (kind, length) = token(&self.chars, self.pos)?;
-        let end = self.pos + length;
-        let at = end + spaces(&self.chars, end);
-        if kind != Token::Id || self.chars.get(at) != Some(&'=') {
-            return None;
-        }
-        let name = self.text(self.pos, end);
-        self.pos = end;
-        self.punctuation('=');
-        Some(name)
-    }
-
-    /// Bare text: one typed token, or several that join to a string.
-    fn primitive(&mut self, is_key: bool) -> Result<Element, Fault> {
-        let mut tokens: Vec<(Option<Token>, String)> = Vec::new();
-        loop {
-            let space = spaces(&self.chars, self.pos);
-            match self.chars.get(self.pos + space) {
-                Some(',' | '(' | ')' | ']' | '}' | '=') => break,
-                Some(':') if is_key => break,
-                Some(':') => {
-                    let start = self.pos;
-                    self.punctuation(':');
-                    tokens.push((None, self.text(start, self.pos)));
-                    continue;
-                }
-                _ => {}
-            }
-            let Some(c) = self.peek() else { break };
-            if matches!(c, '[' | '{' | '\'' | '"') {
-                break;
-            }
-            if let Some(length) = self.interpolation_length()
-                && !is_key
-            {
-                tokens.push((None, self.text(self.pos, self.pos + length)));
-                self.pos += length;
-                continue;
-            }
-            let Some((kind, length)) = token(&self.chars, self.pos) else {
-                return self.fault(format!("'{c}' cannot stand in a value without quotes"));
-            };
-            let text = &self.chars[self.pos..self.pos + length];
-            let text = match kind {
-                Token::Escape => scan::unescape(text),
-                _ => text.iter().collect(),
-            };
-            tokens.push((Some(kind), text));
-            self.pos += length;
-        }
-        let is_space = |t: Option<&(Option<Token>, String)>| {
-            t.is_some_and(|(kind, _)| *kind == Some(Token::Space))
-        };
-        let start = usize::from(is_space(tokens.first()));
-        let end = tokens.len() - usize::from(tokens.len() > start && is_space(tokens.last()));
-        match &tokens[start..end] {
-            [] => self.unexpected(),
-            [(kind, text)] => typed(*kind, text).map_err(|message| Fault::new(self.pos, message)),
-            many => Ok(Element::Str(
-                many.iter().map(|(_, text)| text.as_str()).collect(),
-            )),
-        }
-    }
-
-    /// The length of a `${..}` without nested braces.
-    fn interpolation_length(&self) -> Option<usize> {
-        let rest = &self.chars[self.pos..];
-        if !rest.starts_with(&['$', '{']) {
-            return None;
-        }
-        let close = rest.iter().position(|c| *c == '}')?;
-        (close > 2).then_some(close + 1)
-    }
 }
 
 /// The text around a column, and a caret under it.
@@ -543,21 +275,6 @@ fn special_id(rest: &[char]) -> usize {
             .count(),
         _ => 0,
     }
-}
-
-/// The value of a single token.
-pub(crate) fn typed(kind: Option<Token>, text: &str) -> Result<Element, String> {
-    Ok(match kind {
-        Some(Token::Null) => Element::Null,
-        Some(Token::Bool) => Element::Bool(text.eq_ignore_ascii_case("true")),
-        Some(Token::Int) => Element::Int(python::parse_int(text).ok_or_else(|| {
-            format!("the integer {text} does not fit 64 bits; quote it to keep it as a string")
-        })?),
-        Some(Token::Float) => Element::Float(
-            python::parse_float(text).ok_or_else(|| format!("{text} is not a float"))?,
-        ),
-        _ => Element::Str(text.to_string()),
-    })
 }
 
 #[cfg(test)]
@@ -589,6 +306,7 @@ mod tests {
             ("k=yes", "str yes"),
             ("k=+10", "int 10"),
             ("k=1_000", "int 1000"),
+            ("k=-99999999999999999999", "int -99999999999999999999"),
             ("k=010", "str 010"),
             ("k=0x10", "str 0x10"),
             ("k=1.", "float 1.0"),
@@ -654,7 +372,6 @@ mod tests {
             ("seed", 4),
             ("quoted(=3", 6),
             ("k='a'b", 5),
-            ("k=99999999999999999999", 22),
         ] {
             let fault = Override::parse(text).expect_err(text);
             assert_eq!(fault.column, column, "{text}: {}", fault.message);

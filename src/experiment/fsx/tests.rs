@@ -189,6 +189,7 @@ fn a_lock_excludes_and_is_free_again_after_drop() {
     fs::write(&path, "left by a killed process").unwrap();
     let held = LockFile::acquire(&path, "process 7").unwrap();
     assert!(matches!(held, Locking::Held(_)));
+    assert!(LockFile::is_held(&path));
     match LockFile::acquire(&path, "process 8").unwrap() {
         Locking::Busy(note) => assert_eq!(note, "process 7"),
         Locking::Held(_) => panic!("two holders"),

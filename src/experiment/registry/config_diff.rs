@@ -1,12 +1,13 @@
 //! Which keys two resolved configs differ in.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use serde_yaml::Value;
+use indexmap::IndexMap;
+use serde_json::Value;
 use thiserror::Error;
 
-use super::super::fsx::{self, FsError};
+use super::diff::Difference;
+use crate::experiment::fsx::{self, FsError};
 
 /// A config that cannot be compared.
 #[derive(Debug, Error)]
@@ -20,7 +21,7 @@ pub enum ConfigError {
 /// A config as leaf keys (`training.epochs`) and values. What only says where
 /// a run lies and how it is resumed is left out: `hydra.*`, `training.resume`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Leaves(BTreeMap<String, String>);
+pub struct Leaves(IndexMap<String, Value>);
 
 impl Leaves {
     /// Reads a config.resolved.yaml.
@@ -38,38 +39,73 @@ impl Leaves {
             path: path.to_path_buf(),
             why: e.to_string(),
         })?;
-        let mut leaves = BTreeMap::new();
-        add_leaves("", &config, &mut leaves);
-        leaves.retain(|key, _| {
+        Ok(Self::of_config(&config))
+    }
+
+    /// The leaves of a config, sorted, without those that do not count.
+    pub fn of_config(config: &Value) -> Self {
+        let mut leaves = Self::of(config);
+        leaves.0.retain(|key, _| {
             let run_directory = key == "hydra" || key.starts_with("hydra.");
             !run_directory && key != "training.resume"
         });
-        Ok(Self(leaves))
+        leaves.0.sort_keys();
+        leaves
+    }
+
+    /// All leaves of a tree, in its order.
+    pub fn of(tree: &Value) -> Self {
+        let mut leaves = IndexMap::new();
+        add_leaves("", tree, &mut leaves);
+        Self(leaves)
+    }
+
+    /// Without mappings that hold nothing.
+    pub fn without_empty(mut self) -> Self {
+        self.0
+            .retain(|_, value| value.as_object().is_none_or(|map| !map.is_empty()));
+        self
+    }
+
+    /// Keys and values, which may be changed.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (&String, &mut Value)> {
+        self.0.iter_mut()
+    }
+
+    /// The keys whose values differ, in this one's order, then those of the other alone.
+    pub fn differences(&self, other: &Leaves) -> Vec<Difference> {
+        let more = other.0.keys().filter(|key| !self.0.contains_key(*key));
+        self.0
+            .keys()
+            .chain(more)
+            .filter(|key| self.0.get(*key) != other.0.get(*key))
+            .map(|key| Difference {
+                key: key.clone(),
+                a: self.0.get(key).cloned(),
+                b: other.0.get(key).cloned(),
+            })
+            .collect()
     }
 
     /// The keys whose values differ, each as `key: then -> now`, sorted.
     pub fn changes(&self, now: &Leaves) -> Vec<String> {
-        let mut keys: Vec<&String> = self.0.keys().chain(now.0.keys()).collect();
-        keys.sort();
-        keys.dedup();
-        let value = |leaves: &Leaves, key| match leaves.0.get(key) {
-            Some(value) => value.clone(),
-            None => "absent".to_string(),
-        };
-        keys.into_iter()
-            .filter(|key| self.0.get(*key) != now.0.get(*key))
-            .map(|key| format!("{key}: {} -> {}", value(self, key), value(now, key)))
-            .collect()
+        let value = |value: &Option<Value>| value.as_ref().map_or("absent".to_string(), shown);
+        let mut changes: Vec<String> = self
+            .differences(now)
+            .iter()
+            .map(|one| format!("{}: {} -> {}", one.key, value(&one.a), value(&one.b)))
+            .collect();
+        changes.sort();
+        changes
     }
 }
 
-fn add_leaves(key: &str, value: &Value, leaves: &mut BTreeMap<String, String>) {
+fn add_leaves(key: &str, value: &Value, leaves: &mut IndexMap<String, Value>) {
     match value {
-        Value::Mapping(map) if !map.is_empty() => {
+        Value::Object(map) if !map.is_empty() => {
             for (name, inner) in map {
-                let name = shown(name);
                 let key = if key.is_empty() {
-                    name
+                    name.clone()
                 } else {
                     format!("{key}.{name}")
                 };
@@ -77,12 +113,13 @@ fn add_leaves(key: &str, value: &Value, leaves: &mut BTreeMap<String, String>) {
             }
         }
         other => {
-            leaves.insert(key.to_string(), shown(other));
+            leaves.insert(key.to_string(), other.clone());
         }
     }
 }
 
-fn shown(value: &Value) -> String {
+/// A value as it is written in a config.
+pub fn shown(value: &Value) -> String {
     match value {
         // Quoted only where it would read as another type.
         Value::String(text) if reads_as_string(text) => text.clone(),
@@ -91,7 +128,7 @@ fn shown(value: &Value) -> String {
 }
 
 fn reads_as_string(text: &str) -> bool {
-    matches!(serde_yaml::from_str(text), Ok(Value::String(same)) if same == text)
+    matches!(serde_yaml::from_str(text), Ok(serde_yaml::Value::String(same)) if same == text)
 }
 
 #[cfg(test)]

@@ -1,0 +1,81 @@
+//! The commands that run a job, or with `--multirun` one for every cell of a sweep.
+
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory};
+
+use crate::compose::is_multirun;
+use crate::config::{Command, Job};
+use crate::experiment::{self, sweep};
+
+use super::args::JobArgs;
+use super::error::Error;
+
+/// Flags of a command that can be swept.
+#[derive(Debug, Args)]
+pub(super) struct SweepArgs {
+    /// Run every combination of the values of keys such as lora.r=4,8
+    #[arg(short, long, conflicts_with = "cfg")]
+    multirun: bool,
+    /// With --multirun: list and check the cells, run none
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    job: JobArgs,
+}
+
+impl SweepArgs {
+    /// Runs the job with `work`, or each job of a sweep.
+    pub(super) fn call(
+        self,
+        command: Command,
+        work: fn(Job) -> Result<(), experiment::Error>,
+    ) -> Result<(), Error> {
+        let request = self.job.request_to_run()?;
+        let request = request.filter(|request| self.multirun || is_multirun(request));
+        match (request, self.dry_run) {
+            (Some(request), true) => Ok(sweep::dry_run(command, &request)?),
+            (Some(request), false) => Ok(sweep::run(command, &request, work)?),
+            (None, true) if !self.job.only_prints() => Err(alone()),
+            (None, _) => match self.job.job(command)? {
+                Some(job) => Ok(work(job)?),
+                None => Ok(()),
+            },
+        }
+    }
+}
+
+/// `--dry-run` where there is no sweep.
+fn alone() -> Error {
+    let text = "--dry-run lists the cells of a sweep: add --multirun (-m), \
+                or see the config of one run with --cfg job";
+    let error = super::Cli::command().error(ErrorKind::MissingRequiredArgument, text);
+    Error::Usage(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    #[command(disable_help_flag = true)]
+    struct Probe {
+        #[command(flatten)]
+        args: SweepArgs,
+    }
+
+    fn code(words: &[&str]) -> Result<(), u8> {
+        let argv = std::iter::once("run").chain(words.iter().copied());
+        let probe = Probe::try_parse_from(argv).map_err(|e| Error::Usage(e).code())?;
+        let call = probe.args.call(Command::Train, |_| Ok(()));
+        call.map_err(|error| error.code())
+    }
+
+    #[test]
+    fn flags_that_contradict_one_another_are_usage_errors() {
+        assert_eq!(code(&["-m", "--cfg", "job"]), Err(2));
+        assert_eq!(code(&["--cfg=job", "seed=1", "--multirun"]), Err(2));
+        assert_eq!(code(&["--dry-run", "seed=1"]), Err(2));
+    }
+}

@@ -1,0 +1,125 @@
+//! A sweep: one run for every cell, one after another in this process, in one
+//! directory with a table of what came out.
+//!
+//! All cells are composed and checked before the first one runs, so a mistake
+//! in the last is told at once. What fails later is the failure of its cell: the
+//! rest goes on.
+
+mod best;
+mod cells;
+mod csv;
+mod error;
+mod plan;
+mod root;
+mod table;
+
+use std::fmt::Display;
+
+use super::log::Console;
+use super::summary::Status;
+use crate::compose::Request;
+use crate::config::Job;
+use crate::config::types::Command;
+
+use cells::Outcome;
+use plan::Plan;
+use root::SweepDir;
+
+pub use error::{CellProblem, SweepError};
+
+/// Runs every cell of the sweep that `request` describes; `work` runs a job.
+/// After each cell `sweep.csv` is written anew, so an interrupted sweep leaves
+/// what it knows.
+///
+/// # Errors
+/// The sweep or a cell cannot be composed, or its directory cannot be had: then
+/// nothing has run and nothing is left. Or cells failed: then the others have
+/// run.
+pub fn run<E: Display>(
+    command: Command,
+    request: &Request,
+    work: impl Fn(Job) -> Result<(), E>,
+) -> Result<(), SweepError> {
+    run_on(&Console::stdio(), command, request, work)
+}
+
+fn run_on<E: Display>(
+    console: &Console,
+    command: Command,
+    request: &Request,
+    work: impl Fn(Job) -> Result<(), E>,
+) -> Result<(), SweepError> {
+    let plan = Plan::new(command, request)?;
+    let checked = plan.checked();
+    warn(console, &checked.warnings);
+    if !checked.problems.is_empty() {
+        return Err(SweepError::cells(plan.len(), checked.problems));
+    }
+    let dir = SweepDir::create(&plan.root, plan.given, &checked.subdirs)?;
+    dir.write_master(&plan.master_yaml())?;
+    console.line(&format!(
+        "{} in {}",
+        cells(plan.len()),
+        dir.root().display()
+    ));
+    let mut outcomes: Vec<Outcome> = Vec::with_capacity(plan.len());
+    let mut unwritten = None;
+    for num in 0..plan.len() {
+        console.line(&format!("\n#{num}: {}", plan.title(num)));
+        let outcome = cells::run(&plan, num, dir.root(), &work);
+        if let Some(error) = &outcome.error {
+            console.error(&format!("cell {num} failed: {error}"));
+        }
+        let interrupted = outcome.status == Status::Interrupted;
+        outcomes.push(outcome);
+        unwritten = csv::write(&dir.table(), plan.keys(), &outcomes).err();
+        if let Some(error) = &unwritten {
+            console.error(&error.to_string());
+        }
+        if interrupted {
+            break;
+        }
+    }
+    console.line(&format!("\n{}", table::render(plan.keys(), &outcomes)));
+    console.line(&format!("sweep      {}", dir.root().display()));
+    if let Some(error) = unwritten {
+        return Err(error.into());
+    }
+    SweepError::of_outcomes(plan.len(), &outcomes, dir.table()).map_or(Ok(()), Err)
+}
+
+/// Prints the cells of a sweep with their overrides and directories, checks
+/// each, runs none and makes no directory.
+///
+/// # Errors
+/// As [`run`], for what can be known beforehand.
+pub fn dry_run(command: Command, request: &Request) -> Result<(), SweepError> {
+    dry_run_on(&Console::stdio(), command, request)
+}
+
+fn dry_run_on(console: &Console, command: Command, request: &Request) -> Result<(), SweepError> {
+    let plan = Plan::new(command, request)?;
+    let checked = plan.checked();
+    warn(console, &checked.warnings);
+    console.line(&plan.listing(&checked));
+    if !checked.problems.is_empty() {
+        return Err(SweepError::cells(plan.len(), checked.problems));
+    }
+    SweepDir::refuse_occupied(&plan.root, plan.given, &checked.subdirs)
+}
+
+fn warn(console: &Console, warnings: &[String]) {
+    for warning in warnings {
+        console.error(&format!("warning: {warning}"));
+    }
+}
+
+fn cells(count: usize) -> String {
+    match count {
+        1 => "1 cell".to_string(),
+        n => format!("{n} cells"),
+    }
+}
+
+#[cfg(test)]
+mod tests;
