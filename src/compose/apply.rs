@@ -12,6 +12,7 @@ use super::merge::{Fault, merge};
 use super::nearest;
 use super::node::{Key, MAX_LEVELS, Node, Origin, Value, split_path};
 use super::python;
+use super::scope::Scope;
 use super::unknown::Unknown;
 
 /// What the overrides of one composition share.
@@ -372,6 +373,12 @@ impl Edit<'_> {
 
     /// The same, with the override that would add the key.
     fn unknown_but(&self, steps: &[String], what: &str, add: Option<String>) -> Problem {
+        if !self.setting.scope.take_hint() {
+            let key = steps.join(".");
+            return self
+                .problem(format!("{what} '{key}': there is no such key"))
+                .caused_by(Cause::Absent);
+        }
         Unknown {
             root: self.root,
             steps,
@@ -394,7 +401,7 @@ impl Edit<'_> {
                 ))
                 .help(format!("write {key}={text}")));
         }
-        let found = list_edit::find(self.root, steps, edit, self.setting.now);
+        let found = list_edit::find(self.root, steps, edit, self.setting.scope);
         match found.map_err(|problem| problem.at(self.origin))? {
             Some(place) => list_edit::carry_out(self.root, &place, edit, self.origin)
                 .map_err(|problem| problem.at(self.origin)),

@@ -1,6 +1,5 @@
 //! What goes into composition and what comes out.
 
-use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Local};
@@ -8,7 +7,7 @@ use indexmap::IndexMap;
 
 use super::apply::{Setting, apply};
 use super::defaults::{self, Defaults};
-use super::error::{Error, Problem, drop_repeated};
+use super::error::{Error, MAX_PROBLEMS, Problem, drop_repeated};
 use super::grammar::element::Element;
 use super::grammar::overrides::{Override, Parsed};
 use super::grammar::sweeps::Sweep;
@@ -17,14 +16,12 @@ use super::interpolate::Resolver;
 use super::library::Library;
 use super::lost::Lost;
 use super::merge::{empty_package, merge_package};
-use super::node::{Key, Map, Node, Origin, Value};
+use super::node::{Key, MAX_NODES, Map, Node, Origin, Value};
 use super::opened::{Opened, open};
 use super::outline::Listed;
 use super::saved::Saved;
+use super::scope::Scope;
 use super::source::Source;
-
-/// Of more groups than this only the ones nearest to the root are listed.
-const MAX_GROUPS: usize = 5_000;
 
 /// A composition to be made.
 #[derive(Clone, Debug, Default)]
@@ -116,7 +113,7 @@ fn whole((composed, problems): (Composed, Vec<Problem>)) -> Result<Composed, Err
     if problems.is_empty() {
         Ok(composed)
     } else {
-        Err(Error { problems })
+        Err(Error::new(problems))
     }
 }
 
@@ -149,6 +146,9 @@ impl Typed<'_> {
             problems: Vec::new(),
         };
         for text in &req.overrides {
+            if typed.problems.len() > MAX_PROBLEMS {
+                break;
+            }
             let read = Override::read(text).and_then(|one| {
                 let refused = refuse_sweep(&one, req.multirun);
                 typed.overrides.push(one);
@@ -164,12 +164,7 @@ impl Typed<'_> {
 }
 
 /// Expands the defaults lists of a request.
-pub(super) fn expand(
-    req: &Request,
-    opened: &Opened,
-    typed: &Typed,
-    now: DateTime<Local>,
-) -> Defaults {
+pub(super) fn expand(req: &Request, opened: &Opened, typed: &Typed, scope: &Scope) -> Defaults {
     let mut lost = Lost::default();
     for text in &typed.unusable {
         lost.typed(&opened.library, text);
@@ -180,7 +175,7 @@ pub(super) fn expand(
         req.base.as_ref(),
         &typed.overrides,
         req.multirun,
-        now,
+        scope,
         lost,
     )
 }
@@ -192,21 +187,21 @@ fn compose_partly_in(
 ) -> (Composed, Vec<Problem>) {
     let typed = Typed::read(req);
     let library = &opened.library;
-    let now = req.now.unwrap_or_else(Local::now);
-    let mut expanded = expand(req, opened, &typed, now);
+    let scope = Scope::new(req.now.unwrap_or_else(Local::now));
+    let mut expanded = expand(req, opened, &typed, &scope);
     let Typed {
         overrides,
         mut problems,
         ..
     } = typed;
     problems.append(&mut expanded.problems);
-    let mut root = merge_all(library, &mut expanded, now, &mut problems, watch);
+    let mut root = merge_all(library, &mut expanded, &scope, &mut problems, watch);
     apply_all(
         &mut root,
         library,
         &expanded,
         req,
-        now,
+        &scope,
         &mut problems,
         watch,
     );
@@ -267,7 +262,7 @@ fn compose_partly_in(
         defaults,
         sources,
         warnings,
-        now,
+        now: scope.now,
     };
     (composed, problems)
 }
@@ -329,11 +324,12 @@ fn refuse_sweep(one: &Override, multirun: bool) -> Option<Problem> {
 fn merge_all(
     library: &Library,
     expanded: &mut Defaults,
-    now: DateTime<Local>,
+    scope: &Scope,
     problems: &mut Vec<Problem>,
     watch: &mut Watch,
 ) -> Node {
     let mut root = Node::empty_map();
+    let mut values = 0;
     for placed in &expanded.list {
         match library.load(&placed.config_path) {
             Ok(Some(loaded)) => {
@@ -343,6 +339,7 @@ fn merge_all(
                         "the config has more than {MAX_NODES} values, reached at '{}'",
                         placed.config_path
                     )));
+                    expanded.lost.everything();
                     break;
                 }
                 if let Err(problem) =
@@ -395,14 +392,14 @@ fn apply_all(
     library: &Library,
     expanded: &Defaults,
     req: &Request,
-    now: DateTime<Local>,
+    scope: &Scope,
     problems: &mut Vec<Problem>,
     watch: &mut Watch,
 ) {
     let groups = library.groups();
     let setting = Setting {
         groups: &groups,
-        now,
+        scope,
         closed: req.closed,
     };
     let mut hydra_is_sound = true;

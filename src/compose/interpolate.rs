@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use super::error::{Problem, drop_repeated};
+use super::error::{MAX_PROBLEMS, Problem};
 use super::grammar::interpolation::{self, Arg, Interpolation, Part, Template};
 use super::nearest;
 use super::node::{
@@ -47,7 +47,10 @@ pub(crate) enum Fail {
 impl Fail {
     pub(crate) fn message(&self) -> &str {
         match self {
-            Fail::Missing(text) | Fail::NotContainer(text) | Fail::Other(text) => text,
+            Fail::Missing(text)
+            | Fail::NotContainer(text)
+            | Fail::Limit(text)
+            | Fail::Other(text) => text,
             Fail::Behind(problem) => &problem.message,
         }
     }
@@ -110,8 +113,6 @@ impl<'a> Resolver<'a> {
     pub(crate) fn resolve_all(&mut self) -> Result<Node, Vec<Problem>> {
         let mut problems = Vec::new();
         let node = self.tree(self.root, Some(Vec::new()), &mut problems);
-        // Several keys may lead to the one that is wrong.
-        drop_repeated(&mut problems);
         match node {
             Ok(node) if problems.is_empty() => Ok(node),
             Ok(_) => Err(problems),
@@ -138,7 +139,6 @@ impl<'a> Resolver<'a> {
         let node = self
             .tree(&found.node, found.place, &mut problems)
             .map_err(|fail| vec![Problem::new(fail.message())])?;
-        drop_repeated(&mut problems);
         if problems.is_empty() {
             Ok(Some(node))
         } else {
@@ -235,14 +235,19 @@ impl<'a> Resolver<'a> {
                 }),
             Err(Fail::Missing(_)) => Ok(Node::new(Value::Str("???".into()), node.origin.clone())),
             Err(Fail::Limit(text)) => Err(Fail::Limit(text)),
-            Err(_) if problems.len() >= MAX_PROBLEMS => Err(Fail::Limit(
-                "there are more problems than these".to_string(),
-            )),
             Err(fail) => {
                 let place = place.as_deref().unwrap_or_default();
                 let problem = fail.problem(place, text, &node.origin);
-                problems.push(problem);
-                Ok(node.clone())
+                // Several keys may lead to the one that is wrong.
+                if problems.contains(&problem) {
+                    Ok(node.clone())
+                } else if problems.len() < MAX_PROBLEMS {
+                    problems.push(problem);
+                    Ok(node.clone())
+                } else {
+                    let message = "there are more problems than these";
+                    Err(Fail::Limit(message.to_string()))
+                }
             }
         };
         if place.is_some() {
@@ -392,6 +397,10 @@ impl<'a> Resolver<'a> {
 
     /// That there is no such key, with the nearest one in the form it was written.
     fn not_found(&self, key: &str, place: Option<&[Step]>) -> String {
+        let message = format!("interpolation key '{key}' not found");
+        if self.quiet || !self.scope.take_hint() {
+            return message;
+        }
         let dots = key.chars().take_while(|c| *c == '.').count();
         let up = place.unwrap_or_default().len().saturating_sub(dots);
         let base = match dots {

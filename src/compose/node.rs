@@ -309,14 +309,31 @@ fn collect_leaves<'a>(node: &'a Node, path: String, out: &mut Vec<(String, &'a N
 /// Inserts under a key as a Python dictionary does: `1`, `1.0` and `True` are
 /// one key, and the first spelling stays.
 pub(crate) fn insert_key(map: &mut Map, key: Key, node: Node) {
-    if !matches!(key, Key::Str(_)) {
-        let number = key_number(&key);
-        if let Some((_, old)) = map.iter_mut().find(|(k, _)| key_number(k) == number) {
-            *old = node;
-            return;
-        }
-    }
-    map.insert(key, node);
+    let equal = spellings(&key).into_iter().flatten();
+    let there = equal
+        .into_iter()
+        .find(|spelling| map.contains_key(spelling));
+    map.insert(there.unwrap_or(key), node);
+}
+
+/// The keys that Python takes for equal to a number, itself included; none for a string.
+fn spellings(key: &Key) -> [Option<Key>; 4] {
+    let number = key_number(key);
+    let as_float = match &number {
+        Key::Int(i) => *i as f64,
+        Key::BigInt(i) => i.to_f64(),
+        // Strings and what is between the integers have one spelling.
+        _ => return [const { None }; 4],
+    };
+    let float = Key::Float(as_float.to_bits());
+    let is_exact = key_number(&float) == number;
+    let (zero, one) = (number == Key::Int(0), number == Key::Int(1));
+    [
+        Some(number),
+        is_exact.then_some(float),
+        zero.then(|| Key::Float((-0.0f64).to_bits())),
+        (zero || one).then_some(Key::Bool(one)),
+    ]
 }
 
 /// The number a key is, an int where it is a whole one; strings are themselves.

@@ -1,7 +1,7 @@
 //! The search path: where configs and groups are looked for.
 
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use super::error::Problem;
@@ -178,9 +178,10 @@ impl Source {
 /// # Errors
 /// It cannot be read, with the path, or is not UTF-8, with the line.
 pub(crate) fn read_text(full: &Path) -> Result<String, Problem> {
-    let bytes = fs::read(full).map_err(|e| {
+    let bytes = read_bounded(full).map_err(|e| {
         let help = match e.kind() {
             ErrorKind::NotFound => "check the path",
+            ErrorKind::FileTooLarge => "configs are small; check the path",
             _ => "check the file's permissions",
         };
         Problem::new(format!("cannot read {}: {e}", full.display())).help(help)
@@ -194,6 +195,21 @@ pub(crate) fn read_text(full: &Path) -> Result<String, Problem> {
         Problem::new(format!("{}:{line}: the file is not UTF-8", full.display()))
             .help("save the file as UTF-8")
     })
+}
+
+fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    // Not by the size it claims: files of /proc claim none.
+    let read = fs::File::open(path)?
+        .take(MAX_BYTES + 1)
+        .read_to_end(&mut bytes)?;
+    if read as u64 > MAX_BYTES {
+        return Err(io::Error::new(
+            ErrorKind::FileTooLarge,
+            format!("it has more than {} MiB", MAX_BYTES >> 20),
+        ));
+    }
+    Ok(bytes)
 }
 
 fn list_dir(dir: &Path, options: &mut Vec<String>, groups: &mut Vec<String>) {

@@ -12,6 +12,7 @@ use crate::compose::library::Library;
 use crate::compose::lost::Lost;
 use crate::compose::node::{Key, Map, Node, Value};
 use crate::compose::saved::Saved;
+use crate::compose::scope::Scope;
 
 /// Configs that include configs deeper than this are taken for a cycle.
 const MAX_DEPTH: usize = 64;
@@ -78,7 +79,9 @@ struct Expansion<'l> {
     lost: Lost,
     warnings: Vec<String>,
     replaced: Vec<String>,
-    configs: usize,
+    entries: usize,
+    /// A limit was met and reported.
+    ended: bool,
 }
 
 /// Expands Hydra's own config and the primary one. The problems of the outcome are
@@ -90,7 +93,7 @@ pub(crate) fn expand(
     saved: Option<&Saved>,
     overrides: &[Override],
     skip_missing: bool,
-    now: chrono::DateTime<chrono::Local>,
+    scope: &Scope,
     lost: Lost,
 ) -> Defaults {
     let mut problems = Vec::new();
@@ -105,7 +108,8 @@ pub(crate) fn expand(
         warnings: Vec::new(),
         lost,
         replaced: Vec::new(),
-        configs: 0,
+        entries: 0,
+        ended: false,
     };
     let context = Context {
         parent: None,
@@ -122,7 +126,7 @@ pub(crate) fn expand(
         crate::compose::node::Origin::BuiltIn,
     );
     // An endless primary config is no reason to lack Hydra's own.
-    expansion.configs = 0;
+    (expansion.entries, expansion.ended) = (0, false);
     let hydra = expansion.config(hydra, context);
     let mut list = Vec::new();
     walk(&hydra, None, &mut list);
@@ -210,21 +214,15 @@ impl Expansion<'_> {
 
     /// One config with all that its defaults list brings.
     fn config(&mut self, mut entry: Entry, context: Context) -> Branch {
-        self.configs += 1;
-        if context.depth > MAX_DEPTH || self.configs > MAX_CONFIGS {
-            // Said once; the rest of the tree is cut.
-            if self.configs < usize::MAX / 2 {
-                self.configs = usize::MAX / 2;
-                self.problems.push(
-                    Problem::new(format!(
-                        "the defaults lists do not come to an end at '{}'",
-                        entry.config_path()
-                    ))
-                    .at(&entry.origin)
-                    .help("a config includes itself, directly or through others"),
-                );
-                self.lost.everything();
-            }
+        // Said once; the rest of the tree is cut.
+        if self.ended || self.problems.len() > MAX_PROBLEMS {
+            return leaf(deleted(entry));
+        }
+        if let Some((message, help)) = self.limit(&entry, context) {
+            self.ended = true;
+            self.problems
+                .push(Problem::new(message).at(&entry.origin).help(help));
+            self.lost.everything();
             return leaf(deleted(entry));
         }
         let path = entry.config_path();
@@ -455,11 +453,9 @@ impl Expansion<'_> {
             _ => (entry.name().unwrap_or_default().to_string(), false),
         };
         let place = [Step::Key(Key::from("defaults"))];
-        let mut resolver = Resolver::new(&root, None, self.now);
-        let keys: Vec<String> = self.choices.all().into_keys().collect();
+        let mut resolver = Resolver::new(&root, None, self.scope);
         let fault = |message: &str| {
-            let keys = self.choices.known.keys().take(MAX_NAMES);
-            let keys: Vec<&str> = keys.map(String::as_str).collect();
+            let keys: Vec<String> = self.choices.all().into_keys().take(MAX_NAMES).collect();
             Problem::new(format!("cannot resolve the option '{text}': {message}"))
                 .at(&entry.origin)
                 .help(format!("known choices: {}", keys.join(", ")))

@@ -126,7 +126,10 @@ fn needs_quotes(text: &str) -> bool {
 fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        if scan::is_escaped(c) {
+        if matches!(
+            c,
+            '\\' | '(' | ')' | '[' | ']' | '{' | '}' | ':' | '=' | ',' | ' ' | '\t'
+        ) {
             out.push('\\');
         }
         out.push(c);

@@ -8,9 +8,6 @@ use super::sweeps::Sweep;
 use crate::compose::error::Problem;
 use crate::compose::node::Origin;
 
-/// No function has as many named arguments as this.
-const MAX_NAMED: usize = 16;
-
 /// What an override does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -65,7 +62,7 @@ impl Override {
         Override::parse(text).map_err(|fault| {
             Problem::new(format!("column {}: {}", fault.column + 1, fault.message))
                 .at(&Origin::CommandLine { text: text.into() })
-                .help(format!("{text}\n{}^", " ".repeat(fault.column)))
+                .help(excerpt(text, fault.column))
         })
     }
 
@@ -259,7 +256,7 @@ impl Parser {
 }
 
 /// The text around a column, and a caret under it.
-fn excerpt(text: &str, column: usize) -> String {
+pub(crate) fn excerpt(text: &str, column: usize) -> String {
     const SHOWN: usize = 80;
     let skipped = column.saturating_sub(SHOWN);
     let shown: String = text.chars().skip(skipped).take(2 * SHOWN).collect();

@@ -74,20 +74,6 @@ pub(crate) fn unescape(text: &[char]) -> String {
     text.iter().skip(1).step_by(2).collect()
 }
 
-/// Whether a character can stand in a bare value, with a backslash or without.
-pub(crate) fn can_be_bare(c: char) -> bool {
-    let named = c.is_ascii_alphanumeric() || c == '_';
-    named || is_char(c) || is_space(c) || is_escaped(c)
-}
-
-/// What a backslash makes an ordinary character.
-pub(crate) fn is_escaped(c: char) -> bool {
-    matches!(
-        c,
-        '\\' | '(' | ')' | '[' | ']' | '{' | '}' | ':' | '=' | ',' | ' ' | '\t'
-    )
-}
-
 fn is_space(c: char) -> bool {
     matches!(c, ' ' | '\t')
 }
@@ -164,7 +150,15 @@ fn float(rest: &[char]) -> usize {
 
 fn escape(rest: &[char]) -> usize {
     rest.chunks(2)
-        .take_while(|pair| matches!(pair, ['\\', c] if is_escaped(*c)))
+        .take_while(|pair| {
+            matches!(
+                pair,
+                [
+                    '\\',
+                    '\\' | '(' | ')' | '[' | ']' | '{' | '}' | ':' | '=' | ',' | ' ' | '\t'
+                ]
+            )
+        })
         .count()
         * 2
 }
