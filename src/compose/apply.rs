@@ -10,8 +10,9 @@ use super::interpolate::{Fail, Resolver, Step, at, at_mut, dotted};
 use super::list_edit;
 use super::merge::{Fault, merge};
 use super::nearest;
-use super::node::{Key, Node, Origin, Value, split_path};
+use super::node::{Key, MAX_LEVELS, Node, Origin, Value, split_path};
 use super::python;
+use super::scope::Scope;
 use super::unknown::Unknown;
 
 /// What the overrides of one composition share.
@@ -19,7 +20,7 @@ use super::unknown::Unknown;
 pub(crate) struct Setting<'e> {
     /// Names of the config groups, for hints.
     pub groups: &'e [String],
-    pub now: chrono::DateTime<chrono::Local>,
+    pub scope: &'e Scope,
     /// A schema follows that knows every key, so adding one is no way out.
     pub closed: bool,
 }
@@ -67,6 +68,12 @@ pub(crate) fn apply(root: &mut Node, one: &Override, setting: Setting<'_>) -> Re
         Parsed::Nothing => None,
         Parsed::Sweep(_) => return Ok(()),
     };
+    if steps.len() + value.as_ref().map_or(0, Node::levels) > MAX_LEVELS {
+        return Err(at_origin(Problem::new(format!(
+            "'{}' leads to more than {MAX_LEVELS} levels",
+            one.key
+        ))));
+    }
     let mut edit = Edit {
         root,
         one,
@@ -116,7 +123,7 @@ impl Edit<'_> {
 
     /// What the key holds, interpolations followed; `None` for nothing and for `???`.
     fn current(&self) -> Result<Option<Value>, Problem> {
-        let mut resolver = Resolver::new(self.root, None, self.setting.now);
+        let mut resolver = Resolver::new(self.root, None, self.setting.scope);
         match resolver.select(&self.one.key, None, false) {
             Ok(Some(found)) if !found.node.is_missing() => Ok(Some(found.node.value.clone())),
             Ok(_) | Err(Fail::NotContainer(_)) => Ok(None),
@@ -179,7 +186,7 @@ impl Edit<'_> {
         };
         // The parent may be an interpolation: then the value it stands for loses the key.
         let place = {
-            let mut resolver = Resolver::new(self.root, None, self.setting.now);
+            let mut resolver = Resolver::new(self.root, None, self.setting.scope);
             match resolver.select(&parents.join("."), None, false) {
                 Ok(Some(found)) => found.place,
                 _ => None,
@@ -318,7 +325,7 @@ impl Edit<'_> {
         let clash = match (there, &value.value) {
             (None, _) if !force => return Err(self.unknown(steps, "cannot override")),
             (Some(Value::Map(_)), Value::Map(_)) => {
-                let merged = merge(self.root, &mut target, &value, !force, self.setting.now);
+                let merged = merge(self.root, &mut target, &value, !force, self.setting.scope);
                 return merged.map_err(|fault| match fault {
                     Fault::Unknown { place } => {
                         let steps: Vec<String> = place
@@ -331,6 +338,9 @@ impl Edit<'_> {
                         "a dict and a list meet at '{}' and cannot be merged",
                         dotted(&place)
                     )),
+                    Fault::Limit { place, message } => {
+                        self.problem(format!("cannot merge into '{}': {message}", dotted(&place)))
+                    }
                 });
             }
             (Some(Value::Map(_)), Value::List(_)) => Some("dict"),
@@ -363,6 +373,12 @@ impl Edit<'_> {
 
     /// The same, with the override that would add the key.
     fn unknown_but(&self, steps: &[String], what: &str, add: Option<String>) -> Problem {
+        if !self.setting.scope.take_hint() {
+            let key = steps.join(".");
+            return self
+                .problem(format!("{what} '{key}': there is no such key"))
+                .caused_by(Cause::Absent);
+        }
         Unknown {
             root: self.root,
             steps,
@@ -385,7 +401,7 @@ impl Edit<'_> {
                 ))
                 .help(format!("write {key}={text}")));
         }
-        let found = list_edit::find(self.root, steps, edit, self.setting.now);
+        let found = list_edit::find(self.root, steps, edit, self.setting.scope);
         match found.map_err(|problem| problem.at(self.origin))? {
             Some(place) => list_edit::carry_out(self.root, &place, edit, self.origin)
                 .map_err(|problem| problem.at(self.origin)),
@@ -408,7 +424,7 @@ mod tests {
         let one = Override::parse(text).map_err(|f| f.message)?;
         let setting = Setting {
             groups: &["model".to_string()],
-            now: chrono::Local::now(),
+            scope: &Scope::new(chrono::Local::now()),
             closed: false,
         };
         apply(&mut root, &one, setting).map_err(|p| p.to_string())?;

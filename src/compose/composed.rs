@@ -7,7 +7,7 @@ use indexmap::IndexMap;
 
 use super::apply::{Setting, apply};
 use super::defaults::{self, Defaults};
-use super::error::{Error, Problem, drop_repeated};
+use super::error::{Error, MAX_PROBLEMS, Problem, drop_repeated};
 use super::grammar::element::Element;
 use super::grammar::overrides::{Override, Parsed};
 use super::grammar::sweeps::Sweep;
@@ -16,10 +16,11 @@ use super::interpolate::Resolver;
 use super::library::Library;
 use super::lost::Lost;
 use super::merge::{empty_package, merge_package};
-use super::node::{Key, Map, Node, Origin, Value};
+use super::node::{Key, MAX_NODES, Map, Node, Origin, Value};
 use super::opened::{Opened, open};
 use super::outline::Listed;
 use super::saved::Saved;
+use super::scope::Scope;
 use super::source::Source;
 
 /// A composition to be made.
@@ -112,7 +113,7 @@ fn whole((composed, problems): (Composed, Vec<Problem>)) -> Result<Composed, Err
     if problems.is_empty() {
         Ok(composed)
     } else {
-        Err(Error { problems })
+        Err(Error::new(problems))
     }
 }
 
@@ -145,6 +146,9 @@ impl Typed<'_> {
             problems: Vec::new(),
         };
         for text in &req.overrides {
+            if typed.problems.len() > MAX_PROBLEMS {
+                break;
+            }
             let read = Override::read(text).and_then(|one| {
                 let refused = refuse_sweep(&one, req.multirun);
                 typed.overrides.push(one);
@@ -160,12 +164,7 @@ impl Typed<'_> {
 }
 
 /// Expands the defaults lists of a request.
-pub(super) fn expand(
-    req: &Request,
-    opened: &Opened,
-    typed: &Typed,
-    now: DateTime<Local>,
-) -> Defaults {
+pub(super) fn expand(req: &Request, opened: &Opened, typed: &Typed, scope: &Scope) -> Defaults {
     let mut lost = Lost::default();
     for text in &typed.unusable {
         lost.typed(&opened.library, text);
@@ -176,7 +175,7 @@ pub(super) fn expand(
         req.base.as_ref(),
         &typed.overrides,
         req.multirun,
-        now,
+        scope,
         lost,
     )
 }
@@ -188,21 +187,21 @@ fn compose_partly_in(
 ) -> (Composed, Vec<Problem>) {
     let typed = Typed::read(req);
     let library = &opened.library;
-    let now = req.now.unwrap_or_else(Local::now);
-    let mut expanded = expand(req, opened, &typed, now);
+    let scope = Scope::new(req.now.unwrap_or_else(Local::now));
+    let mut expanded = expand(req, opened, &typed, &scope);
     let Typed {
         overrides,
         mut problems,
         ..
     } = typed;
     problems.append(&mut expanded.problems);
-    let mut root = merge_all(library, &mut expanded, now, &mut problems, watch);
+    let mut root = merge_all(library, &mut expanded, &scope, &mut problems, watch);
     apply_all(
         &mut root,
         library,
         &expanded,
         req,
-        now,
+        &scope,
         &mut problems,
         watch,
     );
@@ -263,7 +262,7 @@ fn compose_partly_in(
         defaults,
         sources,
         warnings,
-        now,
+        now: scope.now,
     };
     (composed, problems)
 }
@@ -286,7 +285,7 @@ fn put_in_order(problems: &mut [Problem], typed: &[String]) {
 }
 
 fn errors(problems: Vec<Problem>) -> Error {
-    Error { problems }
+    Error::new(problems)
 }
 
 /// Without `--multirun`, a swept value is a mistake; with it, one under `hydra.` is.
@@ -325,15 +324,26 @@ fn refuse_sweep(one: &Override, multirun: bool) -> Option<Problem> {
 fn merge_all(
     library: &Library,
     expanded: &mut Defaults,
-    now: DateTime<Local>,
+    scope: &Scope,
     problems: &mut Vec<Problem>,
     watch: &mut Watch,
 ) -> Node {
     let mut root = Node::empty_map();
+    let mut values = 0;
     for placed in &expanded.list {
         match library.load(&placed.config_path) {
             Ok(Some(loaded)) => {
-                if let Err(problem) = merge_package(&mut root, &placed.package, &loaded.config, now)
+                values += loaded.values;
+                if values > MAX_NODES {
+                    problems.push(Problem::new(format!(
+                        "the config has more than {MAX_NODES} values, reached at '{}'",
+                        placed.config_path
+                    )));
+                    expanded.lost.everything();
+                    break;
+                }
+                if let Err(problem) =
+                    merge_package(&mut root, &placed.package, &loaded.config, scope)
                 {
                     problems.push(problem);
                     expanded.lost.package(&placed.package);
@@ -382,18 +392,21 @@ fn apply_all(
     library: &Library,
     expanded: &Defaults,
     req: &Request,
-    now: DateTime<Local>,
+    scope: &Scope,
     problems: &mut Vec<Problem>,
     watch: &mut Watch,
 ) {
     let groups = library.groups();
     let setting = Setting {
         groups: &groups,
-        now,
+        scope,
         closed: req.closed,
     };
     let mut hydra_is_sound = true;
     for one in &expanded.value_overrides {
+        if problems.len() > MAX_PROBLEMS {
+            break;
+        }
         if let Err(problem) = apply(root, one, setting) {
             if !expanded.lost.explains(&one.key, &problem) {
                 problems.push(problem);
@@ -466,7 +479,7 @@ impl Composed {
     /// Every value that cannot be resolved, with its file and line.
     pub fn resolved_job(&self) -> Result<Node, Error> {
         let all = self.all();
-        Resolver::new(&self.job, Some(&all), self.now)
+        Resolver::new(&self.job, Some(&all), &Scope::new(self.now))
             .resolve_all()
             .map_err(errors)
     }
@@ -477,7 +490,7 @@ impl Composed {
     /// As [`Composed::resolved_job`].
     pub fn resolved_hydra(&self) -> Result<Node, Error> {
         let all = self.all();
-        let hydra = Resolver::new(&all, Some(&all), self.now)
+        let hydra = Resolver::new(&all, Some(&all), &Scope::new(self.now))
             .resolve_path("hydra")
             .map_err(errors)?;
         Ok(hydra.unwrap_or_else(Node::empty_map))
@@ -492,7 +505,7 @@ impl Composed {
         let all = self.all();
         let is_hydra = path == "hydra" || path.starts_with("hydra.");
         let root = if is_hydra { &all } else { &self.job };
-        Resolver::new(root, Some(&all), self.now)
+        Resolver::new(root, Some(&all), &Scope::new(self.now))
             .resolve_path(path)
             .map_err(errors)
     }

@@ -1,8 +1,14 @@
 //! Errors of composition. One error may hold several problems.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use super::node::Origin;
+
+/// Nobody reads more problems than this; finding and explaining them costs time.
+pub(crate) const MAX_PROBLEMS: usize = 100;
+/// A longer line of a message loses its middle.
+const MAX_LINE: usize = 1000;
 
 /// One thing that is wrong, where, and what to do about it.
 #[derive(Clone, Debug, PartialEq)]
@@ -67,6 +73,18 @@ pub(crate) fn drop_repeated(problems: &mut Vec<Problem>) {
     problems.retain(|problem| seen.insert(problem.to_string()));
 }
 
+impl Error {
+    /// All problems of a stage, or the first of very many.
+    pub(crate) fn new(mut problems: Vec<Problem>) -> Error {
+        let more = problems.len().saturating_sub(MAX_PROBLEMS);
+        if more > 0 {
+            problems.truncate(MAX_PROBLEMS);
+            problems.push(Problem::new(format!("and {more} more problems")));
+        }
+        Error { problems }
+    }
+}
+
 impl From<Problem> for Error {
     fn from(problem: Problem) -> Error {
         Error {
@@ -77,15 +95,35 @@ impl From<Problem> for Error {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(origin) = &self.origin {
-            write!(f, "{origin}: ")?;
-        }
-        f.write_str(&self.message)?;
+        let origin = self.origin.as_ref().map(|origin| format!("{origin}: "));
+        f.write_str(&readable(&origin.unwrap_or_default()))?;
+        f.write_str(&readable(&self.message))?;
         if let Some(help) = &self.help {
-            write!(f, "\n  {}", help.replace('\n', "\n  "))?;
+            write!(f, "\n  {}", readable(help).replace('\n', "\n  "))?;
         }
         Ok(())
     }
+}
+
+/// The text with the middle of its longest lines left out.
+fn readable(text: &str) -> Cow<'_, str> {
+    if text.len() <= MAX_LINE {
+        return Cow::Borrowed(text);
+    }
+    let lines: Vec<Cow<str>> = text
+        .split('\n')
+        .map(|line| {
+            if line.len() <= MAX_LINE {
+                return Cow::Borrowed(line);
+            }
+            let head = line.floor_char_boundary(MAX_LINE / 2);
+            let tail = line.ceil_char_boundary(line.len() - MAX_LINE / 4);
+            let left_out = tail - head;
+            let (head, tail) = (&line[..head], &line[tail..]);
+            Cow::Owned(format!("{head} .. ({left_out} bytes left out) .. {tail}"))
+        })
+        .collect();
+    Cow::Owned(lines.join("\n"))
 }
 
 impl fmt::Display for Error {
@@ -100,5 +138,33 @@ impl fmt::Display for Error {
             write!(f, "{problem}")?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn very_long_lines_lose_their_middle() {
+        let problem = Problem::new(format!("a{}z\nb", "é".repeat(5000))).help("short");
+        let text = problem.to_string();
+        assert!(
+            text.starts_with("aé") && text.ends_with("éz\nb\n  short"),
+            "{text}"
+        );
+        assert!(
+            text.contains("bytes left out") && text.len() < 1100,
+            "{}",
+            text.len()
+        );
+    }
+
+    #[test]
+    fn very_many_problems_are_counted() {
+        let error = Error::new(vec![Problem::new("x"); 250]);
+        assert_eq!(error.problems.len(), 101);
+        assert!(error.to_string().ends_with("and 150 more problems"));
+        assert_eq!(Error::new(vec![Problem::new("x"); 100]).problems.len(), 100);
     }
 }

@@ -3,17 +3,18 @@
 
 use std::borrow::Cow;
 
-use super::error::{Problem, drop_repeated};
+use super::error::{MAX_PROBLEMS, Problem};
 use super::grammar::interpolation::{self, Arg, Interpolation, Part, Template};
 use super::nearest;
-use super::node::{Key, Map, Node, Origin, Value, insert_key, list_index, split_path};
+use super::node::{
+    Key, MAX_LEVELS, MAX_NODES, Map, Node, Origin, Value, insert_key, list_index, split_path,
+};
 use super::python;
 use super::resolvers;
+use super::scope::Scope;
 
-/// More nested interpolations and levels than this are refused.
+/// More nested interpolations than this are refused.
 const MAX_DEPTH: usize = 100;
-/// A resolved tree with more nodes than this is refused.
-const MAX_NODES: usize = 1_000_000;
 
 /// One step from a node to its child.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,6 +37,8 @@ pub(crate) enum Fail {
     Missing(String),
     /// The path goes through a value that holds nothing.
     NotContainer(String),
+    /// A limit of the whole composition: there is no going on.
+    Limit(String),
     Other(String),
     /// Another key, which was read on the way, cannot be resolved: its problem.
     Behind(Box<Problem>),
@@ -44,7 +47,10 @@ pub(crate) enum Fail {
 impl Fail {
     pub(crate) fn message(&self) -> &str {
         match self {
-            Fail::Missing(text) | Fail::NotContainer(text) | Fail::Other(text) => text,
+            Fail::Missing(text)
+            | Fail::NotContainer(text)
+            | Fail::Limit(text)
+            | Fail::Other(text) => text,
             Fail::Behind(problem) => &problem.message,
         }
     }
@@ -72,35 +78,41 @@ pub(crate) struct Resolver<'a> {
     root: &'a Node,
     /// The whole tree with its `hydra` key, for `${hydra:..}`; `None` while composing.
     whole: Option<&'a Node>,
-    pub(crate) now: chrono::DateTime<chrono::Local>,
+    pub(crate) scope: &'a Scope,
     /// The interpolations being resolved, by tree and place.
     stack: Vec<(*const Node, Vec<Step>)>,
+    /// Failures are not shown to anybody.
+    quiet: bool,
     depth: usize,
+    /// Levels of the tree being copied, and its values.
+    levels: usize,
     nodes: usize,
 }
 
 impl<'a> Resolver<'a> {
-    pub(crate) fn new(
-        root: &'a Node,
-        whole: Option<&'a Node>,
-        now: chrono::DateTime<chrono::Local>,
-    ) -> Resolver<'a> {
+    pub(crate) fn new(root: &'a Node, whole: Option<&'a Node>, scope: &'a Scope) -> Resolver<'a> {
         Resolver {
             root,
             whole,
-            now,
+            scope,
             stack: Vec::new(),
+            quiet: false,
             depth: 0,
+            levels: 0,
             nodes: 0,
         }
+    }
+
+    /// For a caller that does not show failures: they come without suggestions.
+    pub(crate) fn quiet(mut self) -> Resolver<'a> {
+        self.quiet = true;
+        self
     }
 
     /// The whole tree with every interpolation resolved. `???`, and what leads to it, stays `???`.
     pub(crate) fn resolve_all(&mut self) -> Result<Node, Vec<Problem>> {
         let mut problems = Vec::new();
         let node = self.tree(self.root, Some(Vec::new()), &mut problems);
-        // Several keys may lead to the one that is wrong.
-        drop_repeated(&mut problems);
         match node {
             Ok(node) if problems.is_empty() => Ok(node),
             Ok(_) => Err(problems),
@@ -127,7 +139,6 @@ impl<'a> Resolver<'a> {
         let node = self
             .tree(&found.node, found.place, &mut problems)
             .map_err(|fail| vec![Problem::new(fail.message())])?;
-        drop_repeated(&mut problems);
         if problems.is_empty() {
             Ok(Some(node))
         } else {
@@ -136,7 +147,7 @@ impl<'a> Resolver<'a> {
     }
 
     /// A copy of a node with its interpolations resolved. Problems of single
-    /// values are collected; only the limits stop the walk.
+    /// values are collected; only limits stop the walk.
     fn tree(
         &mut self,
         node: &Node,
@@ -145,15 +156,27 @@ impl<'a> Resolver<'a> {
     ) -> Result<Node, Fail> {
         self.nodes += 1;
         if self.nodes > MAX_NODES {
-            return fail(format!(
+            return Err(Fail::Limit(format!(
                 "the resolved config has more than {MAX_NODES} values"
+            )));
+        }
+        if self.levels > MAX_LEVELS {
+            return fail(format!(
+                "the resolved config has more than {MAX_LEVELS} levels"
             ));
         }
-        self.depth += 1;
-        if self.depth > MAX_DEPTH {
-            self.depth -= 1;
-            return fail(format!("interpolations nested deeper than {MAX_DEPTH}"));
-        }
+        self.levels += 1;
+        let result = self.copy(node, place, problems);
+        self.levels -= 1;
+        result
+    }
+
+    fn copy(
+        &mut self,
+        node: &Node,
+        place: Option<Vec<Step>>,
+        problems: &mut Vec<Problem>,
+    ) -> Result<Node, Fail> {
         let child_place = |step: Step| {
             place.as_ref().map(|place| {
                 let mut place = place.clone();
@@ -161,7 +184,7 @@ impl<'a> Resolver<'a> {
                 place
             })
         };
-        let result = match &node.value {
+        match &node.value {
             Value::Map(map) => {
                 let mut out = Map::with_capacity(map.len());
                 for (key, child) in map {
@@ -180,9 +203,7 @@ impl<'a> Resolver<'a> {
             }
             Value::Str(text) if text.contains("${") => self.leaf(node, text, place, problems),
             _ => Ok(node.clone()),
-        };
-        self.depth -= 1;
-        result
+        }
     }
 
     /// An interpolated string as the tree it stands for.
@@ -213,11 +234,20 @@ impl<'a> Resolver<'a> {
                     Node::new(resolved.value, origin)
                 }),
             Err(Fail::Missing(_)) => Ok(Node::new(Value::Str("???".into()), node.origin.clone())),
+            Err(Fail::Limit(text)) => Err(Fail::Limit(text)),
             Err(fail) => {
                 let place = place.as_deref().unwrap_or_default();
                 let problem = fail.problem(place, text, &node.origin);
-                problems.push(problem);
-                Ok(node.clone())
+                // Several keys may lead to the one that is wrong.
+                if problems.contains(&problem) {
+                    Ok(node.clone())
+                } else if problems.len() < MAX_PROBLEMS {
+                    problems.push(problem);
+                    Ok(node.clone())
+                } else {
+                    let message = "there are more problems than these";
+                    Err(Fail::Limit(message.to_string()))
+                }
             }
         };
         if place.is_some() {
@@ -272,6 +302,7 @@ impl<'a> Resolver<'a> {
 
     /// What an interpolated string stands for. `place` is where it is written.
     pub(crate) fn text(&mut self, text: &str, place: Option<&[Step]>) -> Result<Located<'a>, Fail> {
+        self.scope.spend_text(text.len())?;
         let template = interpolation::parse(text).map_err(|fault| {
             Fail::Other(format!("{} at column {}", fault.message, fault.column + 1))
         })?;
@@ -292,7 +323,9 @@ impl<'a> Resolver<'a> {
                 Part::Text(text) => out.push_str(text),
                 Part::Interpolation(one) => {
                     let found = self.interpolation(one, place)?;
-                    out.push_str(&python::to_str(&found.node.value));
+                    let text = python::to_str(&found.node.value);
+                    self.scope.spend_text(text.len())?;
+                    out.push_str(&text);
                 }
             }
         }
@@ -304,6 +337,7 @@ impl<'a> Resolver<'a> {
         one: &Interpolation,
         place: Option<&[Step]>,
     ) -> Result<Located<'a>, Fail> {
+        self.scope.spend(1)?;
         self.depth += 1;
         let result = if self.depth > MAX_DEPTH {
             fail(format!("interpolations nested deeper than {MAX_DEPTH}"))
@@ -330,7 +364,10 @@ impl<'a> Resolver<'a> {
             match part {
                 Part::Text(text) => out.push_str(text),
                 Part::Interpolation(one) => match &self.interpolation(one, place)?.node.value {
-                    Value::Str(text) => out.push_str(text),
+                    Value::Str(text) => {
+                        self.scope.spend_text(text.len())?;
+                        out.push_str(text);
+                    }
                     other => {
                         return fail(format!(
                             "an interpolation inside a key must give a string, not {}",
@@ -360,6 +397,10 @@ impl<'a> Resolver<'a> {
 
     /// That there is no such key, with the nearest one in the form it was written.
     fn not_found(&self, key: &str, place: Option<&[Step]>) -> String {
+        let message = format!("interpolation key '{key}' not found");
+        if self.quiet || !self.scope.take_hint() {
+            return message;
+        }
         let dots = key.chars().take_while(|c| *c == '.').count();
         let up = place.unwrap_or_default().len().saturating_sub(dots);
         let base = match dots {
@@ -374,12 +415,26 @@ impl<'a> Resolver<'a> {
             }
         }
         match nearest(key, names.iter().map(String::as_str)) {
-            Some(near) => format!("interpolation key '{key}' not found; did you mean '{near}'?"),
-            None => format!("interpolation key '{key}' not found"),
+            Some(near) => format!("{message}; did you mean '{near}'?"),
+            None => message,
         }
     }
 
+    /// An argument with its interpolations resolved. What is nested in it counts
+    /// as nested interpolations do, since one can bring a whole list into another.
     fn arg(&mut self, arg: &Arg, place: Option<&[Step]>) -> Result<Node, Fail> {
+        self.scope.spend(1)?;
+        self.depth += 1;
+        let result = if self.depth > MAX_DEPTH {
+            fail(format!("values nested deeper than {MAX_DEPTH}"))
+        } else {
+            self.arg_value(arg, place)
+        };
+        self.depth -= 1;
+        result
+    }
+
+    fn arg_value(&mut self, arg: &Arg, place: Option<&[Step]>) -> Result<Node, Fail> {
         let value = match arg {
             Arg::Null => Value::Null,
             Arg::Bool(b) => Value::Bool(*b),
@@ -387,7 +442,9 @@ impl<'a> Resolver<'a> {
             Arg::BigInt(i) => Value::BigInt(i.clone()),
             Arg::Float(f) => Value::Float(*f),
             Arg::Text(template) => {
-                return Ok(self.template(template, place)?.node.into_owned());
+                let found = self.template(template, place)?.node;
+                self.scope.spend(found.size())?;
+                return Ok(found.into_owned());
             }
             Arg::List(items) => Value::List(
                 items
@@ -465,7 +522,7 @@ impl<'a> Resolver<'a> {
         };
         let steps = split_path(key);
         for (index, step) in steps.iter().enumerate() {
-            let Some(child) = child_of(&here, step)? else {
+            let Some(child) = child_of(here, step)? else {
                 return Ok(None);
             };
             let last = index + 1 == steps.len();
@@ -510,10 +567,12 @@ impl<'a> Resolver<'a> {
         let Some(whole) = self.whole else {
             return fail("'hydra:' is known only once the config is composed");
         };
-        let mut inner = Resolver::new(whole, Some(whole), self.now);
+        let mut inner = Resolver::new(whole, Some(whole), self.scope);
         inner.stack = std::mem::take(&mut self.stack);
         inner.depth = self.depth;
+        inner.levels = self.levels;
         inner.nodes = self.nodes;
+        inner.quiet = self.quiet;
         let result = inner.hydra_value(path);
         self.stack = inner.stack;
         self.nodes = inner.nodes;
@@ -564,7 +623,7 @@ pub(crate) fn made<'a>(value: Value) -> Located<'a> {
     }
 }
 
-fn child_of<'a>(parent: &Located<'a>, step: &str) -> Result<Option<Located<'a>>, Fail> {
+fn child_of<'a>(parent: Located<'a>, step: &str) -> Result<Option<Located<'a>>, Fail> {
     let step = match &parent.node.value {
         Value::Map(_) => Step::Key(Key::from(step)),
         Value::List(items) => {
@@ -578,12 +637,16 @@ fn child_of<'a>(parent: &Located<'a>, step: &str) -> Result<Option<Located<'a>>,
         }
         _ => return Ok(None),
     };
-    let node = match &parent.node {
+    let node = match parent.node {
         Cow::Borrowed(node) => child(node, &step).map(Cow::Borrowed),
-        Cow::Owned(node) => child(node, &step).cloned().map(Cow::Owned),
+        Cow::Owned(node) => match (node.value, &step) {
+            (Value::Map(mut map), Step::Key(key)) => map.swap_remove(key),
+            (Value::List(mut items), Step::Index(index)) => Some(items.swap_remove(*index)),
+            _ => None,
+        }
+        .map(Cow::Owned),
     };
-    let place = parent.place.as_ref().map(|place| {
-        let mut place = place.clone();
+    let place = parent.place.map(|mut place| {
         place.push(step);
         place
     });

@@ -2,9 +2,8 @@
 //! body, package header and defaults list.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
-use std::rc::Rc;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::defaults::entry::{Choice, Entry, Item, read_entries};
 use super::error::Problem;
@@ -21,6 +20,8 @@ const HEADER_CHARS: usize = 512;
 pub(crate) struct Loaded {
     /// The content without its `defaults`.
     pub config: Node,
+    /// How many values it has.
+    pub values: usize,
     /// `# @package NAME`.
     pub package: Option<String>,
     /// The defaults list; empty when there is none.
@@ -37,7 +38,13 @@ impl Loaded {
 }
 
 /// All that is wrong with a file, or `None` where no source has it.
-type Read = Result<Option<Rc<Loaded>>, Vec<Problem>>;
+type Read = Result<Option<Arc<Loaded>>, Vec<Problem>>;
+
+/// Hydra's own configs, which never change: the cells of a sweep share them.
+static OWN: Mutex<BTreeMap<String, Arc<Loaded>>> = Mutex::new(BTreeMap::new());
+
+/// Of more groups than this only the ones nearest to the root are known.
+const MAX_GROUPS: usize = 5_000;
 
 /// All sources, Hydra's own first. The first source that has a file wins.
 pub(crate) struct Library {
@@ -81,30 +88,16 @@ impl Library {
         let Some(source) = self.sources.iter().find(|s| s.has_file(&file)) else {
             return Ok(None);
         };
-        let found = source.read(&file).map_err(|p| vec![p])?;
-        let origin_path = Arc::new(found.path);
-        let package = header_package(&found.text).map_err(|message| {
-            vec![Problem::new(format!(
-                "{}: {message}",
-                origin_path.display()
-            ))]
-        })?;
-        let mut config = read_yaml(&found.text, &origin_path).map_err(|p| vec![p])?;
-        if hydra::is_own(source) {
-            config.set_origin(&Origin::BuiltIn);
+        if !hydra::is_own(source) {
+            return Ok(Some(Arc::new(load(source, path, &file)?)));
         }
-        let defaults = match &mut config.value {
-            Value::Map(map) => match map.shift_remove(&Key::from("defaults")) {
-                Some(list) => read_entries(path, &list)?,
-                None => Vec::new(),
-            },
-            _ => Vec::new(),
-        };
-        Ok(Some(Rc::new(Loaded {
-            config,
-            package,
-            defaults,
-        })))
+        let mut own = OWN.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(loaded) = own.get(path) {
+            return Ok(Some(loaded.clone()));
+        }
+        let loaded = Arc::new(load(source, path, &file)?);
+        own.insert(path.to_string(), loaded.clone());
+        Ok(Some(loaded))
     }
 
     /// Puts a saved config in the place of the primary one. Of the primary one
@@ -137,13 +130,14 @@ impl Library {
             }
         }
         let rebased = Loaded {
+            values: config.size(),
             config,
             package: None,
             defaults,
         };
         self.cache
             .borrow_mut()
-            .insert(primary.to_string(), Ok(Some(Rc::new(rebased))));
+            .insert(primary.to_string(), Ok(Some(Arc::new(rebased))));
         Ok(())
     }
 
@@ -178,10 +172,10 @@ impl Library {
     /// Every group with its subgroups, as `group/sub`, sorted.
     pub(crate) fn groups(&self) -> Vec<String> {
         let mut found = Vec::new();
-        let mut open = self.subgroups("");
-        while let Some(group) = open.pop() {
-            // Links can make a tree endless.
-            if group.matches('/').count() < 16 {
+        let mut open = VecDeque::from(self.subgroups(""));
+        while let Some(group) = open.pop_front() {
+            // Links can make a tree endless, and wide as well.
+            if group.matches('/').count() < 16 && found.len() + open.len() < MAX_GROUPS {
                 let below = self.subgroups(&group);
                 open.extend(below.into_iter().map(|sub| format!("{group}/{sub}")));
             }
@@ -203,6 +197,35 @@ impl Library {
             .collect();
         format!("config search path:\n{}", lines.join("\n"))
     }
+}
+
+/// Reads a file of a source and takes it apart.
+fn load(source: &Source, path: &str, file: &str) -> Result<Loaded, Vec<Problem>> {
+    let found = source.read(file).map_err(|p| vec![p])?;
+    let origin_path = Arc::new(found.path);
+    let package = header_package(&found.text).map_err(|message| {
+        vec![Problem::new(format!(
+            "{}: {message}",
+            origin_path.display()
+        ))]
+    })?;
+    let mut config = read_yaml(&found.text, &origin_path).map_err(|p| vec![p])?;
+    if hydra::is_own(source) {
+        config.set_origin(&Origin::BuiltIn);
+    }
+    let defaults = match &mut config.value {
+        Value::Map(map) => match map.shift_remove(&Key::from("defaults")) {
+            Some(list) => read_entries(path, &list)?,
+            None => Vec::new(),
+        },
+        _ => Vec::new(),
+    };
+    Ok(Loaded {
+        values: config.size(),
+        config,
+        package,
+        defaults,
+    })
 }
 
 fn with_extension(path: &str) -> String {

@@ -4,8 +4,9 @@ use super::error::Problem;
 use super::grammar::edits::{How, ListEdit};
 use super::interpolate::{Resolver, Step, at, at_mut, dotted};
 use super::nearest;
-use super::node::{Key, Node, Origin, Value, list_index};
+use super::node::{Key, MAX_LEVELS, Node, Origin, Value, list_index};
 use super::python;
+use super::scope::Scope;
 
 /// The place of the list that a key names. `None` if there is no such key.
 ///
@@ -15,7 +16,7 @@ pub(crate) fn find(
     root: &Node,
     steps: &[String],
     edit: &ListEdit,
-    now: chrono::DateTime<chrono::Local>,
+    scope: &Scope,
 ) -> Result<Option<Vec<Step>>, Problem> {
     let mut place: Vec<Step> = Vec::new();
     for (index, step) in steps.iter().enumerate() {
@@ -37,7 +38,7 @@ pub(crate) fn find(
                 &steps[index + 1..],
                 node,
                 edit,
-                now,
+                scope,
             ));
         }
     }
@@ -67,12 +68,12 @@ fn interpolated(
     rest: &[String],
     node: &Node,
     edit: &ListEdit,
-    now: chrono::DateTime<chrono::Local>,
+    scope: &Scope,
 ) -> Problem {
     let path = dotted(place);
     let key = [&[path.clone()], rest].concat().join(".");
     let text = node.as_str().unwrap_or_default();
-    let target = Resolver::new(root, None, now)
+    let target = Resolver::new(root, None, scope)
         .text(text, Some(place))
         .ok()
         .and_then(|found| found.place)
@@ -104,6 +105,13 @@ pub(crate) fn carry_out(
         .map(|item| item.to_node(origin))
         .collect::<Result<Vec<_>, _>>()
         .map_err(Problem::new)?;
+    let levels = new.iter().map(Node::levels).max().unwrap_or(0);
+    if place.len() + 1 + levels > MAX_LEVELS {
+        return Err(Problem::new(format!(
+            "'{}' would have more than {MAX_LEVELS} levels",
+            dotted(place)
+        )));
+    }
     let Some(Value::List(items)) = at_mut(root, place).map(|node| &mut node.value) else {
         return Ok(());
     };
@@ -165,7 +173,7 @@ mod tests {
             return Err("no edit".to_string());
         };
         let steps: Vec<String> = one.key.split('.').map(str::to_string).collect();
-        let place = find(&root, &steps, edit, chrono::Local::now())
+        let place = find(&root, &steps, edit, &Scope::new(chrono::Local::now()))
             .map_err(|p| p.to_string())?
             .ok_or("no such key")?;
         carry_out(&mut root, &place, edit, &one.origin()).map_err(|p| p.to_string())?;

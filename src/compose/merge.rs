@@ -2,8 +2,9 @@
 //! key by key, lists and scalars replace, `???` replaces nothing.
 
 use super::error::Problem;
-use super::interpolate::{Resolver, Step, at, at_mut};
-use super::node::{Key, Map, Node, Value, insert_key};
+use super::interpolate::{Fail, Resolver, Step, at, at_mut};
+use super::node::{Key, MAX_LEVELS, Map, Node, Value, insert_key, split_path};
+use super::scope::Scope;
 
 /// Merges `src` into the dictionary at `place`. `closed` refuses keys that are
 /// not there yet (struct mode).
@@ -15,7 +16,7 @@ pub(crate) fn merge(
     place: &mut Vec<Step>,
     src: &Node,
     closed: bool,
-    now: chrono::DateTime<chrono::Local>,
+    scope: &Scope,
 ) -> Result<(), Fault> {
     let Value::Map(src_map) = &src.value else {
         return Err(Fault::Clash {
@@ -25,7 +26,7 @@ pub(crate) fn merge(
     };
     for (key, child) in src_map {
         place.push(Step::Key(key.clone()));
-        merge_key(root, place, key, child, closed, now)?;
+        merge_key(root, place, key, child, closed, scope)?;
         place.pop();
     }
     Ok(())
@@ -37,6 +38,8 @@ pub(crate) enum Fault {
     Clash { place: Vec<Step>, src: Node },
     /// A key that a closed tree does not have.
     Unknown { place: Vec<Step> },
+    /// The copy of an interpolation makes the tree too large or too deep.
+    Limit { place: Vec<Step>, message: String },
 }
 
 fn merge_key(
@@ -45,11 +48,11 @@ fn merge_key(
     key: &Key,
     child: &Node,
     closed: bool,
-    now: chrono::DateTime<chrono::Local>,
+    scope: &Scope,
 ) -> Result<(), Fault> {
     let src_is_container = matches!(child.value, Value::Map(_) | Value::List(_));
     if at(root, place).is_some_and(Node::is_interpolation) {
-        expand_interpolation(root, place, now);
+        expand_interpolation(root, place, scope)?;
     }
     let parent_place = &place[..place.len() - 1];
     let Some(dest) = at_mut(root, place) else {
@@ -64,7 +67,7 @@ fn merge_key(
         return Ok(());
     };
     match (&mut dest.value, &child.value) {
-        (Value::Map(_), Value::Map(_)) => merge(root, place, child, closed, now),
+        (Value::Map(_), Value::Map(_)) => merge(root, place, child, closed, scope),
         (Value::Map(_), Value::List(_)) | (Value::List(_), Value::Map(_)) => Err(Fault::Clash {
             place: place.clone(),
             src: child.clone(),
@@ -80,22 +83,37 @@ fn merge_key(
 
 /// An interpolation that stands for a dictionary or a list becomes a copy of it
 /// before something is merged onto it. One that does not resolve yet stays.
-fn expand_interpolation(root: &mut Node, place: &[Step], now: chrono::DateTime<chrono::Local>) {
+fn expand_interpolation(root: &mut Node, place: &[Step], scope: &Scope) -> Result<(), Fault> {
+    let limit = |message: &str| {
+        Err(Fault::Limit {
+            place: place.to_vec(),
+            message: message.to_string(),
+        })
+    };
     let copy = {
         let Some(text) = at(root, place).and_then(Node::as_str) else {
-            return;
+            return Ok(());
         };
-        let mut resolver = Resolver::new(root, None, now);
+        let mut resolver = Resolver::new(root, None, scope).quiet();
         match resolver.text(text, Some(place)) {
             Ok(found) if matches!(found.node.value, Value::Map(_) | Value::List(_)) => {
+                // Twice: the copy stays, where others come and go.
+                if let Err(fail) = scope.spend(2 * found.node.size()) {
+                    return limit(fail.message());
+                }
+                if place.len() + found.node.levels() > MAX_LEVELS {
+                    return limit(&format!("more than {MAX_LEVELS} levels"));
+                }
                 found.node.into_owned()
             }
-            _ => return,
+            Err(Fail::Limit(message)) => return limit(&message),
+            _ => return Ok(()),
         }
     };
     if let Some(node) = at_mut(root, place) {
         *node = copy;
     }
+    Ok(())
 }
 
 /// Merges a loaded config into its package.
@@ -106,18 +124,42 @@ pub(crate) fn merge_package(
     root: &mut Node,
     package: &str,
     config: &Node,
-    now: chrono::DateTime<chrono::Local>,
+    scope: &Scope,
 ) -> Result<(), Problem> {
-    let mut wrapped = config.clone();
-    if !package.is_empty() {
-        for step in super::node::split_path(package).into_iter().rev() {
-            let origin = wrapped.origin.clone();
-            let mut map = Map::new();
-            map.insert(Key::Str(step), wrapped);
-            wrapped = Node::new(Value::Map(map), origin);
-        }
+    let steps = split_path(package);
+    if steps.len() + config.levels() > MAX_LEVELS {
+        return Err(Problem::new(format!(
+            "in the package '{package}' it has more than {MAX_LEVELS} levels"
+        ))
+        .at(&config.origin));
     }
-    merge(root, &mut Vec::new(), &wrapped, false, now).map_err(|fault| match fault {
+    // A dictionary is merged from where it is, into a package made for it; what
+    // else a file may hold replaces its package.
+    let is_map = config.as_map().is_some();
+    let inner = if is_map {
+        Node::new(Node::empty_map().value, config.origin.clone())
+    } else {
+        config.clone()
+    };
+    let wrapped = steps.iter().rev().fold(inner, |inner, step| {
+        let origin = inner.origin.clone();
+        let map = Map::from([(Key::from(step.as_str()), inner)]);
+        Node::new(Value::Map(map), origin)
+    });
+    let merged = merge(root, &mut Vec::new(), &wrapped, false, scope).and_then(|()| {
+        if !is_map {
+            return Ok(());
+        }
+        let step = |step: &String| Step::Key(Key::from(step.as_str()));
+        merge(
+            root,
+            &mut steps.iter().map(step).collect(),
+            config,
+            false,
+            scope,
+        )
+    });
+    merged.map_err(|fault| match fault {
         Fault::Clash { place, src } => {
             let there = at(root, &place);
             let kind = there.map_or("dict", Node::type_name);
@@ -134,6 +176,11 @@ pub(crate) fn merge_package(
             "unknown key '{}'",
             super::interpolate::dotted(&place)
         )),
+        Fault::Limit { place, message } => Problem::new(format!(
+            "cannot merge into '{}': {message}",
+            super::interpolate::dotted(&place)
+        ))
+        .at(&config.origin),
     })
 }
 
@@ -158,7 +205,8 @@ mod tests {
         let mut root = Node::empty_map();
         for text in texts {
             let node = read_yaml(text, &path).map_err(|p| p.to_string())?;
-            merge_package(&mut root, "", &node, chrono::Local::now()).map_err(|p| p.to_string())?;
+            merge_package(&mut root, "", &node, &Scope::new(chrono::Local::now()))
+                .map_err(|p| p.to_string())?;
         }
         Ok(to_yaml(&root))
     }

@@ -28,6 +28,7 @@ mod python;
 mod resolvers;
 mod saved;
 mod scalar;
+mod scope;
 mod source;
 mod sweep;
 mod unknown;

@@ -9,6 +9,12 @@ use indexmap::IndexMap;
 use super::big_int::{BigInt, truncated};
 use super::python;
 
+/// No tree has more levels than this, whatever it is made of: functions that
+/// walk one call themselves once a level.
+pub(crate) const MAX_LEVELS: usize = 100;
+/// No config has more values than this.
+pub(crate) const MAX_NODES: usize = 1_000_000;
+
 /// A mapping in insertion order, as YAML wrote it.
 pub type Map = IndexMap<Key, Node>;
 
@@ -244,6 +250,25 @@ impl Node {
         }
     }
 
+    /// How many values there are, the node itself included.
+    pub(crate) fn size(&self) -> usize {
+        1 + match &self.value {
+            Value::List(items) => items.iter().map(Node::size).sum(),
+            Value::Map(map) => map.values().map(Node::size).sum(),
+            _ => 0,
+        }
+    }
+
+    /// How many levels lie below the node; 0 for a scalar and for what is empty.
+    pub(crate) fn levels(&self) -> usize {
+        let deepest = match &self.value {
+            Value::List(items) => items.iter().map(Node::levels).max(),
+            Value::Map(map) => map.values().map(Node::levels).max(),
+            _ => None,
+        };
+        deepest.map_or(0, |below| below + 1)
+    }
+
     /// What the value is, in a word: `int`, `list`, ... (Python's names, which users of Hydra know).
     pub fn type_name(&self) -> &'static str {
         match self.value {
@@ -284,14 +309,31 @@ fn collect_leaves<'a>(node: &'a Node, path: String, out: &mut Vec<(String, &'a N
 /// Inserts under a key as a Python dictionary does: `1`, `1.0` and `True` are
 /// one key, and the first spelling stays.
 pub(crate) fn insert_key(map: &mut Map, key: Key, node: Node) {
-    if !matches!(key, Key::Str(_)) {
-        let number = key_number(&key);
-        if let Some((_, old)) = map.iter_mut().find(|(k, _)| key_number(k) == number) {
-            *old = node;
-            return;
-        }
-    }
-    map.insert(key, node);
+    let equal = spellings(&key).into_iter().flatten();
+    let there = equal
+        .into_iter()
+        .find(|spelling| map.contains_key(spelling));
+    map.insert(there.unwrap_or(key), node);
+}
+
+/// The keys that Python takes for equal to a number, itself included; none for a string.
+fn spellings(key: &Key) -> [Option<Key>; 4] {
+    let number = key_number(key);
+    let as_float = match &number {
+        Key::Int(i) => *i as f64,
+        Key::BigInt(i) => i.to_f64(),
+        // Strings and what is between the integers have one spelling.
+        _ => return [const { None }; 4],
+    };
+    let float = Key::Float(as_float.to_bits());
+    let is_exact = key_number(&float) == number;
+    let (zero, one) = (number == Key::Int(0), number == Key::Int(1));
+    [
+        Some(number),
+        is_exact.then_some(float),
+        zero.then(|| Key::Float((-0.0f64).to_bits())),
+        (zero || one).then_some(Key::Bool(one)),
+    ]
 }
 
 /// The number a key is, an int where it is a whole one; strings are themselves.
@@ -380,6 +422,48 @@ mod tests {
             assert!(node.select(path).is_none(), "{path}");
         }
         assert_eq!(node.select("").map(Node::type_name), Some("dict"));
+    }
+
+    #[test]
+    fn numbers_that_python_takes_for_equal_are_one_key() {
+        let mut map = Map::new();
+        for key in [
+            Key::Int(1),
+            Key::Bool(true),
+            Key::Float(1f64.to_bits()),
+            Key::Float((-0.0f64).to_bits()),
+            Key::Int(0),
+            Key::Bool(false),
+            Key::Float(1.5f64.to_bits()),
+            Key::from("1"),
+            // Neighbours that one float stands for are two ints.
+            Key::Int((1 << 53) + 1),
+            Key::Int(1 << 53),
+            Key::Int(i64::MAX),
+            Key::Float((i64::MAX as f64).to_bits()),
+        ] {
+            insert_key(&mut map, key, Node::built_in(Value::Null));
+        }
+        let keys: Vec<String> = map.keys().map(Key::to_string).collect();
+        let expected = [
+            "1",
+            "-0.0",
+            "1.5",
+            "1",
+            "9007199254740993",
+            "9007199254740992",
+        ];
+        assert_eq!(keys[..6], expected);
+        assert_eq!(keys.len(), 8);
+    }
+
+    #[test]
+    fn sizes_and_levels() {
+        assert_eq!((sample().size(), sample().levels()), (6, 3));
+        assert_eq!(
+            (Node::empty_map().size(), Node::empty_map().levels()),
+            (1, 0)
+        );
     }
 
     #[test]

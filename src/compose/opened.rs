@@ -39,7 +39,7 @@ pub(crate) fn open(req: &Request) -> Result<Opened, Error> {
         Err(found) => {
             let mut problems = typed.problems;
             problems.extend(found);
-            Err(Error { problems })
+            Err(Error::new(problems))
         }
     }
 }

@@ -7,6 +7,7 @@ use super::composed::{Request, Typed, expand};
 use super::error::Error;
 use super::library::Library;
 use super::opened::open;
+use super::scope::Scope;
 use super::source::Source;
 
 /// A config of the final defaults list.
@@ -49,14 +50,14 @@ pub struct Outline {
 pub fn outline(req: &Request) -> Result<Outline, Error> {
     let opened = open(req)?;
     let typed = Typed::read(req);
-    let now = req.now.unwrap_or_else(Local::now);
-    let expanded = expand(req, &opened, &typed, now);
+    let scope = Scope::new(req.now.unwrap_or_else(Local::now));
+    let expanded = expand(req, &opened, &typed, &scope);
     let tree = expanded.tree();
     let list = expanded.listed();
     let mut problems = typed.problems;
     problems.extend(expanded.problems);
     if !problems.is_empty() {
-        return Err(Error { problems });
+        return Err(Error::new(problems));
     }
     let mut warnings = opened.warnings;
     warnings.extend(expanded.warnings);

@@ -36,7 +36,7 @@ pub(crate) fn call<'a>(
         "oc.env" => env(&args),
         "oc.select" => select(resolver, &args, place),
         "oc.decode" => decode(resolver, &args, place),
-        "oc.create" => create(&args),
+        "oc.create" => create(resolver, &args),
         "oc.deprecated" => deprecated(resolver, &args, place),
         "oc.dict.keys" | "oc.dict.values" => dictionary(resolver, name, &args, place),
         "now" => now(resolver, &args),
@@ -148,8 +148,10 @@ fn decode<'a>(
     }
 }
 
-fn create<'a>(args: &[Node]) -> Result<Located<'a>, Fail> {
+fn create<'a>(resolver: &Resolver<'a>, args: &[Node]) -> Result<Located<'a>, Fail> {
     count("oc.create", args, 1..=1)?;
+    // An item takes two bytes and more to write.
+    resolver.scope.spend(args[0].as_str().map_or(0, str::len))?;
     match &args[0].value {
         value @ (Value::Map(_) | Value::List(_)) => Ok(made(value.clone())),
         Value::Null => Ok(made(Value::Null)),
@@ -199,6 +201,7 @@ fn dictionary<'a>(
     let items = if name == "oc.dict.values" {
         resolver.values_of(&found, map)?
     } else {
+        resolver.scope.spend(map.len())?;
         map.keys()
             .map(|key| {
                 Node::built_in(match key {
@@ -249,7 +252,7 @@ fn now<'a>(resolver: &Resolver<'a>, args: &[Node]) -> Result<Located<'a>, Fail> 
         }
     }
     let mut text = String::new();
-    match write!(text, "{}", resolver.now.format(&pattern)) {
+    match write!(text, "{}", resolver.scope.now.format(&pattern)) {
         Ok(()) => Ok(made(Value::Str(text))),
         Err(_) => fail(format!("'{format}' is not a time format such as %Y-%m-%d")),
     }
@@ -258,6 +261,7 @@ fn now<'a>(resolver: &Resolver<'a>, args: &[Node]) -> Result<Located<'a>, Fail> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::compose::scope::Scope;
 
     const CONFIG: &str = "a: {b: 5, s: str, l: [10, 20, {k: v}], n: null, f: 1.5, t: true, miss: '???'}\n\
         key: b\nidx: 1\ntop: 9\nx: {sib: 8, q: {w: 1}, y: {sib: 7, z: PLACE}}\n";
@@ -268,7 +272,8 @@ mod tests {
         let quoted = format!("'{}'", text.replace('\'', "''"));
         let yaml = CONFIG.replace("PLACE", &quoted);
         let root = yaml_read::read_yaml(&yaml, &path).map_err(|p| p.to_string())?;
-        let mut resolver = Resolver::new(&root, None, chrono::Local::now());
+        let scope = Scope::new(chrono::Local::now());
+        let mut resolver = Resolver::new(&root, None, &scope);
         let join = |problems: Vec<crate::compose::Problem>| {
             let lines: Vec<String> = problems.iter().map(|p| p.to_string()).collect();
             lines.join("; ")

@@ -1,10 +1,13 @@
 //! The search path: where configs and groups are looked for.
 
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use super::error::Problem;
+
+/// A larger file is no config: it is read whole and kept.
+const MAX_BYTES: u64 = 64 << 20;
 
 /// One entry of the search path.
 #[derive(Clone, Debug)]
@@ -175,9 +178,10 @@ impl Source {
 /// # Errors
 /// It cannot be read, with the path, or is not UTF-8, with the line.
 pub(crate) fn read_text(full: &Path) -> Result<String, Problem> {
-    let bytes = fs::read(full).map_err(|e| {
+    let bytes = read_bounded(full).map_err(|e| {
         let help = match e.kind() {
             ErrorKind::NotFound => "check the path",
+            ErrorKind::FileTooLarge => "configs are small; check the path",
             _ => "check the file's permissions",
         };
         Problem::new(format!("cannot read {}: {e}", full.display())).help(help)
@@ -193,6 +197,21 @@ pub(crate) fn read_text(full: &Path) -> Result<String, Problem> {
     })
 }
 
+fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    // Not by the size it claims: files of /proc claim none.
+    let read = fs::File::open(path)?
+        .take(MAX_BYTES + 1)
+        .read_to_end(&mut bytes)?;
+    if read as u64 > MAX_BYTES {
+        return Err(io::Error::new(
+            ErrorKind::FileTooLarge,
+            format!("it has more than {} MiB", MAX_BYTES >> 20),
+        ));
+    }
+    Ok(bytes)
+}
+
 fn list_dir(dir: &Path, options: &mut Vec<String>, groups: &mut Vec<String>) {
     let Ok(entries) = fs::read_dir(dir) else {
         return;
@@ -201,12 +220,17 @@ fn list_dir(dir: &Path, options: &mut Vec<String>, groups: &mut Vec<String>) {
         let Some(name) = entry.file_name().to_str().map(str::to_string) else {
             continue;
         };
-        let path = entry.path();
-        if path.is_dir() {
+        // Links are followed. What is no file, such as a pipe, is no option.
+        let Ok(kind) = fs::metadata(entry.path()) else {
+            continue;
+        };
+        if kind.is_dir() {
             if name != "__pycache__" {
                 groups.push(name);
             }
-        } else if let Some(option) = name.strip_suffix(".yaml") {
+        } else if kind.is_file()
+            && let Some(option) = name.strip_suffix(".yaml")
+        {
             options.push(option.to_string());
         }
     }

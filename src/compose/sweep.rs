@@ -7,7 +7,7 @@ mod zip;
 
 use super::composed::{Composed, Request, compose, compose_in};
 use super::error::{Error, Problem};
-use super::grammar::overrides::Override;
+use super::grammar::overrides::{Override, excerpt};
 use super::node::{Key, Node, Origin, Value};
 use super::opened::{Opened, open};
 
@@ -125,13 +125,10 @@ pub fn expand_sweep(overrides: &[String]) -> Result<Vec<Vec<String>>, Error> {
     if !swept_hydra.is_empty() {
         let mut problems = swept_hydra;
         problems.extend(dimensions.err().into_iter().flat_map(|e| e.problems));
-        return Err(Error { problems });
+        return Err(Error::new(problems));
     }
     let cells = expand(&dimensions?)?;
-    Ok(cells
-        .into_iter()
-        .map(|cell| [fixed.clone(), cell.overrides].concat())
-        .collect())
+    behind(&fixed, cells)
 }
 
 /// The cells of a request: [`Multirun::new`], overrides only.
@@ -145,9 +142,16 @@ pub fn sweep_cells(request: &Request) -> Result<Vec<Vec<String>>, Error> {
         .filter(|text| request.overrides.contains(text))
         .cloned()
         .collect();
-    let cells = sweep.cells.into_iter();
+    behind(&fixed, sweep.cells)
+}
+
+/// The overrides of each cell behind those that all cells have.
+fn behind(fixed: &[String], cells: Vec<Cell>) -> Result<Vec<Vec<String>>, Error> {
+    let bytes: usize = fixed.iter().map(expand::bytes_of).sum();
+    expand::refuse_large(bytes, cells.len())?;
     Ok(cells
-        .map(|cell| [fixed.clone(), cell.overrides].concat())
+        .into_iter()
+        .map(|cell| fixed.iter().cloned().chain(cell.overrides).collect())
         .collect())
 }
 
@@ -155,7 +159,7 @@ pub fn sweep_cells(request: &Request) -> Result<Vec<Vec<String>>, Error> {
 type Placed = Vec<(Override, Origin)>;
 
 fn typed(texts: &[String]) -> Result<Placed, Error> {
-    let parsed = Override::parse_all(texts).map_err(|problems| Error { problems })?;
+    let parsed = Override::parse_all(texts).map_err(Error::new)?;
     Ok(parsed
         .into_iter()
         .map(|one| {
@@ -193,7 +197,7 @@ fn params_of(params: &Node) -> Result<Placed, Error> {
             Err(fault) => problems.push(
                 Problem::new(format!("hydra.sweeper.params: {}", fault.message))
                     .at(&node.origin)
-                    .help(format!("{text}\n{}^", " ".repeat(fault.column))),
+                    .help(excerpt(&text, fault.column)),
             ),
         }
     }
@@ -213,6 +217,6 @@ fn params_of(params: &Node) -> Result<Placed, Error> {
     if problems.is_empty() {
         Ok(placed)
     } else {
-        Err(Error { problems })
+        Err(Error::new(problems))
     }
 }

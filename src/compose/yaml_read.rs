@@ -9,11 +9,9 @@ use saphyr_parser::{Event, Parser, ScalarStyle, Span, StrInput, Tag};
 
 use super::error::Problem;
 use super::grammar::interpolation;
-use super::node::{Key, Map, Node, Origin, Value, insert_key};
+use super::node::{Key, MAX_LEVELS, Map, Node, Origin, Value, insert_key};
 use super::scalar;
 
-/// Nesting deeper than this is refused.
-pub(crate) const MAX_DEPTH: usize = 100;
 /// A file with more nodes than this, aliases expanded, is refused.
 const MAX_NODES: usize = 200_000;
 
@@ -24,12 +22,19 @@ const MAX_NODES: usize = 200_000;
 /// deep or too large a document; each with its line.
 pub(crate) fn read_yaml(text: &str, path: &Arc<PathBuf>) -> Result<Node, Problem> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    refuse_control_characters(text, path)?;
     let mut reader = Reader {
         parser: Parser::new_from_str(text),
-        chars: text.chars().collect(),
+        text,
+        chars: if text.is_ascii() {
+            Vec::new()
+        } else {
+            text.chars().collect()
+        },
         path: path.clone(),
         anchors: HashMap::new(),
         nodes: 0,
+        anchored: 0,
     };
     let node = reader.document()?;
     Ok(match node.value {
@@ -51,20 +56,47 @@ pub(crate) fn read_yaml(text: &str, path: &Arc<PathBuf>) -> Result<Node, Problem
     })
 }
 
+/// YAML is printable text. (The parser takes a zero byte for the end of the text.)
+fn refuse_control_characters(text: &str, path: &Arc<PathBuf>) -> Result<(), Problem> {
+    let control = |c: char| c.is_control() && !matches!(c, '\t' | '\n' | '\r' | '\u{85}');
+    let not_text = |c: char| control(c) || matches!(c, '\u{fffe}' | '\u{ffff}');
+    let Some((at, c)) = text.char_indices().find(|(_, c)| not_text(*c)) else {
+        return Ok(());
+    };
+    let origin = Origin::File {
+        path: path.clone(),
+        line: 1 + text[..at].matches('\n').count(),
+    };
+    Err(Problem::new(format!(
+        "the character U+{:04X} cannot stand in YAML",
+        c as u32
+    ))
+    .at(&origin)
+    .help(format!(
+        "remove it, or write it inside double quotes as \"\\u{:04X}\"",
+        c as u32
+    )))
+}
+
 struct Reader<'t> {
     parser: Parser<'t, StrInput<'t>>,
+    text: &'t str,
+    /// The characters of a text that is not ASCII, to find them by their index.
     chars: Vec<char>,
     path: Arc<PathBuf>,
     /// Anchored nodes with their sizes.
     anchors: HashMap<usize, (Node, usize)>,
     nodes: usize,
+    /// The values in `anchors`.
+    anchored: usize,
 }
 
-/// Where a node stands: how deep, and whether within `[..]` or `{..}`.
+/// Where a node stands: how deep, whether within `[..]` or `{..}`, whether as a key.
 #[derive(Clone, Copy)]
 struct Place {
     depth: usize,
     flow: bool,
+    key: bool,
 }
 
 /// A mapping key with what the duplicate check needs to know.
@@ -121,6 +153,7 @@ impl<'t> Reader<'t> {
                     let place = Place {
                         depth: 0,
                         flow: false,
+                        key: false,
                     };
                     root = Some(self.node(event, span, place)?);
                 }
@@ -133,12 +166,13 @@ impl<'t> Reader<'t> {
         let line = span.start.line();
         let start_count = self.nodes;
         self.count(1, line)?;
-        if place.depth > MAX_DEPTH {
-            return Err(self.problem(line, format!("nested deeper than {MAX_DEPTH} levels")));
+        if place.depth > MAX_LEVELS {
+            return Err(self.problem(line, format!("nested deeper than {MAX_LEVELS} levels")));
         }
         let inner = Place {
             depth: place.depth + 1,
-            flow: place.flow || matches!(self.chars.get(span.start.index()), Some('[' | '{')),
+            key: false,
+            flow: place.flow || self.opens_flow(span.start.index()),
         };
         let (node, anchor) = match event {
             Event::Alias(id) => {
@@ -150,7 +184,7 @@ impl<'t> Reader<'t> {
                 return Ok(node);
             }
             Event::Scalar(text, style, anchor, tag) => {
-                let value = self.scalar(&text, style, tag.as_deref(), line, place.flow)?;
+                let value = self.scalar(&text, style, tag.as_deref(), line, place)?;
                 (Node::new(value, self.origin(line)), anchor)
             }
             Event::SequenceStart(anchor, tag) => {
@@ -164,15 +198,27 @@ impl<'t> Reader<'t> {
             _ => return Err(self.problem(line, "not valid YAML: a value is missing here")),
         };
         if anchor > 0 {
-            self.anchors
-                .insert(anchor, (node.clone(), self.nodes - start_count));
+            // The copy counts too: anchors can stand inside each other.
+            let size = self.nodes - start_count;
+            self.anchored = self.anchored.saturating_add(size);
+            self.count(0, line)?;
+            self.anchors.insert(anchor, (node.clone(), size));
         }
         Ok(node)
     }
 
+    /// Whether `[` or `{` stands at a character index.
+    fn opens_flow(&self, index: usize) -> bool {
+        if self.chars.is_empty() {
+            matches!(self.text.as_bytes().get(index), Some(b'[' | b'{'))
+        } else {
+            matches!(self.chars.get(index), Some('[' | '{'))
+        }
+    }
+
     fn count(&mut self, nodes: usize, line: usize) -> Result<(), Problem> {
         self.nodes = self.nodes.saturating_add(nodes);
-        if self.nodes > MAX_NODES {
+        if self.nodes.saturating_add(self.anchored) > MAX_NODES {
             return Err(self.problem(line, format!("more than {MAX_NODES} values in one file")));
         }
         Ok(())
@@ -244,13 +290,7 @@ impl<'t> Reader<'t> {
             }
             _ => {}
         }
-        // A key with `${` in it is no interpolation and is not checked as one.
-        if let Event::Scalar(text, style, 0, None) = &event
-            && *style != ScalarStyle::Plain
-        {
-            return Ok(ReadKey::Key(Key::Str(text.to_string())));
-        }
-        let node = self.node(event, span, place)?;
+        let node = self.node(event, span, Place { key: true, ..place })?;
         match node.value {
             Value::Str(text) => Ok(ReadKey::Key(Key::Str(text))),
             Value::Int(i) => Ok(ReadKey::Key(Key::Int(i))),
@@ -293,9 +333,9 @@ impl<'t> Reader<'t> {
         style: ScalarStyle,
         tag: Option<&Tag>,
         line: usize,
-        flow: bool,
+        place: Place,
     ) -> Result<Value, Problem> {
-        if style == ScalarStyle::Plain && flow && text.contains('?') {
+        if style == ScalarStyle::Plain && place.flow && text.contains('?') {
             return Err(self
                 .problem(line, format!("'{text}' needs quotes inside [..] or {{..}}"))
                 .help(format!("write \"{text}\"")));
@@ -308,7 +348,10 @@ impl<'t> Reader<'t> {
             Some(tag) => Err(format!("the tag '{tag}' is not supported")),
         };
         let value = value.map_err(|message| self.problem(line, message))?;
-        if let Value::Str(text) = &value {
+        // A key with `${` in it is no interpolation and is not checked as one.
+        if let Value::Str(text) = &value
+            && !place.key
+        {
             interpolation::check(text).map_err(|message| {
                 self.problem(
                     line,
@@ -408,6 +451,14 @@ mod tests {
         assert!(message.contains("more than"), "{message}");
         let deep = format!("a: {}{}", "[".repeat(5000), "]".repeat(5000));
         assert!(read(&deep).is_err());
+    }
+
+    #[test]
+    fn a_key_is_no_interpolation() {
+        assert_eq!(
+            json("${a: 1\n'${b': 2\n\"${c\": 3\n"),
+            r#"{"${a":1,"${b":2,"${c":3}"#
+        );
     }
 
     #[test]

@@ -270,11 +270,9 @@ impl Choices {
             None => {
                 self.known.insert(key.clone(), name);
                 self.origins.insert(key.clone(), entry.origin.clone());
+                let keys = self.known_by_group.entry(entry.group_path()).or_default();
+                keys.push(key);
             }
-        }
-        let keys = self.known_by_group.entry(entry.group_path()).or_default();
-        if !keys.contains(&key) {
-            keys.push(key);
         }
         Ok(())
     }

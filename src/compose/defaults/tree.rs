@@ -5,18 +5,23 @@ use indexmap::IndexMap;
 
 use super::choices::{Choices, unknown_option};
 use super::entry::{Choice, Entry, Item};
-use crate::compose::error::Problem;
+use crate::compose::error::{MAX_PROBLEMS, Problem};
 use crate::compose::grammar::overrides::Override;
 use crate::compose::interpolate::{Resolver, Step};
 use crate::compose::library::Library;
 use crate::compose::lost::Lost;
 use crate::compose::node::{Key, Map, Node, Value};
 use crate::compose::saved::Saved;
+use crate::compose::scope::Scope;
 
 /// Configs that include configs deeper than this are taken for a cycle.
 const MAX_DEPTH: usize = 64;
-/// More configs than this in one composition are refused.
-const MAX_CONFIGS: usize = 20_000;
+/// More entries than this in the defaults lists of one composition are refused.
+const MAX_ENTRIES: usize = 20_000;
+/// A longer group or package (in bytes) is refused: every entry below holds it.
+const MAX_PATH: usize = 4096;
+/// Messages list no more names than this.
+const MAX_NAMES: usize = 100;
 
 /// One config of the final list.
 #[derive(Clone, Debug)]
@@ -69,12 +74,14 @@ struct Expansion<'l> {
     choices: Choices,
     /// `???` choices are left out (for the master config of a sweep).
     skip_missing: bool,
-    now: chrono::DateTime<chrono::Local>,
+    scope: &'l Scope,
     problems: Vec<Problem>,
     lost: Lost,
     warnings: Vec<String>,
     replaced: Vec<String>,
-    configs: usize,
+    entries: usize,
+    /// A limit was met and reported.
+    ended: bool,
 }
 
 /// Expands Hydra's own config and the primary one. The problems of the outcome are
@@ -86,7 +93,7 @@ pub(crate) fn expand(
     saved: Option<&Saved>,
     overrides: &[Override],
     skip_missing: bool,
-    now: chrono::DateTime<chrono::Local>,
+    scope: &Scope,
     lost: Lost,
 ) -> Defaults {
     let mut problems = Vec::new();
@@ -96,12 +103,13 @@ pub(crate) fn expand(
         library,
         choices,
         skip_missing,
-        now,
+        scope,
         problems,
         warnings: Vec::new(),
         lost,
         replaced: Vec::new(),
-        configs: 0,
+        entries: 0,
+        ended: false,
     };
     let context = Context {
         parent: None,
@@ -118,7 +126,7 @@ pub(crate) fn expand(
         crate::compose::node::Origin::BuiltIn,
     );
     // An endless primary config is no reason to lack Hydra's own.
-    expansion.configs = 0;
+    (expansion.entries, expansion.ended) = (0, false);
     let hydra = expansion.config(hydra, context);
     let mut list = Vec::new();
     walk(&hydra, None, &mut list);
@@ -178,23 +186,43 @@ impl Expansion<'_> {
         Branch { entry, children }
     }
 
+    /// What is too much about an entry, if anything, and what to do.
+    fn limit(&self, entry: &Entry, context: Context) -> Option<(String, &'static str)> {
+        if context.depth > MAX_DEPTH {
+            return Some((
+                format!(
+                    "the defaults lists do not come to an end at '{}'",
+                    entry.config_path()
+                ),
+                "a config includes itself, directly or through others",
+            ));
+        }
+        if self.entries > MAX_ENTRIES {
+            return Some((
+                format!("the defaults lists have more than {MAX_ENTRIES} entries"),
+                "look for a config that is included by many others, or by itself",
+            ));
+        }
+        let longest = entry.parent.package.len().max(entry.parent.group.len());
+        (longest > MAX_PATH).then(|| {
+            (
+                format!("a group or package is longer than {MAX_PATH} bytes"),
+                "give it a shorter name",
+            )
+        })
+    }
+
     /// One config with all that its defaults list brings.
     fn config(&mut self, mut entry: Entry, context: Context) -> Branch {
-        self.configs += 1;
-        if context.depth > MAX_DEPTH || self.configs > MAX_CONFIGS {
-            // Said once; the rest of the tree is cut.
-            if self.configs < usize::MAX / 2 {
-                self.configs = usize::MAX / 2;
-                self.problems.push(
-                    Problem::new(format!(
-                        "the defaults lists do not come to an end at '{}'",
-                        entry.config_path()
-                    ))
-                    .at(&entry.origin)
-                    .help("a config includes itself, directly or through others"),
-                );
-                self.lost.everything();
-            }
+        // Said once; the rest of the tree is cut.
+        if self.ended || self.problems.len() > MAX_PROBLEMS {
+            return leaf(deleted(entry));
+        }
+        if let Some((message, help)) = self.limit(&entry, context) {
+            self.ended = true;
+            self.problems
+                .push(Problem::new(message).at(&entry.origin).help(help));
+            self.lost.everything();
             return leaf(deleted(entry));
         }
         let path = entry.config_path();
@@ -236,6 +264,7 @@ impl Expansion<'_> {
             }
             return leaf(deleted(entry));
         };
+        self.entries += 1 + loaded.defaults.len();
         let mut list = loaded.defaults.clone();
         let appended = if entry.primary {
             std::mem::take(&mut self.choices.appended)
@@ -415,15 +444,18 @@ impl Expansion<'_> {
             let value = name.map_or(Value::Null, Value::Str);
             known.insert(Key::Str(key), Node::built_in(value));
         }
+        if let Err(fail) = self.scope.spend(known.len()) {
+            return Err(Problem::new(fail.message()).at(&entry.origin));
+        }
         let root = Node::built_in(Value::Map(known));
         let (text, is_config) = match &entry.item {
             Item::Config(_) => (entry.config_path(), true),
             _ => (entry.name().unwrap_or_default().to_string(), false),
         };
         let place = [Step::Key(Key::from("defaults"))];
-        let mut resolver = Resolver::new(&root, None, self.now);
-        let keys: Vec<String> = self.choices.all().into_keys().collect();
+        let mut resolver = Resolver::new(&root, None, self.scope);
         let fault = |message: &str| {
+            let keys: Vec<String> = self.choices.all().into_keys().take(MAX_NAMES).collect();
             Problem::new(format!("cannot resolve the option '{text}': {message}"))
                 .at(&entry.origin)
                 .help(format!("known choices: {}", keys.join(", ")))

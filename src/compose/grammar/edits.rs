@@ -33,6 +33,9 @@ pub(crate) fn names() -> impl Iterator<Item = &'static str> {
     FUNCTIONS.into_iter().map(|(name, _)| name)
 }
 
+/// More values than this are not removed at once.
+const MAX_REMOVED: usize = 1000;
+
 impl ListEdit {
     /// The edit that a call of one of [`names`] stands for.
     ///
@@ -44,6 +47,10 @@ impl ListEdit {
         };
         if items.is_empty() {
             return Err(format!("{name}() needs at least one value"));
+        }
+        // Each is compared with each item of the list.
+        if how == How::Remove && items.len() > MAX_REMOVED {
+            return Err(format!("{name}() takes at most {MAX_REMOVED} values"));
         }
         Ok(ListEdit {
             how,

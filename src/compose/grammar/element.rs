@@ -175,6 +175,11 @@ mod tests {
             (quoted(r"a\b"), r"'a\b'"),
             (quoted(r"a\"), r"'a\\'"),
             (quoted(r"a\'b"), r"'a\\\'b'"),
+            (
+                Element::Str("${oc.env:'A',#}".into()),
+                r"'${oc.env:\'A\',#}'",
+            ),
+            (Element::Str("${a}".into()), r"$\{a\}"),
         ] {
             assert_eq!(element.to_text(), text);
         }

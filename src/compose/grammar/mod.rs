@@ -5,6 +5,7 @@ pub(crate) mod casts;
 pub(crate) mod edits;
 pub(crate) mod element;
 pub(crate) mod functions;
+pub(crate) mod glob;
 pub(crate) mod interpolation;
 pub(crate) mod overrides;
 pub(crate) mod scan;

@@ -62,7 +62,7 @@ impl Override {
         Override::parse(text).map_err(|fault| {
             Problem::new(format!("column {}: {}", fault.column + 1, fault.message))
                 .at(&Origin::CommandLine { text: text.into() })
-                .help(format!("{text}\n{}^", " ".repeat(fault.column)))
+                .help(excerpt(text, fault.column))
         })
     }
 
@@ -253,6 +253,14 @@ impl Parser {
             length
         }
     }
+}
+
+/// The text around a column, and a caret under it.
+pub(crate) fn excerpt(text: &str, column: usize) -> String {
+    const SHOWN: usize = 80;
+    let skipped = column.saturating_sub(SHOWN);
+    let shown: String = text.chars().skip(skipped).take(2 * SHOWN).collect();
+    format!("{shown}\n{}^", " ".repeat(column - skipped))
 }
 
 /// An identifier that may hold `$`.

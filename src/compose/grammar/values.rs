@@ -9,6 +9,9 @@ use super::sweeps::Sweep;
 use super::{Fault, MAX_DEPTH};
 use crate::compose::python;
 
+/// No function has as many named arguments as this.
+const MAX_NAMED: usize = 16;
+
 impl Parser {
     pub(super) fn value(&mut self) -> Result<Parsed, Fault> {
         if self.peek().is_none() {
@@ -218,6 +221,8 @@ impl Parser {
                         let value = self.element()?;
                         if let Some(old) = named.iter_mut().find(|(k, _)| *k == key) {
                             old.1 = value;
+                        } else if named.len() >= MAX_NAMED {
+                            return self.fault(format!("more than {MAX_NAMED} named arguments"));
                         } else {
                             named.push((key, value));
                         }

@@ -1,5 +1,7 @@
 //! From overrides to cells: the cartesian product of what each one stands for.
 
+use std::collections::HashSet;
+
 use indexmap::IndexMap;
 
 use crate::compose::error::{Error, Problem};
@@ -9,6 +11,8 @@ use crate::compose::node::Origin;
 
 /// A sweep with more cells than this is refused.
 const MAX_CELLS: usize = 100_000;
+/// The texts of all cells together may have this many bytes.
+const MAX_BYTES: usize = 256 << 20;
 
 /// One cell of a sweep.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -42,6 +46,8 @@ pub(super) fn dimensions(
     options: &Options,
 ) -> Result<Vec<Dimension>, Error> {
     let mut dimensions = IndexMap::new();
+    // The keys with edits among the dimensions.
+    let mut edited = HashSet::new();
     let mut problems = Vec::new();
     for (index, (one, origin)) in overrides.iter().enumerate() {
         match positions(one, options) {
@@ -57,9 +63,12 @@ pub(super) fn dimensions(
                 // No key has a space.
                 let edits = format!("{key} ");
                 if one.edits_list() {
+                    edited.insert(key);
                     dimensions.insert(format!("{edits}{index}"), dimension);
                 } else {
-                    dimensions.retain(|slot: &String, _| !slot.starts_with(&edits));
+                    if edited.remove(&key) {
+                        dimensions.retain(|slot: &String, _| !slot.starts_with(&edits));
+                    }
                     dimensions.insert(key, dimension);
                 }
             }
@@ -69,7 +78,7 @@ pub(super) fn dimensions(
     if problems.is_empty() {
         Ok(dimensions.into_values().collect())
     } else {
-        Err(Error { problems })
+        Err(Error::new(problems))
     }
 }
 
@@ -126,6 +135,7 @@ pub(super) fn expand(dimensions: &[Dimension]) -> Result<Vec<Cell>, Error> {
                 .into(),
         );
     };
+    refuse_large(dimensions.iter().map(bytes).sum(), count)?;
     let cell = |num: usize| {
         let mut cell = Cell::default();
         let mut block = count;
@@ -138,6 +148,35 @@ pub(super) fn expand(dimensions: &[Dimension]) -> Result<Vec<Cell>, Error> {
         cell
     };
     Ok((0..count).map(cell).collect())
+}
+
+/// What a text takes in memory.
+pub(super) fn bytes_of(text: &String) -> usize {
+    text.len() + size_of::<String>()
+}
+
+/// What a cell has from a dimension, in the mean: every position stands in as
+/// many cells as every other.
+fn bytes(dimension: &Dimension) -> usize {
+    let of_cell = |cell: &Cell| -> usize {
+        let texts = cell.overrides.iter().chain(&cell.values);
+        texts.map(bytes_of).sum()
+    };
+    let total: usize = dimension.positions.iter().map(of_cell).sum();
+    total.div_ceil(dimension.positions.len().max(1))
+}
+
+/// Refuses cells whose texts fill the memory.
+pub(super) fn refuse_large(bytes_of_one: usize, count: usize) -> Result<(), Error> {
+    if bytes_of_one.saturating_mul(count) <= MAX_BYTES {
+        return Ok(());
+    }
+    Err(Problem::new(format!(
+        "the {count} cells of the sweep take more than {} MiB of text",
+        MAX_BYTES >> 20
+    ))
+    .help("put long values into a config file")
+    .into())
 }
 
 /// A problem for each override of `hydra` that is swept.

@@ -54,7 +54,7 @@ pub(super) fn zipped(
     if problems.is_empty() {
         Ok(dimensions)
     } else {
-        Err(Error { problems })
+        Err(Error::new(problems))
     }
 }
 
