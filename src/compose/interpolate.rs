@@ -341,6 +341,10 @@ impl<'a> Resolver<'a> {
             Arg::Text(template) => {
                 return Ok(self.template(template, place)?.node.into_owned());
             }
+            Arg::Quoted(template) => {
+                let found = self.template(template, place)?;
+                Value::Str(python::to_str(&found.node.value))
+            }
             Arg::List(items) => Value::List(
                 items
                     .iter()
@@ -481,25 +485,6 @@ impl<'a> Resolver<'a> {
             Some(problem) => fail(problem.message.clone()),
             None => Ok(node.value),
         }
-    }
-
-    /// The children of a found mapping, each resolved.
-    pub(crate) fn values_of(&mut self, found: &Located<'a>, map: &Map) -> Result<Vec<Node>, Fail> {
-        let mut out = Vec::new();
-        for (key, child) in map {
-            let place = found.place.as_ref().map(|place| {
-                let mut place = place.clone();
-                place.push(Step::Key(key.clone()));
-                place
-            });
-            let mut problems = Vec::new();
-            let node = self.tree(child, place, &mut problems)?;
-            if let Some(problem) = problems.first() {
-                return fail(problem.message.clone());
-            }
-            out.push(node);
-        }
-        Ok(out)
     }
 }
 

@@ -200,22 +200,22 @@ fn dictionary<'a>(
             found.node.type_name()
         ));
     };
-    let items = if name == "oc.dict.values" {
-        resolver.values_of(&found, map)?
-    } else {
-        map.keys()
-            .map(|key| {
-                Node::built_in(match key {
-                    Key::Str(s) => Value::Str(s.clone()),
-                    Key::Int(i) => Value::Int(*i),
-                    Key::BigInt(i) => Value::BigInt(i.clone()),
-                    Key::Bool(b) => Value::Bool(*b),
-                    Key::Float(bits) => Value::Float(f64::from_bits(*bits)),
-                })
-            })
-            .collect()
+    let item = |of: &Key| match of {
+        // A reference stands one level deeper than the dots of the key count from.
+        of if name == "oc.dict.values" => {
+            let dot = if key.starts_with('.') { "." } else { "" };
+            Value::Str(format!("${{{dot}{key}.{of}}}"))
+        }
+        Key::Str(s) => Value::Str(s.clone()),
+        Key::Int(i) => Value::Int(*i),
+        Key::BigInt(i) => Value::BigInt(i.clone()),
+        Key::Bool(b) => Value::Bool(*b),
+        Key::Float(bits) => Value::Float(f64::from_bits(*bits)),
     };
-    Ok(made(Value::List(items)))
+    let items = map.keys().map(|of| Node::built_in(item(of))).collect();
+    let mut list = made(Value::List(items));
+    list.place = place.map(<[Step]>::to_vec);
+    Ok(list)
 }
 
 /// The Python whose ways of reading and printing values the composer follows: no Python runs it.
@@ -404,7 +404,10 @@ mod tests {
             ("${python_version:}", r#""3.11""#),
             ("${python_version:micro}", r#""3.11.7""#),
             ("${python_version:nano}", "null"),
-            ("${oc.create:[99999999999999999999]}", r#"["99999999999999999999"]"#),
+            (
+                "${oc.create:[99999999999999999999]}",
+                r#"["99999999999999999999"]"#,
+            ),
             ("${min:2,1.5}", "1.5"),
             ("${round:2.345,2}", "2.35"),
         ] {

@@ -338,7 +338,10 @@ mod tests {
             ("9_999_999_999_999_999_999:59", "599999999999999999999"),
         ] {
             let value = resolve(text);
-            assert!(matches!(&value, Ok(Value::BigInt(b)) if b.as_str() == digits), "{value:?}");
+            assert!(
+                matches!(&value, Ok(Value::BigInt(b)) if b.as_str() == digits),
+                "{value:?}"
+            );
         }
         assert!(resolve(&"9".repeat(4301)).is_err());
         assert!(resolve("0b_").is_err());
