@@ -26,14 +26,7 @@ pub(super) fn show(
         (Cfg::Hydra, false) => under_hydra(composed.hydra.clone()),
         (Cfg::Hydra, true) => under_hydra(composed.resolved_hydra()?),
         (Cfg::All, false) => composed.all(),
-        (Cfg::All, true) => {
-            let mut all = under_hydra(composed.resolved_hydra()?);
-            let job = composed.resolved_job()?;
-            if let (Some(all), Some(job)) = (all.as_map_mut(), job.as_map()) {
-                all.extend(job.iter().map(|(key, node)| (key.clone(), node.clone())));
-            }
-            all
-        }
+        (Cfg::All, true) => composed.resolved_all()?,
     };
     let Some(package) = package else {
         return Ok(text(&tree, "", history));

@@ -14,7 +14,7 @@ use super::error::Error;
 #[derive(Debug, Args)]
 pub(super) struct SweepArgs {
     /// Run every combination of the values of keys such as lora.r=4,8
-    #[arg(short, long, conflicts_with = "cfg")]
+    #[arg(short, long, conflicts_with = "action")]
     multirun: bool,
     /// With --multirun: list and check the cells, run none
     #[arg(long)]

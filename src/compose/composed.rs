@@ -496,6 +496,17 @@ impl Composed {
         Ok(hydra.unwrap_or_else(Node::empty_map))
     }
 
+    /// The whole tree with every interpolation resolved; `???` stays.
+    ///
+    /// # Errors
+    /// As [`Composed::resolved_job`].
+    pub fn resolved_all(&self) -> Result<Node, Error> {
+        let all = self.all();
+        Resolver::new(&all, Some(&all), &Scope::new(self.now))
+            .resolve_all()
+            .map_err(errors)
+    }
+
     /// One value of the whole tree, resolved: `resolve("hydra.run.dir")`. `None`
     /// if there is no such key or it is `???`.
     ///

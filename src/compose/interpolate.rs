@@ -446,6 +446,10 @@ impl<'a> Resolver<'a> {
                 self.scope.spend(found.size())?;
                 return Ok(found.into_owned());
             }
+            Arg::Quoted(template) => {
+                let found = self.template(template, place)?;
+                Value::Str(python::to_str(&found.node.value))
+            }
             Arg::List(items) => Value::List(
                 items
                     .iter()
@@ -593,25 +597,6 @@ impl<'a> Resolver<'a> {
             Some(problem) => Err(Fail::Behind(Box::new(problem))),
             None => Ok(node.value),
         }
-    }
-
-    /// The children of a found mapping, each resolved.
-    pub(crate) fn values_of(&mut self, found: &Located<'a>, map: &Map) -> Result<Vec<Node>, Fail> {
-        let mut out = Vec::new();
-        for (key, child) in map {
-            let place = found.place.as_ref().map(|place| {
-                let mut place = place.clone();
-                place.push(Step::Key(key.clone()));
-                place
-            });
-            let mut problems = Vec::new();
-            let node = self.tree(child, place, &mut problems)?;
-            if let Some(problem) = problems.into_iter().next() {
-                return Err(Fail::Behind(Box::new(problem)));
-            }
-            out.push(node);
-        }
-        Ok(out)
     }
 }
 

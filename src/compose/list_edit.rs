@@ -71,7 +71,7 @@ fn interpolated(
     scope: &Scope,
 ) -> Problem {
     let path = dotted(place);
-    let key = [&[path.clone()], rest].concat().join(".");
+    let key = [std::slice::from_ref(&path), rest].concat().join(".");
     let text = node.as_str().unwrap_or_default();
     let target = Resolver::new(root, None, scope)
         .text(text, Some(place))

@@ -198,23 +198,23 @@ fn dictionary<'a>(
             found.node.type_name()
         ));
     };
-    let items = if name == "oc.dict.values" {
-        resolver.values_of(&found, map)?
-    } else {
-        resolver.scope.spend(map.len())?;
-        map.keys()
-            .map(|key| {
-                Node::built_in(match key {
-                    Key::Str(s) => Value::Str(s.clone()),
-                    Key::Int(i) => Value::Int(*i),
-                    Key::BigInt(i) => Value::BigInt(i.clone()),
-                    Key::Bool(b) => Value::Bool(*b),
-                    Key::Float(bits) => Value::Float(f64::from_bits(*bits)),
-                })
-            })
-            .collect()
+    resolver.scope.spend(map.len())?;
+    let item = |of: &Key| match of {
+        // A reference stands one level deeper than the dots of the key count from.
+        of if name == "oc.dict.values" => {
+            let dot = if key.starts_with('.') { "." } else { "" };
+            Value::Str(format!("${{{dot}{key}.{of}}}"))
+        }
+        Key::Str(s) => Value::Str(s.clone()),
+        Key::Int(i) => Value::Int(*i),
+        Key::BigInt(i) => Value::BigInt(i.clone()),
+        Key::Bool(b) => Value::Bool(*b),
+        Key::Float(bits) => Value::Float(f64::from_bits(*bits)),
     };
-    Ok(made(Value::List(items)))
+    let items = map.keys().map(|of| Node::built_in(item(of))).collect();
+    let mut list = made(Value::List(items));
+    list.place = place.map(<[Step]>::to_vec);
+    Ok(list)
 }
 
 /// The Python whose ways of reading and printing values the composer follows: no Python runs it.

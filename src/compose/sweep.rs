@@ -147,7 +147,7 @@ pub fn sweep_cells(request: &Request) -> Result<Vec<Vec<String>>, Error> {
 
 /// The overrides of each cell behind those that all cells have.
 fn behind(fixed: &[String], cells: Vec<Cell>) -> Result<Vec<Vec<String>>, Error> {
-    let bytes: usize = fixed.iter().map(expand::bytes_of).sum();
+    let bytes: usize = fixed.iter().map(|text| expand::bytes_of(text)).sum();
     expand::refuse_large(bytes, cells.len())?;
     Ok(cells
         .into_iter()

@@ -172,7 +172,7 @@ impl<'t> Reader<'t> {
         let inner = Place {
             depth: place.depth + 1,
             key: false,
-            flow: place.flow || self.opens_flow(span.start.index()),
+            flow: place.flow || self.opens_bracket(span),
         };
         let (node, anchor) = match event {
             Event::Alias(id) => {
@@ -207,12 +207,22 @@ impl<'t> Reader<'t> {
         Ok(node)
     }
 
-    /// Whether `[` or `{` stands at a character index.
-    fn opens_flow(&self, index: usize) -> bool {
+    /// Whether the start of a collection is a bracket. The parser gives where its anchor, tag and
+    /// first token stand; a block collection's first token has no width.
+    fn opens_bracket(&self, span: Span) -> bool {
+        let (start, end) = (span.start.index(), span.end.index());
+        let bracket_in = |line: &mut dyn Iterator<Item = char>| {
+            line.take_while(|c| *c != '#')
+                .any(|c| matches!(c, '[' | '{'))
+        };
         if self.chars.is_empty() {
-            matches!(self.text.as_bytes().get(index), Some(b'[' | b'{'))
+            // All bytes are characters.
+            let text = self.text.get(start..end).unwrap_or_default();
+            text.split('\n').any(|line| bracket_in(&mut line.chars()))
         } else {
-            matches!(self.chars.get(index), Some('[' | '{'))
+            let text = self.chars.get(start..end).unwrap_or_default();
+            text.split(|c| *c == '\n')
+                .any(|line| bracket_in(&mut line.iter().copied()))
         }
     }
 
@@ -343,9 +353,12 @@ impl<'t> Reader<'t> {
         let value = match tag {
             None if style == ScalarStyle::Plain => scalar::resolve(text),
             None => Ok(Value::Str(text.to_string())),
-            Some(tag) if tag.is_yaml_core_schema() => scalar::resolve_tagged(text, &tag.suffix),
-            Some(tag) if is_non_specific(tag) => Ok(Value::Str(text.to_string())),
-            Some(tag) => Err(format!("the tag '{tag}' is not supported")),
+            // PyYAML reads the text as if it were plain, quoted or not.
+            Some(tag) if is_non_specific(tag) => scalar::resolve(text),
+            Some(tag) => match core_name(tag) {
+                Some(name) => scalar::resolve_tagged(text, name),
+                None => Err(format!("the tag '{tag}' is not supported")),
+            },
         };
         let value = value.map_err(|message| self.problem(line, message))?;
         // A key with `${` in it is no interpolation and is not checked as one.
@@ -366,14 +379,21 @@ impl<'t> Reader<'t> {
     fn collection_tag(&self, tag: Option<&Tag>, own: &str, line: usize) -> Result<(), Problem> {
         match tag {
             None => Ok(()),
-            Some(tag) if tag.is_yaml_core_schema() && tag.suffix == own => Ok(()),
-            Some(tag) if is_non_specific(tag) => Ok(()),
+            Some(tag) if is_non_specific(tag) || core_name(tag) == Some(own) => Ok(()),
             Some(tag) => Err(self.problem(line, format!("the tag '{tag}' is not supported here"))),
         }
     }
 }
 
-/// The lone tag `!`, which makes a scalar a string.
+/// `int` of `!!int` and of `!<tag:yaml.org,2002:int>`.
+fn core_name(tag: &Tag) -> Option<&str> {
+    if tag.is_yaml_core_schema() {
+        return Some(&tag.suffix);
+    }
+    tag.suffix.strip_prefix("tag:yaml.org,2002:")
+}
+
+/// The lone tag `!`.
 fn is_non_specific(tag: &Tag) -> bool {
     (tag.handle.is_empty() && tag.suffix == "!") || (tag.handle == "!" && tag.suffix.is_empty())
 }
@@ -397,12 +417,33 @@ mod tests {
             r#"{"a":true,"b":"yes","c":0.0001,"d":"1e-4","e":"x\n"}"#
         );
         assert_eq!(
-            json("a: !!str 5\nb: ! 5\nc: !!int '5'"),
-            r#"{"a":"5","b":"5","c":5}"#
+            json("a: !!str 5\nb: ! '5'\nc: !!int '5'\nd: !<tag:yaml.org,2002:str> 5"),
+            r#"{"a":"5","b":5,"c":5,"d":"5"}"#
         );
         assert_eq!(json(""), "{}");
         assert_eq!(json("# only a comment\n"), "{}");
         assert_eq!(json("word"), r#"{"word":null}"#);
+    }
+
+    #[test]
+    fn a_question_mark_needs_quotes_in_brackets_only() {
+        for text in [
+            "a: a?b",
+            "p:\n- []\n- ???\n",
+            "p:\n- {}\n- - ???\n",
+            "p: &x # [\n  k: a?\n",
+            "- &x\n  - a?\n",
+        ] {
+            assert!(read(text).is_ok(), "{text}");
+        }
+        for text in [
+            "a: [a?]",
+            "a: &x [a?]",
+            "a: !!seq [a?]",
+            "a: {x: {y: b}, z: a?b}",
+        ] {
+            assert!(read(text).is_err(), "{text}");
+        }
     }
 
     #[test]

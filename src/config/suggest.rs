@@ -171,7 +171,8 @@ impl Tree<'_> {
         if prefix != "++" {
             for (group, options) in groups(&self.sources) {
                 let is_hydra = group == "hydra" || group.starts_with("hydra/");
-                if !options.is_empty() && !(is_hydra && typed.is_empty()) && group != "hydra" {
+                let hidden = group == "hydra" || (is_hydra && typed.is_empty());
+                if !hidden && !options.is_empty() {
                     found.add(&group, "/", end, "config group");
                 }
             }

@@ -6,7 +6,7 @@ check.py RUN_BINARY [--cases N] [--seed S] [--report FILE]
 Needs hydra-core==1.3.8 in the Python that runs it, unless `--replay` gives a file that
 `--keep` wrote before. Prints the rate of agreement and exits with 1 where it is under
 99.5 %. Every disagreement goes to the report: files, command line, both outputs. What
-README.md lists as a wanted difference is recognised by differences.py and counted apart.
+README.md lists as a wanted difference is recognised and counted apart.
 """
 
 import argparse
@@ -45,7 +45,7 @@ def ours(binary, case, directory):
     command += ["--", *case["overrides"]]
     done = subprocess.run(command, cwd=directory, env=environment(), capture_output=True, timeout=SECONDS, check=False)
     if done.returncode == 0:
-        return {"yaml": comparable(done.stdout.decode().replace(directory, PLACE))}
+        return {"yaml": done.stdout.decode().replace(directory, PLACE)}
     answer = {"refused": done.stderr.decode().strip()}
     if done.returncode != 1 or "panicked" in answer["refused"]:
         answer["crash"] = done.returncode
@@ -53,8 +53,13 @@ def ours(binary, case, directory):
 
 
 def comparable(text):
-    """Without `hydra.runtime.version`: each side writes its own there."""
-    return re.sub(r"(?m)^(    version: ).*$", r"\1ITS OWN", text) if text.startswith("hydra:") else text
+    """Without what each program says of itself: `hydra.help`, `hydra.hydra_help`, its version, and the
+    second in which it ran."""
+    if not text.startswith("hydra:\n"):
+        return text
+    text = re.sub(r"(?m)^  (hydra_)?help:\n(    .*\n|\n)*", "", text)
+    text = re.sub(r"(?m)^(    version: ).*$", r"\1VERSION", text)
+    return re.sub(r"\d{4}-\d\d-\d\d/\d\d-\d\d-\d\d", "TIME", text)
 
 
 def same(left, right):
@@ -83,98 +88,89 @@ def same_tree(left, right):
         return False
 
 
-def verdict(case, hydra, kiln):
-    """`same`, `layout` (same tree, other text), `differs`, or the name of a wanted difference."""
-    if "crash" in kiln:
-        return "differs"
+def agree(hydra, kiln):
+    """`same`, `layout` (the same tree in other words), or nothing."""
     if "refused" in hydra and "refused" in kiln:
         return "same"
     if "yaml" in hydra and "yaml" in kiln:
-        if hydra["yaml"] == kiln["yaml"]:
-            return "same"
-        if same_tree(hydra["yaml"], kiln["yaml"]):
-            return "layout"
-    return differences.name(case, hydra, kiln) or "differs"
+        left, right = comparable(hydra["yaml"]), comparable(kiln["yaml"])
+        return "same" if left == right else "layout" if same_tree(left, right) else None
+    return None
 
 
 class Oracle:
-    """hydra-core in a process of its own; one at a time."""
+    """hydra-core in a process of its own, begun when it is first asked."""
 
-    def __init__(self, work):
-        self.work, self.number = work, 0
-        self.process = subprocess.Popen(
-            [sys.executable, os.path.join(HERE, "oracle.py"), "--work", work],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8",
-        )
+    def __init__(self):
+        self.process = None
 
-    def ask(self, case):
-        """The answer, and the directory where the files lie."""
-        self.process.stdin.write(json.dumps(case) + "\n")
+    def ask(self, case, directory, readings=False):
+        if self.process is None:
+            command = [sys.executable, os.path.join(HERE, "oracle.py")]
+            self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8")
+        self.process.stdin.write(json.dumps({"case": case, "directory": directory, "readings": readings}) + "\n")
         self.process.stdin.flush()
         line = self.process.stdout.readline()
         if not line:
             sys.exit("the oracle ended; does this Python have hydra-core==1.3.8?")
-        directory = os.path.join(self.work, str(self.number))
-        self.number += 1
-        answer = json.loads(line)
-        if "yaml" in answer:
-            answer["yaml"] = comparable(answer["yaml"])
-        return answer, directory
+        return json.loads(line)
 
     def close(self):
-        self.process.stdin.close()
-        self.process.wait()
+        if self.process is not None:
+            self.process.stdin.close()
+            self.process.wait()
 
 
-def compared(binary, cases, work):
-    """Asks both sides about each case: `(case, hydra, kiln)`."""
-    oracle = Oracle(work)
-    found = []
-    for one in cases:
-        answer, directory = oracle.ask(one)
-        found.append((one, answer, ours(binary, one, directory)))
+class Found:
+    """One case with both answers and what they come to."""
+
+    def __init__(self, binary, oracle, row, directory):
+        self.case = row["case"]
+        write_files(self.case, directory)
+        self.hydra = row.get("hydra") or oracle.ask(self.case, directory)
+        self.kiln = ours(binary, self.case, directory)
+        self.verdict = "differs" if "crash" in self.kiln else agree(self.hydra, self.kiln)
+        self.verdict = self.verdict or differences.name(self.case, self.hydra, self.kiln)
+        if self.verdict is None:
+            readings = oracle.ask(self.case, directory, readings=True)
+            self.verdict = next((name for name, hydra in readings.items() if agree(hydra, self.kiln)), "differs")
         shutil.rmtree(directory)
+
+
+def compared(binary, rows, work):
+    """Asks both sides about each case."""
+    oracle = Oracle()
+    found = [Found(binary, oracle, row, os.path.join(work, str(number))) for number, row in enumerate(rows)]
     oracle.close()
     return found
 
 
-def replayed(binary, rows, work):
-    """The same with Hydra's answers from a file."""
-    found = []
-    for number, row in enumerate(rows):
-        directory = os.path.join(work, str(number))
-        write_files(row["case"], directory)
-        found.append((row["case"], row["hydra"], ours(binary, row["case"], directory)))
-        shutil.rmtree(directory)
-    return found
-
-
-def in_parallel(function, binary, items, jobs):
-    found = []
+def in_parallel(binary, rows, jobs):
     with tempfile.TemporaryDirectory() as work, concurrent.futures.ThreadPoolExecutor(jobs) as pool:
         tasks = []
         for job in range(jobs):
             place = os.path.join(os.path.realpath(work), str(job))
             os.mkdir(place)
-            tasks.append(pool.submit(function, binary, items[job::jobs], place))
-        for task in tasks:
-            found += task.result()
-    return found
+            tasks.append(pool.submit(compared, binary, rows[job::jobs], place))
+        parts = [task.result() for task in tasks]
+    return [parts[index % jobs][index // jobs] for index in range(len(rows))]
 
 
 def shown(answer):
     return answer["yaml"] if "yaml" in answer else "REFUSED: " + answer["refused"] + "\n"
 
 
-def described(case, hydra, kiln):
+def described(found):
     """One disagreement for the report."""
+    case, hydra, kiln = found.case, found.hydra, found.kiln
     lines = [f"==== {case['id']}  --config-name {case['config']} --cfg {case['cfg']}{' --resolve' if case['resolve'] else ''}"]
     lines += ["override: " + text for text in case["overrides"]]
     for path, text in case["files"].items():
         lines += [f"---- {path}", text.rstrip("\n")]
     if "yaml" in hydra and "yaml" in kiln:
         lines += ["---- hydra (-), kiln (+)"]
-        lines += difflib.unified_diff(hydra["yaml"].splitlines(), kiln["yaml"].splitlines(), lineterm="", n=2)
+        texts = [comparable(answer["yaml"]).splitlines() for answer in (hydra, kiln)]
+        lines += difflib.unified_diff(*texts, lineterm="", n=2)
     else:
         lines += ["---- hydra", shown(hydra), "---- kiln", shown(kiln)]
     return "\n".join(lines) + "\n\n"
@@ -194,26 +190,29 @@ def main():
     binary = os.path.abspath(args.binary)
     if args.replay:
         with open(args.replay, encoding="utf-8") as file:
-            found = in_parallel(replayed, binary, [json.loads(line) for line in file], args.jobs)
+            rows = [json.loads(line) for line in file]
     else:
-        found = in_parallel(compared, binary, [case(args.seed, i) for i in range(args.cases)], args.jobs)
-    if args.keep:
-        with open(args.keep, "w", encoding="utf-8") as file:
-            file.writelines(json.dumps({"case": one, "hydra": hydra}) + "\n" for one, hydra, _ in found)
-    if args.freeze:
-        with open(args.freeze, "w", encoding="utf-8") as file:
-            file.writelines(frozen(found))
+        rows = [{"case": case(args.seed, index)} for index in range(args.cases)]
+    found = in_parallel(binary, rows, args.jobs)
+    for path, lines in [(args.keep, map(kept, found)), (args.freeze, frozen(found))]:
+        if path:
+            with open(path, "w", encoding="utf-8") as file:
+                file.writelines(lines)
     sys.exit(0 if report(found, args.report) >= ENOUGH else 1)
 
 
-def frozen(found):
+def kept(found):
+    return json.dumps({"case": found.case, "hydra": found.hydra}) + "\n"
+
+
+def frozen(all_found):
     """Small cases that need no environment and no clock; of those refused, one for each reason."""
     rows, reasons, size = [], set(), 0
-    for one, hydra, kiln in found:
-        row = json.dumps({"case": one, "hydra": hydra}) + "\n"
-        reason = re.sub(r"[^A-Za-z ]", "", hydra.get("refused", ""))[:40]
-        tied = re.search(r"PARITY_(SET|EMPTY|NUM|LIST)|now:|\{DIR\}", row) or one["cfg"] != "job"
-        if verdict(one, hydra, kiln) != "same" or tied or len(row) > MOST_BYTES or reason and reason in reasons:
+    for found in all_found:
+        row = kept(found)
+        reason = re.sub(r"[^A-Za-z ]", "", found.hydra.get("refused", ""))[:40]
+        tied = re.search(r"PARITY_(SET|EMPTY|NUM|LIST)|now:|\{DIR\}", row) or found.case["cfg"] != "job"
+        if found.verdict != "same" or tied or len(row) > MOST_BYTES or reason and reason in reasons:
             continue
         reasons.add(reason)
         size += len(row)
@@ -223,23 +222,19 @@ def frozen(found):
     return rows
 
 
-def report(found, path):
+def report(all_found, path):
     """Prints the counts, writes the disagreements, gives the rate."""
-    counts = collections.Counter()
+    counts = collections.Counter(found.verdict for found in all_found)
     with open(path, "w", encoding="utf-8", errors="backslashreplace") as file:
-        for one, hydra, kiln in found:
-            what = verdict(one, hydra, kiln)
-            counts[what] += 1
-            if what == "differs":
-                file.write(described(one, hydra, kiln))
-    refused = sum("refused" in hydra for _, hydra, _ in found)
-    wanted = {name: counts[name] for name in differences.NAMES if counts[name]}
+        file.writelines(described(found) for found in all_found if found.verdict == "differs")
+    refused = sum("refused" in found.hydra for found in all_found)
     agreed = counts["same"] + counts["layout"]
     rate = agreed / max(1, agreed + counts["differs"])
-    print(f"{len(found)} cases, Hydra composes {len(found) - refused} and refuses {refused}")
-    print(f"agreement {100 * rate:.2f} %: {counts['same']} alike, {counts['layout']} with the same tree in other words, {counts['differs']} differ")
-    for name, count in wanted.items():
-        print(f"wanted difference, {name}: {count}")
+    print(f"{len(all_found)} cases, Hydra composes {len(all_found) - refused} and refuses {refused}")
+    print(f"agreement {100 * rate:.2f} %: {counts['same']} alike, {counts['layout']} the same tree in other words, {counts['differs']} differ")
+    for name, count in sorted(counts.items()):
+        if name not in ("same", "layout", "differs"):
+            print(f"wanted difference, {name}: {count}")
     if counts["differs"]:
         print(f"disagreements: {path}")
     return rate

@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
-"""What hydra-core 1.3.8 makes of the cases of generate.py.
+"""What hydra-core 1.3.8 makes of a case of generate.py.
 
-Reads one JSON case a line from stdin and answers each with one line: `{"yaml": TEXT}`, or
-`{"refused": WHY}`. A case is written below `--work` into a directory that carries its number
-and is left there, so that the other side composes the very same files. Each is composed by
-the call that `python app.py --cfg job` makes. In the answer that directory is `{DIR}`.
+Reads one JSON request a line from stdin, `{"case": .., "directory": .., "readings": ..}`, and
+answers each with one line: `{"yaml": TEXT}`, or `{"refused": WHY}`. The files of the case lie
+in `directory`, which is written `{DIR}` in the answer. The composing call is the one that
+`python app.py --cfg job` makes. With `readings` the answer is what Hydra gives where one of two
+accidents of its own is taken out (README.md explains them), by the name of the accident.
 """
 
-import argparse
 import contextlib
+import copy
+import enum
 import io
 import json
 import logging
@@ -18,42 +20,82 @@ import sys
 import warnings
 
 import hydra
+import yaml
 from hydra import initialize_config_dir
+from hydra._internal.config_repository import CachingConfigRepository
 from hydra.core.global_hydra import GlobalHydra
-from omegaconf import OmegaConf
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf._utils import get_omega_conf_dumper
+from omegaconf.errors import InterpolationToMissingValueError
 
-from generate import ENVIRONMENT, PLACE, write_files
+from generate import ENVIRONMENT, PLACE
 
 WANTED = "1.3.8"
 PYTHON = {"major": "3", "minor": "3.11", "micro": "3.11.7"}
-# Longer than any case takes: what does not end is refused.
-SECONDS = 60
+# Seconds of processor time, longer than any case takes: what does not end is refused.
+SECONDS = 20
+SHARED, IN_PLACE = "a config merged twice", "resolved in place"
+as_loaded = CachingConfigRepository.load_config
 
 
-def composed(case, directory):
-    """The YAML, or an exception of any kind."""
+@contextlib.contextmanager
+def initialized(directory):
     os.chdir(directory)
     GlobalHydra.instance().clear()
-    out = io.StringIO()
     with initialize_config_dir(config_dir=os.path.join(directory, "conf"), job_name="run", version_base="1.3"):
         # Kiln is run by no Python; it names the version that it follows.
         OmegaConf.register_new_resolver("python_version", lambda level="minor": PYTHON.get(level), replace=True)
-        with contextlib.redirect_stdout(out):
-            GlobalHydra.instance().hydra.show_cfg(
-                config_name=case["config"], overrides=case["overrides"], cfg_type=case["cfg"], package=None, resolve=case["resolve"]
-            )
-    return out.getvalue().replace(directory, PLACE)
+        yield GlobalHydra.instance().hydra
 
 
-def overtime(signum, frame):
-    raise TimeoutError(f"no result after {SECONDS} s")
+def printed(case, directory):
+    """What `--cfg` prints."""
+    out = io.StringIO()
+    with initialized(directory) as app, contextlib.redirect_stdout(out):
+        app.show_cfg(config_name=case["config"], overrides=case["overrides"], cfg_type=case["cfg"], package=None, resolve=case["resolve"])
+    return out.getvalue()
 
 
-def answer(case, directory):
-    write_files(case, directory)
-    signal.alarm(SECONDS)
+def read(case, directory):
+    """The values as a running job reads them, one by one from a config that stays as it is."""
+    with initialized(directory) as app:
+        cfg = app.compose_config(config_name=case["config"], overrides=case["overrides"], run_mode=RunMode.RUN)
+        HydraConfig.instance().set_config(cfg)
+        job = copy.deepcopy(cfg)
+        if case["cfg"] == "job":
+            OmegaConf.set_readonly(job, False)
+            OmegaConf.set_struct(job, False)
+            del job["hydra"]
+        return yaml.dump(plain(job), default_flow_style=False, allow_unicode=True, sort_keys=False, Dumper=get_omega_conf_dumper())
+
+
+def plain(node):
+    """A config as plain Python values; what leads to `???` is `???`."""
+    if isinstance(node, DictConfig) and not (node._is_none() or node._is_missing()):
+        return {key: plain_child(node, key) for key in node.keys()}
+    if isinstance(node, ListConfig) and not (node._is_none() or node._is_missing()):
+        return [plain_child(node, index) for index in range(len(node))]
+    value = node._value()
+    return value.name if isinstance(value, enum.Enum) else value
+
+
+def plain_child(node, key):
     try:
-        return {"yaml": composed(case, directory)}
+        return plain(node._get_child(key)._dereference_node())
+    except InterpolationToMissingValueError:
+        return "???"
+
+
+def copied(self, config_path):
+    return copy.deepcopy(as_loaded(self, config_path))
+
+
+def answer(compose, case, directory):
+    signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS)
+    try:
+        return {"yaml": compose(case, directory).replace(directory, PLACE)}
     # Hydra reports by exceptions of every kind, SystemExit among them.
     except (Exception, SystemExit) as fault:
         cause = fault
@@ -61,25 +103,39 @@ def answer(case, directory):
             cause = cause.__cause__
         return {"refused": f"{type(cause).__name__}: {cause}"}
     finally:
-        signal.alarm(0)
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+
+
+def readings(case, directory):
+    """The answers without the accidents. Configs that Hydra keeps are shared by all that include them."""
+    found = {}
+    if case["resolve"]:
+        found[IN_PLACE] = answer(read, case, directory)
+    CachingConfigRepository.load_config = copied
+    found[SHARED] = answer(printed, case, directory)
+    if case["resolve"]:
+        found[f"{SHARED}, {IN_PLACE}"] = answer(read, case, directory)
+    CachingConfigRepository.load_config = as_loaded
+    return found
+
+
+def overtime(signum, frame):
+    raise TimeoutError(f"no result after {SECONDS} s")
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", required=True)
-    args = parser.parse_args()
     if hydra.__version__ != WANTED:
         sys.exit(f"oracle.py needs hydra-core=={WANTED}, this is {hydra.__version__}")
     warnings.simplefilter("ignore")
     logging.disable(logging.CRITICAL)
-    sys.setrecursionlimit(3000)
-    signal.signal(signal.SIGALRM, overtime)
+    signal.signal(signal.SIGVTALRM, overtime)
     os.environ.update(ENVIRONMENT)
     os.environ.pop("PARITY_UNSET", None)
-    work = os.path.realpath(args.work)
-    for number, line in enumerate(sys.stdin):
-        directory = os.path.join(work, str(number))
-        print(json.dumps(answer(json.loads(line), directory)), flush=True)
+    for line in sys.stdin:
+        request = json.loads(line)
+        case, directory = request["case"], request["directory"]
+        found = readings(case, directory) if request["readings"] else answer(printed, case, directory)
+        print(json.dumps(found), flush=True)
 
 
 if __name__ == "__main__":

@@ -38,6 +38,8 @@ pub(crate) enum Arg {
     Float(f64),
     /// A bare interpolation (which keeps its type), or text joined from parts.
     Text(Template),
+    /// Text in quotes, which is a string also where it is a lone interpolation.
+    Quoted(Template),
     List(Vec<Arg>),
     Dict(Vec<(Key, Arg)>),
 }
@@ -322,7 +324,7 @@ impl Parser {
             Some(quote @ ('\'' | '"')) => {
                 self.pos += 1;
                 let parts = self.text(Some(quote))?;
-                Arg::Text(Template { parts })
+                Arg::Quoted(Template { parts })
             }
             _ => self.primitive()?,
         };
@@ -365,7 +367,7 @@ impl Parser {
                 [Part::Text(text)] => Ok(Key::Str(text.clone())),
                 _ => Err(Fault::new(start, "a key is expected here")),
             },
-            Arg::Null | Arg::List(_) | Arg::Dict(_) => {
+            Arg::Null | Arg::Quoted(_) | Arg::List(_) | Arg::Dict(_) => {
                 Err(Fault::new(start, "null cannot be a key"))
             }
         }
@@ -493,7 +495,9 @@ mod tests {
 
     fn arg_text(arg: &Arg) -> String {
         match arg {
-            Arg::Text(template) => format!("'{}'", text_of(&template.parts)),
+            Arg::Text(template) | Arg::Quoted(template) => {
+                format!("'{}'", text_of(&template.parts))
+            }
             Arg::List(items) => format!("{:?}", items.iter().map(arg_text).collect::<Vec<_>>()),
             other => format!("{other:?}"),
         }

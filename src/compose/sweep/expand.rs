@@ -151,7 +151,7 @@ pub(super) fn expand(dimensions: &[Dimension]) -> Result<Vec<Cell>, Error> {
 }
 
 /// What a text takes in memory.
-pub(super) fn bytes_of(text: &String) -> usize {
+pub(super) fn bytes_of(text: &str) -> usize {
     text.len() + size_of::<String>()
 }
 
@@ -160,7 +160,7 @@ pub(super) fn bytes_of(text: &String) -> usize {
 fn bytes(dimension: &Dimension) -> usize {
     let of_cell = |cell: &Cell| -> usize {
         let texts = cell.overrides.iter().chain(&cell.values);
-        texts.map(bytes_of).sum()
+        texts.map(|text| bytes_of(text)).sum()
     };
     let total: usize = dimension.positions.iter().map(of_cell).sum();
     total.div_ceil(dimension.positions.len().max(1))

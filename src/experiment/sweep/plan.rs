@@ -35,7 +35,7 @@ impl Plan {
         let sweep = Multirun::new(request)?;
         let root = path_at(&sweep.master, "hydra.sweep.dir")?;
         let typed = sweep.master.hydra.select("sweep.dir");
-        let given = typed.is_some_and(|node| names_one_directory(node));
+        let given = typed.is_some_and(names_one_directory);
         Ok(Plan {
             command,
             sweep,
