@@ -1,6 +1,8 @@
 //! Values as Python writes them. Interpolations inside a longer string are
 //! turned to text by Python's `str()`, so `v${flag}` is `vTrue`.
 
+use std::borrow::Cow;
+
 use super::big_int::{Digits, truncated};
 use super::node::{Key, Node, Value};
 
@@ -175,14 +177,41 @@ pub(crate) fn float(value: f64) -> String {
     }
 }
 
+/// The zeros of the scripts beside ASCII, whose digits Python reads too (Unicode 14.0.0, category
+/// Nd). The nine others follow each.
+const ZEROS: [u32; 65] = [
+    0x0660, 0x06f0, 0x07c0, 0x0966, 0x09e6, 0x0a66, 0x0ae6, 0x0b66, 0x0be6, 0x0c66, 0x0ce6, 0x0d66,
+    0x0de6, 0x0e50, 0x0ed0, 0x0f20, 0x1040, 0x1090, 0x17e0, 0x1810, 0x1946, 0x19d0, 0x1a80, 0x1a90,
+    0x1b50, 0x1bb0, 0x1c40, 0x1c50, 0xa620, 0xa8d0, 0xa900, 0xa9d0, 0xa9f0, 0xaa50, 0xabf0, 0xff10,
+    0x104a0, 0x10d30, 0x11066, 0x110f0, 0x11136, 0x111d0, 0x112f0, 0x11450, 0x114d0, 0x11650,
+    0x116c0, 0x11730, 0x118e0, 0x11950, 0x11c50, 0x11d50, 0x11da0, 0x16a60, 0x16ac0, 0x16b50,
+    0x1d7ce, 0x1d7d8, 0x1d7e2, 0x1d7ec, 0x1d7f6, 0x1e140, 0x1e2f0, 0x1e950, 0x1fbf0,
+];
+
+/// The text without blanks around it and with ASCII digits for those of all scripts.
+fn ascii_digits(text: &str) -> Cow<'_, str> {
+    let text = text.trim();
+    if text.is_ascii() {
+        return Cow::Borrowed(text);
+    }
+    let ascii = |c: char| {
+        let below = ZEROS.partition_point(|zero| *zero <= c as u32);
+        let digit = below.checked_sub(1).map(|i| c as u32 - ZEROS[i]);
+        digit.and_then(|d| char::from_digit(d, 10)).unwrap_or(c)
+    };
+    Cow::Owned(text.chars().map(ascii).collect())
+}
+
 /// What Python's `int(text)` gives; `None` where it raises.
 pub(crate) fn parse_int(text: &str) -> Option<Value> {
     if !looks_like_int(text) {
         return None;
     }
-    let digits = text.trim().replace(['_', '+', '-'], "");
-    let negative = text.trim().starts_with('-');
-    Digits::default().read(&digits, 10)?.value(negative)
+    let text = ascii_digits(text);
+    let digits = text.replace(['_', '+', '-'], "");
+    Digits::default()
+        .read(&digits, 10)?
+        .value(text.starts_with('-'))
 }
 
 /// An int that may be an index; `None` also where 64 bits are too few.
@@ -195,17 +224,17 @@ pub(crate) fn parse_index(text: &str) -> Option<i64> {
 
 /// Whether Python's `int(text)` succeeds.
 pub(crate) fn looks_like_int(text: &str) -> bool {
-    let text = text.trim();
-    digits_with_underscores(text.strip_prefix(['+', '-']).unwrap_or(text))
+    let text = ascii_digits(text);
+    digits_with_underscores(text.strip_prefix(['+', '-']).unwrap_or(&text))
 }
 
 /// What Python's `float(text)` gives; `None` where it raises.
 pub(crate) fn parse_float(text: &str) -> Option<f64> {
-    let text = text.trim();
+    let text = ascii_digits(text);
     let (sign, body) = match text.as_bytes().first()? {
         b'-' => (-1.0, &text[1..]),
         b'+' => (1.0, &text[1..]),
-        _ => (1.0, text),
+        _ => (1.0, text.as_ref()),
     };
     let lower = body.to_ascii_lowercase();
     match lower.as_str() {
@@ -305,6 +334,9 @@ mod tests {
             Some("99999999999999999999".to_string())
         );
         assert_eq!(parse_int("1__0"), None);
+        assert_eq!(parse_int("1\u{663}"), Some(Value::Int(13)));
+        assert_eq!(parse_int("\u{bd}"), None);
+        assert_eq!(parse_float("\u{ff11}.\u{1d7ff}"), Some(1.9));
         assert_eq!(parse_float("1e-4"), Some(0.0001));
         assert_eq!(parse_float("1_0.5_0"), Some(10.5));
         assert_eq!(parse_float("-Infinity"), Some(f64::NEG_INFINITY));

@@ -53,12 +53,12 @@ def ours(binary, case, directory):
 
 
 def comparable(text):
-    """Without what each program says of itself: `hydra.help`, `hydra.hydra_help`, its version, and the
-    second in which it ran."""
-    if not text.startswith("hydra:\n"):
-        return text
-    text = re.sub(r"(?m)^  (hydra_)?help:\n(    .*\n|\n)*", "", text)
-    text = re.sub(r"(?m)^(    version: ).*$", r"\1VERSION", text)
+    """Without what each program says of itself: its help texts, its version, the second in which it
+    ran, and whether a search path is written in full."""
+    if text.startswith("hydra:\n"):
+        text = re.sub(r"(?m)^  (hydra_)?help:\n(    .*\n|\n)*", "", text)
+        text = re.sub(r"(?m)^(    version: ).*$", r"\1VERSION", text)
+        text = text.replace(f"    - path: {PLACE}/", "    - path: ")
     return re.sub(r"\d{4}-\d\d-\d\d/\d\d-\d\d-\d\d", "TIME", text)
 
 
@@ -163,7 +163,8 @@ def shown(answer):
 def described(found):
     """One disagreement for the report."""
     case, hydra, kiln = found.case, found.hydra, found.kiln
-    lines = [f"==== {case['id']}  --config-name {case['config']} --cfg {case['cfg']}{' --resolve' if case['resolve'] else ''}"]
+    title = "" if found.verdict == "differs" else " (other words)"
+    lines = [f"==== {case['id']}{title}  --config-name {case['config']} --cfg {case['cfg']}{' --resolve' if case['resolve'] else ''}"]
     lines += ["override: " + text for text in case["overrides"]]
     for path, text in case["files"].items():
         lines += [f"---- {path}", text.rstrip("\n")]
@@ -211,7 +212,7 @@ def frozen(all_found):
     for found in all_found:
         row = kept(found)
         reason = re.sub(r"[^A-Za-z ]", "", found.hydra.get("refused", ""))[:40]
-        tied = re.search(r"PARITY_(SET|EMPTY|NUM|LIST)|now:|\{DIR\}", row) or found.case["cfg"] != "job"
+        tied = re.search(r"PARITY_(SET|EMPTY|NUM|LIST)|now:|/DIR", row) or found.case["cfg"] != "job"
         if found.verdict != "same" or tied or len(row) > MOST_BYTES or reason and reason in reasons:
             continue
         reasons.add(reason)
@@ -226,7 +227,8 @@ def report(all_found, path):
     """Prints the counts, writes the disagreements, gives the rate."""
     counts = collections.Counter(found.verdict for found in all_found)
     with open(path, "w", encoding="utf-8", errors="backslashreplace") as file:
-        file.writelines(described(found) for found in all_found if found.verdict == "differs")
+        for verdict in ("differs", "layout"):
+            file.writelines(described(found) for found in all_found if found.verdict == verdict)
     refused = sum("refused" in found.hydra for found in all_found)
     agreed = counts["same"] + counts["layout"]
     rate = agreed / max(1, agreed + counts["differs"])

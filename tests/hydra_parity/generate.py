@@ -20,7 +20,7 @@ from bodies import Body
 # The variables that cases refer to; PARITY_UNSET is in no environment.
 ENVIRONMENT = {"PARITY_SET": "set value", "PARITY_EMPTY": "", "PARITY_NUM": "017", "PARITY_LIST": "[1, {a: 2.0}]"}
 # Stands for the working directory in what is printed.
-PLACE = "{DIR}"
+PLACE = "/DIR"
 GROUPS = ["db", "model", "opt", "exp", "srv-1", "data_2"]
 SUBGROUPS = ["kind", "tls", "db"]
 OPTIONS = ["one", "two", "three"]

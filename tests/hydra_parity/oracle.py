@@ -3,7 +3,7 @@
 
 Reads one JSON request a line from stdin, `{"case": .., "directory": .., "readings": ..}`, and
 answers each with one line: `{"yaml": TEXT}`, or `{"refused": WHY}`. The files of the case lie
-in `directory`, which is written `{DIR}` in the answer. The composing call is the one that
+in `directory`, which is written `/DIR` in the answer. The composing call is the one that
 `python app.py --cfg job` makes. With `readings` the answer is what Hydra gives where one of two
 accidents of its own is taken out (README.md explains them), by the name of the accident.
 """
