@@ -4,12 +4,14 @@
 //!
 //! ```text
 //! cargo run --release --example make_tiny -- --out target/tiny
-//! cargo run --release -- train experiment=pretrain_tiny
+//! cargo run --release -- train experiment=pretrain_tiny hydra.run.dir=target/tiny/run
+//! cargo run --release -- train experiment=pretrain_tiny_cues hydra.run.dir=target/tiny/cues
 //! ```
 //!
 //! The first command writes `data/{train,test}_dataset_{mcq,saq}.csv`,
-//! `target/tiny/corpus.jsonl` (ready tokens, in curriculum order) and
-//! `target/tiny/model/` (config.json and the tokenizer); the second pretrains.
+//! `target/tiny/{corpus,cues}.jsonl` (ready tokens, in curriculum order) and
+//! `target/tiny/model/` (config.json and the tokenizer); the others pretrain,
+//! on one corpus after the other.
 //! `--data DIR` puts the CSV files elsewhere, `--seed N` draws other documents
 //! and questions (the held-out facts stay the same).
 
@@ -58,6 +60,9 @@ const TRAIN_MCQ: usize = 5000;
 const TRAIN_SAQ: usize = 4000;
 const TEST_QUESTIONS: usize = 300;
 
+/// Added to the seed for the second corpus.
+const CUES_SEED: u64 = 35;
+
 /// Random streams of a seed.
 const DOCUMENTS: u64 = 1;
 const MCQ_TRAIN: u64 = 2;
@@ -65,78 +70,99 @@ const MCQ_TEST: u64 = 3;
 const SAQ_TRAIN: u64 = 4;
 const SAQ_TEST: u64 = 5;
 
-const fn slot(kind: Kind, facts: &'static [usize], length: usize, echo: f32) -> Slot {
+const fn slot(kind: Kind, facts: &'static [usize], length: usize, echo: f32, gap: usize) -> Slot {
     Slot {
         kind,
         facts,
         length,
         echo,
-        connected: 0.0,
+        connected: 0.7,
+        gap,
+        lots: 0.0,
     }
 }
 
-const fn connected(kind: Kind, facts: &'static [usize], length: usize) -> Slot {
-    Slot {
-        kind,
-        facts,
-        length,
-        echo: 0.0,
-        connected: 0.7,
-    }
+/// With labels drawn by lot behind cues that mean nothing.
+const fn lots(slot: Slot) -> Slot {
+    Slot { lots: 0.25, ..slot }
 }
 
 /// Steps and the slots they rotate through. Each stage leans on the one before:
 /// pairs teach to match a name, echoes in sentences to bind value and name,
-/// lists to bind label and value, and the last stages join the two.
+/// lists to bind label and value, gaps to look further back, and the last
+/// stages join them.
 const CURRICULUM: [(usize, &[Slot]); 6] = [
-    (600, &[slot(Kind::Pairs, &[3], 31, 0.0)]),
+    (
+        600,
+        &[Slot {
+            connected: 0.0,
+            ..slot(Kind::Pairs, &[3], 31, 0.0, 0)
+        }],
+    ),
     (
         1500,
         &[
-            connected(Kind::Pairs, &[3, 4], 48),
-            connected(Kind::LabelPairs, &[2, 3, 4], 48),
-            slot(Kind::Facts, &[2, 3], 48, 1.0),
-            slot(Kind::List, &[2, 3], 48, 1.0),
-            slot(Kind::PairsAndList, &[2, 3], 48, 0.0),
+            slot(Kind::Pairs, &[3, 4], 64, 0.0, 6),
+            slot(Kind::LabelPairs, &[2, 3, 4], 64, 0.0, 6),
+            slot(Kind::Facts, &[2, 3], 64, 1.0, 4),
+            slot(Kind::List, &[2, 3], 64, 1.0, 4),
+            slot(Kind::PairsAndList, &[2, 3], 48, 0.0, 0),
         ],
     ),
     (
         900,
         &[
-            slot(Kind::Facts, &[3], 64, 0.5),
-            slot(Kind::List, &[3], 64, 0.5),
-            slot(Kind::FactsAndList, &[2], 64, 1.0),
-            slot(Kind::PairsAndList, &[3, 4], 64, 0.0),
+            slot(Kind::Facts, &[3], 80, 0.5, 8),
+            slot(Kind::List, &[3], 80, 0.5, 8),
+            slot(Kind::FactsAndList, &[2], 80, 1.0, 6),
+            slot(Kind::PairsAndList, &[3, 4], 64, 0.0, 0),
+            slot(Kind::FactsAndList, &[2], 80, 0.7, 10),
+        ],
+    ),
+    (
+        1500,
+        &[
+            slot(Kind::Facts, &[3, 4], 96, 0.3, 16),
+            slot(Kind::List, &[3, 4], 96, 0.3, 16),
+            slot(Kind::FactsAndList, &[2, 3], 96, 0.6, 16),
+            slot(Kind::FactsAndList, &[2, 3], 96, 0.3, 24),
+            slot(Kind::Blocks, &[2, 3], 80, 0.0, 0),
         ],
     ),
     (
         1200,
         &[
-            slot(Kind::Facts, &[3, 4], 80, 0.3),
-            slot(Kind::List, &[3, 4], 80, 0.3),
-            slot(Kind::FactsAndList, &[3], 80, 0.7),
-            slot(Kind::FactsAndList, &[2, 3], 80, 0.5),
+            slot(Kind::Facts, &[3, 4], 96, 0.2, 16),
+            slot(Kind::List, &[3, 4], 96, 0.2, 16),
+            slot(Kind::FactsAndList, &[3, 4], 112, 0.3, 24),
+            slot(Kind::Blocks, &[2, 3], 96, 0.0, 0),
+            slot(Kind::Blocks, &[3, 4], 112, 0.0, 0),
         ],
     ),
     (
         1200,
         &[
-            slot(Kind::Facts, &[3, 4], 80, 0.2),
-            slot(Kind::List, &[3, 4], 80, 0.2),
-            slot(Kind::FactsAndList, &[2, 3], 80, 0.2),
-            slot(Kind::FactsAndList, &[3, 4], 88, 0.4),
-        ],
-    ),
-    (
-        1200,
-        &[
-            slot(Kind::Facts, &[4], 88, 0.1),
-            slot(Kind::List, &[4], 88, 0.1),
-            slot(Kind::FactsAndList, &[3, 4], 88, 0.1),
-            slot(Kind::FactsAndList, &[4], 96, 0.2),
+            slot(Kind::Facts, &[4], 96, 0.1, 8),
+            slot(Kind::List, &[4], 96, 0.1, 8),
+            slot(Kind::FactsAndList, &[4], 112, 0.2, 16),
+            slot(Kind::Blocks, &[3, 4], 112, 0.0, 0),
+            slot(Kind::Blocks, &[4], 112, 0.0, 0),
         ],
     ),
 ];
+
+/// The second corpus: the last stage again, with labels drawn by lot behind
+/// cues that mean nothing.
+const CUES: [(usize, &[Slot]); 1] = [(
+    700,
+    &[
+        slot(Kind::Facts, &[4], 96, 0.1, 8),
+        slot(Kind::List, &[4], 96, 0.1, 8),
+        lots(slot(Kind::FactsAndList, &[4], 112, 0.2, 16)),
+        lots(slot(Kind::Blocks, &[3, 4], 112, 0.0, 0)),
+        lots(slot(Kind::Blocks, &[4], 112, 0.0, 0)),
+    ],
+)];
 
 fn main() -> Result<()> {
     let args = Args::parse();
@@ -173,7 +199,7 @@ fn main() -> Result<()> {
         }
     }
 
-    let documents = documents(args.seed);
+    let documents = draw_documents(args.seed, &CURRICULUM);
     texts.extend(documents.iter().map(Document::text));
     let tokenizer = tokenizer::train(&texts)?;
     tokenizer
@@ -188,15 +214,18 @@ fn main() -> Result<()> {
         "{} documents, {tokens} tokens, vocabulary {vocabulary}",
         documents.len()
     );
+    let cues = draw_documents(args.seed + CUES_SEED, &CUES);
+    let tokens = write_corpus(&args.out.join("cues.jsonl"), &cues, &tokenizer)?;
+    println!("{} documents, {tokens} tokens on cues", cues.len());
     Ok(())
 }
 
 /// The documents of all steps in order.
-fn documents(seed: u64) -> Vec<Document> {
+fn draw_documents(seed: u64, curriculum: &[(usize, &[Slot])]) -> Vec<Document> {
     let mut draw = Draw::new(seed, &[DOCUMENTS]);
     let mut documents = Vec::new();
     let mut step = 0;
-    for (steps, slots) in CURRICULUM {
+    for &(steps, slots) in curriculum {
         for _ in 0..steps {
             let slot = &slots[step % slots.len()];
             step += 1;
@@ -274,7 +303,7 @@ fn write_json(path: &Path, value: &serde_json::Value) -> Result<()> {
     fs::write(path, text).with_context(|| path.display().to_string())
 }
 
-/// A Llama of 0.8M parameters in the layout of `LlamaForCausalLM`.
+/// A Llama of 1.1M parameters in the layout of `LlamaForCausalLM`.
 fn model_config(vocabulary: usize) -> serde_json::Value {
     json!({
         "architectures": ["LlamaForCausalLM"],
@@ -282,7 +311,7 @@ fn model_config(vocabulary: usize) -> serde_json::Value {
         "vocab_size": vocabulary,
         "hidden_size": 128,
         "intermediate_size": 256,
-        "num_hidden_layers": 4,
+        "num_hidden_layers": 6,
         "num_attention_heads": 4,
         "num_key_value_heads": 4,
         "head_dim": 32,

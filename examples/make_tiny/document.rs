@@ -69,6 +69,18 @@ const CONNECTORS: [&str; 9] = [
     ", as all of us say, likes",
 ];
 
+/// Words without meaning here, for gaps.
+const FILLERS: [&str; 24] = [
+    "as", "all", "of", "us", "say", "well", "then", "now", "here", "there", "and", "so", "for",
+    "sure", "you", "see", "that", "too", "very", "much", "by", "the", "way", "once",
+];
+/// Cues without meaning, in front of a label drawn by lot.
+const SIGNS: [&str; 16] = [
+    "!", "&", "*", "%", "+", "~", "^", "$", "|", "{", "}", "[", "(", "<", "_", "\"",
+];
+/// The last words of a gap.
+const BEFORE_ANSWER: [&str; 5] = [" is", " ->", " =", " goes with", " #"];
+
 /// What a document trains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -85,6 +97,9 @@ pub enum Kind {
     List,
     /// Facts and a labelled list of their values, then label from name.
     FactsAndList,
+    /// Facts, then a name or value and a labelled list behind it, over and over:
+    /// the label must be told from what stands before the list.
+    Blocks,
 }
 
 /// One slot of the curriculum's rotation.
@@ -100,6 +115,14 @@ pub struct Slot {
     pub echo: f32,
     /// Share of bare-pair documents with words between the two of a pair.
     pub connected: f32,
+    /// Most words put between what is asked about and the answer; a share of the
+    /// restatements has such a gap. It makes the model look for the last name
+    /// or value, however far back, not for the word two places before.
+    pub gap: usize,
+    /// Share of picked labels that follow a meaningless sign and are drawn by lot.
+    /// So the base answers only to the cues it knows; that `Answer:` is one is
+    /// left for an adapter to learn.
+    pub lots: f32,
 }
 
 /// A piece of text that is one token, and whether the loss counts it.
@@ -129,6 +152,7 @@ impl Document {
         match slot.kind {
             Kind::Pairs | Kind::LabelPairs => document.pairs(draw, &facts, slot),
             Kind::PairsAndList => document.pairs_and_list(draw, &facts, slot.length),
+            Kind::Blocks => document.blocks(draw, &facts, slot),
             _ => {
                 document.text_about(draw, &facts, slot);
                 if draw.chance(supervise_all) {
@@ -190,7 +214,11 @@ impl Document {
                 (key, value)
             };
             self.word(first, false);
-            self.push(connector, false);
+            if slot.gap > 0 && draw.chance(0.7) {
+                self.gap(draw, slot.gap);
+            } else {
+                self.push(connector, false);
+            }
             self.word(second, true);
             self.word(first, true);
             // BOS and EOS come on top.
@@ -199,6 +227,27 @@ impl Document {
                 return;
             }
         }
+    }
+
+    /// A meaningless cue and any label.
+    fn lot(&mut self, draw: &mut Draw, labels: &[&str]) {
+        self.push(
+            draw.pick(&["\n", "\n", " ", ""]).trim_end_matches(' '),
+            false,
+        );
+        for _ in 0..=draw.below(3) {
+            self.push(draw.pick(&SIGNS), false);
+        }
+        self.word(draw.pick(labels), true);
+        self.push(".", true);
+    }
+
+    /// Up to `most` words.
+    fn gap(&mut self, draw: &mut Draw, most: usize) {
+        for _ in 0..draw.below(most + 1) {
+            self.word(draw.pick(&FILLERS), false);
+        }
+        self.push(draw.pick(&BEFORE_ANSWER), false);
     }
 
     fn pairs_and_list(&mut self, draw: &mut Draw, facts: &Facts, length: usize) {
@@ -224,6 +273,55 @@ impl Document {
             self.word(first, false);
             self.word(alphabet[i], true);
             self.word(first, true);
+        }
+    }
+
+    fn blocks(&mut self, draw: &mut Draw, facts: &Facts, slot: &Slot) {
+        if draw.chance(slot.connected) {
+            let heading = draw.chance(0.5);
+            if heading {
+                self.push(draw.pick(&HEADINGS), false);
+                self.push("\n", false);
+            }
+            let echo = draw.chance(slot.echo);
+            self.statements(draw, facts, echo, heading);
+        } else {
+            for (name, value) in &facts.pairs {
+                self.word(name, false);
+                self.word(value, false);
+            }
+        }
+        let before = draw.pick(&BEFORE_LIST);
+        let between = draw.pick(&["\n", "\n", " ", ""]);
+        let after = draw.pick(&AFTER_LABEL);
+        let behind = draw.pick(&AFTER_LIST);
+        loop {
+            let kept = self.pieces.len();
+            let mut items = facts.pairs.clone();
+            draw.shuffle(&mut items);
+            let alphabet = alphabet(draw, items.len());
+            let asked = draw.below(items.len());
+            let (name, value) = items[asked];
+            let key = if draw.chance(0.25) { value } else { name };
+            self.push(&before.replace("{n}", key), false);
+            for (&(_, value), label) in items.iter().zip(alphabet) {
+                match between {
+                    "" => self.push(&format!(" {label} {value}"), false),
+                    _ => self.push(&format!("{between}{label}{after} {value}"), false),
+                }
+            }
+            if slot.lots > 0.0 && draw.chance(slot.lots) {
+                self.lot(draw, &alphabet[..items.len()]);
+            } else {
+                self.push(behind, false);
+                self.word(alphabet[asked], true);
+                self.push(".", true);
+            }
+            // BOS and EOS come on top.
+            if self.pieces.len() + 2 > slot.length {
+                self.pieces.truncate(kept);
+                return;
+            }
         }
     }
 
@@ -323,6 +421,7 @@ impl Document {
             let Some((name, value)) = round.pop() else {
                 return;
             };
+            let gap = slot.gap > 0 && draw.chance(0.6);
             let (style, asked) = restatement(draw, slot.kind);
             let label = labels.iter().find(|l| l.0 == value).map_or("", |l| l.1);
             let values = Values {
@@ -332,7 +431,29 @@ impl Document {
                 label,
             };
             let kept = self.pieces.len();
-            self.sentence(style, between, &values, Some(asked));
+            if gap {
+                let (key, answer) = match (slot.kind, asked) {
+                    (Kind::Facts, 'v') => (name, value),
+                    (Kind::Facts, _) => (value, name),
+                    (Kind::List, 'v') => (label, value),
+                    (Kind::List, _) => (value, label),
+                    (_, 'v') => (name, value),
+                    _ if draw.chance(0.8) => (name, label),
+                    _ => (value, label),
+                };
+                self.push(between.trim_end_matches(' '), false);
+                self.word(key, false);
+                if slot.kind == Kind::FactsAndList && slot.lots > 0.0 && draw.chance(slot.lots) {
+                    let all: Vec<&str> = labels.iter().map(|l| l.1).collect();
+                    self.lot(draw, &all);
+                } else {
+                    self.gap(draw, slot.gap);
+                    self.word(answer, true);
+                    self.push(".", true);
+                }
+            } else {
+                self.sentence(style, between, &values, Some(asked));
+            }
             let key = match asked {
                 'v' if slot.kind == Kind::List => Some(label),
                 'v' => Some(name),
@@ -429,7 +550,7 @@ fn restatement(draw: &mut Draw, kind: Kind) -> (&'static str, char) {
         Kind::FactsAndList if x < 70 => (draw.pick(&LABEL_OF_NAME), 'l'),
         Kind::FactsAndList if x < 80 => value_of_name(draw),
         // The bare pairs have no sentences.
-        Kind::FactsAndList | Kind::Pairs | Kind::LabelPairs | Kind::PairsAndList => {
+        Kind::FactsAndList | Kind::Pairs | Kind::LabelPairs | Kind::PairsAndList | Kind::Blocks => {
             (draw.pick(&LABEL_OF_VALUE), 'l')
         }
     }

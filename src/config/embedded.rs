@@ -53,6 +53,7 @@ pub(super) static EXPERIMENTS: &[(&str, &str)] = &[
     embed!("experiments", "not_learning.yaml"),
     embed!("experiments", "overfitting.yaml"),
     embed!("experiments", "pretrain_tiny.yaml"),
+    embed!("experiments", "pretrain_tiny_cues.yaml"),
     embed!("experiments", "saq.yaml"),
     embed!("experiments", "unstable.yaml"),
 ];
