@@ -479,8 +479,8 @@ fn long_lines_and_keys() {
     );
     assert!(outcome(&[PLAIN], &[&format!("d@{text}=x")]).is_err());
     assert!(outcome(&[PLAIN], &[&format!("+{text}/a=x")]).is_ok());
-    file_refused(&format!("a: ${{{text}}}\n"), "not found");
-    file_refused(&format!("a: ${{{text}:1}}\n"), "unknown resolver");
+    file_refused(&format!("a: ${{{text}}}\n"), "cannot resolve");
+    file_refused(&format!("a: ${{{text}:1}}\n"), "cannot resolve");
     file_refused(&format!("defaults: [{text}]\n"), "no config");
     file_refused(&format!("defaults: [g: {text}]\n"), "no option");
 }

@@ -83,6 +83,8 @@ pub(crate) struct Resolver<'a> {
     stack: Vec<(*const Node, Vec<Step>)>,
     /// Failures are not shown to anybody.
     quiet: bool,
+    /// The interpolations whose collections are being resolved value by value.
+    open: Vec<(*const Node, Vec<Step>)>,
     depth: usize,
     /// Levels of the tree being copied, and its values.
     levels: usize,
@@ -97,6 +99,7 @@ impl<'a> Resolver<'a> {
             scope,
             stack: Vec::new(),
             quiet: false,
+            open: Vec::new(),
             depth: 0,
             levels: 0,
             nodes: 0,
@@ -214,25 +217,31 @@ impl<'a> Resolver<'a> {
         place: Option<Vec<Step>>,
         problems: &mut Vec<Problem>,
     ) -> Result<Node, Fail> {
-        let pushed = match &place {
-            Some(place) => self.push(place),
-            None => Ok(()),
+        let found = match &place {
+            Some(place) => {
+                let found = self.push(place).and_then(|()| self.text(text, Some(place)));
+                self.stack.pop();
+                found
+            }
+            None => self.text(text, None),
         };
-        let found = pushed.and_then(|()| self.text(text, place.as_deref()));
-        let resolved = match found {
+        match found.and_then(|found| self.refuse_if_open(place.as_deref(), found)) {
             // The origin is where the interpolation was written: that is the line to change.
             Ok(found) if found.node.as_str().is_some_and(|s| s.contains("${")) => {
                 Ok(Node::new(found.node.value.clone(), node.origin.clone()))
             }
-            Ok(found) => self
-                .tree(&found.node, found.place, problems)
-                .map(|resolved| {
+            Ok(found) => {
+                self.open.push((self.root, place.unwrap_or_default()));
+                let resolved = self.tree(&found.node, found.place, problems);
+                self.open.pop();
+                resolved.map(|resolved| {
                     let origin = match resolved.value {
                         Value::Map(_) | Value::List(_) => resolved.origin,
                         _ => node.origin.clone(),
                     };
                     Node::new(resolved.value, origin)
-                }),
+                })
+            }
             Err(Fail::Missing(_)) => Ok(Node::new(Value::Str("???".into()), node.origin.clone())),
             Err(Fail::Limit(text)) => Err(Fail::Limit(text)),
             Err(fail) => {
@@ -249,11 +258,26 @@ impl<'a> Resolver<'a> {
                     Err(Fail::Limit(message.to_string()))
                 }
             }
-        };
-        if place.is_some() {
-            self.stack.pop();
         }
-        resolved
+    }
+
+    /// A value inside of what an interpolation stands for may lead to that interpolation again, but
+    /// not to all of it: that would have no end.
+    fn refuse_if_open(
+        &self,
+        place: Option<&[Step]>,
+        found: Located<'a>,
+    ) -> Result<Located<'a>, Fail> {
+        let root: *const Node = self.root;
+        match place {
+            Some(place)
+                if matches!(found.node.value, Value::Map(_) | Value::List(_))
+                    && self.open.iter().any(|(r, p)| *r == root && p == place) =>
+            {
+                fail(format!("'{}' leads back to itself", dotted(place)))
+            }
+            _ => Ok(found),
+        }
     }
 
     fn push(&mut self, place: &[Step]) -> Result<(), Fail> {
@@ -573,12 +597,14 @@ impl<'a> Resolver<'a> {
         };
         let mut inner = Resolver::new(whole, Some(whole), self.scope);
         inner.stack = std::mem::take(&mut self.stack);
+        inner.open = std::mem::take(&mut self.open);
         inner.depth = self.depth;
         inner.levels = self.levels;
         inner.nodes = self.nodes;
         inner.quiet = self.quiet;
         let result = inner.hydra_value(path);
         self.stack = inner.stack;
+        self.open = inner.open;
         self.nodes = inner.nodes;
         result.map(made)
     }

@@ -69,9 +69,14 @@ impl Writer<'_> {
                 };
                 for (index, (key, child)) in map.iter().enumerate() {
                     self.start_item(own, index == 0 && parent == Parent::List);
-                    self.key(key, own);
+                    // After a key of its own line, a collection starts on the line of the colon.
+                    let after = if self.key(key, own) {
+                        Parent::Map
+                    } else {
+                        Parent::List
+                    };
                     let above = self.enter(|| key.to_string());
-                    self.node(child, own, Parent::Map);
+                    self.node(child, own, after);
                     self.path.truncate(above);
                 }
             }
@@ -150,7 +155,8 @@ impl Writer<'_> {
         }
     }
 
-    fn key(&mut self, key: &Key, indent: usize) {
+    /// Gives whether the key stands on one line with its colon.
+    fn key(&mut self, key: &Key, indent: usize) -> bool {
         let value = match key {
             Key::Str(s) => Value::Str(s.clone()),
             Key::Int(i) => Value::Int(*i),
@@ -175,6 +181,7 @@ impl Writer<'_> {
             self.start_item(indent, false);
         }
         self.out.push(':');
+        simple
     }
 
     fn scalar(&mut self, value: &Value, layout: Layout) {
@@ -292,8 +299,7 @@ mod tests {
     #[test]
     fn nested_lists_and_maps() {
         let path = std::sync::Arc::new(std::path::PathBuf::from("a.yaml"));
-        let text =
-            "a:\n- - 1\n  - - 2\n- k: v\n  l:\n  - x: 1\n    'y': 2\nb:\n  c:\n  - 1\n  d: {}\n";
+        let text = "a:\n- - 1\n  - - 2\n- k: v\n  l:\n  - x: 1\n    'y': 2\nb:\n  c:\n  - 1\n  d: {}\n? ''\n: - 1\n  - x: 1\n    e:\n    - 2\n";
         let node = super::super::yaml_read::read_yaml(text, &path).expect("valid");
         assert_eq!(to_yaml(&node), text);
     }

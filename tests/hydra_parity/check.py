@@ -14,7 +14,6 @@ import collections
 import concurrent.futures
 import difflib
 import json
-import math
 import os
 import re
 import shutil
@@ -24,6 +23,7 @@ import tempfile
 
 import differences
 from generate import ENVIRONMENT, PLACE, case, write_files
+from trees import agree, comparable
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ENOUGH = 0.995
@@ -50,52 +50,6 @@ def ours(binary, case, directory):
     if done.returncode != 1 or "panicked" in answer["refused"]:
         answer["crash"] = done.returncode
     return answer
-
-
-def comparable(text):
-    """Without what each program says of itself: its help texts, its version, the second in which it
-    ran, and whether a search path is written in full."""
-    if text.startswith("hydra:\n"):
-        text = re.sub(r"(?m)^  (hydra_)?help:\n(    .*\n|\n)*", "", text)
-        text = re.sub(r"(?m)^(    version: ).*$", r"\1VERSION", text)
-        text = text.replace(f"    - path: {PLACE}/", "    - path: ")
-    return re.sub(r"\d{4}-\d\d-\d\d/\d\d-\d\d-\d\d", "TIME", text)
-
-
-def same(left, right):
-    """Equality that tells 1 from 1.0 and true, and minds the order of keys."""
-    if type(left) is not type(right):
-        return False
-    if isinstance(left, dict):
-        pairs = zip(left.items(), right.items())
-        return len(left) == len(right) and all(same(a, c) and same(b, d) for (a, b), (c, d) in pairs)
-    if isinstance(left, list):
-        return len(left) == len(right) and all(map(same, left, right))
-    if isinstance(left, float):
-        return left == right and math.copysign(1, left) == math.copysign(1, right) or left != left and right != right
-    return left == right
-
-
-def same_tree(left, right):
-    try:
-        import yaml
-        from omegaconf._utils import get_yaml_loader
-    except ImportError:
-        return False
-    try:
-        return same(yaml.load(left, Loader=get_yaml_loader()), yaml.load(right, Loader=get_yaml_loader()))
-    except yaml.YAMLError:
-        return False
-
-
-def agree(hydra, kiln):
-    """`same`, `layout` (the same tree in other words), or nothing."""
-    if "refused" in hydra and "refused" in kiln:
-        return "same"
-    if "yaml" in hydra and "yaml" in kiln:
-        left, right = comparable(hydra["yaml"]), comparable(kiln["yaml"])
-        return "same" if left == right else "layout" if same_tree(left, right) else None
-    return None
 
 
 class Oracle:
@@ -130,11 +84,17 @@ class Found:
         self.hydra = row.get("hydra") or oracle.ask(self.case, directory)
         self.kiln = ours(binary, self.case, directory)
         self.verdict = "differs" if "crash" in self.kiln else agree(self.hydra, self.kiln)
-        self.verdict = self.verdict or differences.name(self.case, self.hydra, self.kiln)
-        if self.verdict is None:
-            readings = oracle.ask(self.case, directory, readings=True)
-            self.verdict = next((name for name, hydra in readings.items() if agree(hydra, self.kiln)), "differs")
+        self.verdict = self.verdict or differences.name(self.case, self.hydra, self.kiln) or self.reading(oracle, directory)
         shutil.rmtree(directory)
+
+    def reading(self, oracle, directory):
+        """Which accidents of Hydra make the difference; `differs` if none does."""
+        for name, hydra in oracle.ask(self.case, directory, readings=True).items():
+            if agree(hydra, self.kiln):
+                return name
+            if other := differences.name(self.case, hydra, self.kiln):
+                return f"{name}, {other}"
+        return "differs"
 
 
 def compared(binary, rows, work):

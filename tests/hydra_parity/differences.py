@@ -2,7 +2,8 @@
 
 import re
 
-SPECIAL_BREAKS = re.compile(r"\\[NLP]")
+from trees import same_tree
+
 LONE_SURROGATE = re.compile(r"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 # What Kiln has beyond Hydra.
 OWN_RESOLVERS = re.compile(r"\$\{(mul|add|sub|div|min|max|round):")
@@ -12,10 +13,15 @@ def refuses(hydra, text):
     return text in hydra.get("refused", "")
 
 
+def breaks_differ(case, hydra, kiln):
+    """PyYAML reads the U+0085 that it printed as a line feed."""
+    return "yaml" in hydra and "\\N" in kiln.get("yaml", "") and same_tree(hydra["yaml"], kiln["yaml"].replace("\\N", "\\n"))
+
+
 TESTS = [
     ("tabs between YAML tokens", lambda case, hydra, kiln: refuses(hydra, "found character '\\t' that cannot start any token")),
     ("half characters", lambda case, hydra, kiln: "refused" in kiln and "escape" in kiln["refused"] and LONE_SURROGATE.search("".join(case["files"].values()))),
-    ("line breaks of YAML 1.1", lambda case, hydra, kiln: "yaml" in hydra and SPECIAL_BREAKS.search(kiln.get("yaml", ""))),
+    ("line breaks of YAML 1.1", breaks_differ),
     ("sort of quoted strings", lambda case, hydra, kiln: refuses(hydra, "between instances of 'QuotedString'")),
     ("more resolvers", lambda case, hydra, kiln: refuses(hydra, "Unsupported interpolation type") and OWN_RESOLVERS.search(str(case))),
 ]
