@@ -250,7 +250,7 @@ fn cycles() {
     );
     file_refused(
         "a: '${oc.dict.values:b}'\nb: {c: '${a}'}\n",
-        "leads back to itself",
+        "holds the interpolation itself",
     );
     file_refused("x: &x [1, *x]\n", "inside the value it names");
 }
@@ -482,7 +482,7 @@ fn long_lines_and_keys() {
     file_refused(&format!("a: ${{{text}}}\n"), "cannot resolve");
     file_refused(&format!("a: ${{{text}:1}}\n"), "cannot resolve");
     file_refused(&format!("defaults: [{text}]\n"), "no config");
-    file_refused(&format!("defaults: [g: {text}]\n"), "no option");
+    file_refused(&format!("defaults: [g: {text}]\n"), "no group");
 }
 
 /// Finding what a user may have meant must not take a step for every pair of

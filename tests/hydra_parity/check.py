@@ -27,8 +27,8 @@ from trees import agree, comparable
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ENOUGH = 0.995
-# Limits of the cases that are checked in, one and all.
-MOST_BYTES, FROZEN_BYTES = 3_000, 700_000
+# Limits of the cases that are checked in: bytes of one and of all, and how many that Hydra refuses.
+MOST_BYTES, FROZEN_BYTES, FROZEN_REFUSALS = 3_000, 700_000, 100
 # Longer than `run compose` ever takes.
 SECONDS = 60
 
@@ -170,12 +170,16 @@ def frozen(all_found):
     """Small cases that need no environment and no clock; of those refused, one for each reason."""
     rows, reasons, size = [], set(), 0
     for found in all_found:
-        row = kept(found)
-        reason = re.sub(r"[^A-Za-z ]", "", found.hydra.get("refused", ""))[:40]
-        tied = re.search(r"PARITY_(SET|EMPTY|NUM|LIST)|now:|/DIR", row) or found.case["cfg"] != "job"
-        if found.verdict != "same" or tied or len(row) > MOST_BYTES or reason and reason in reasons:
+        why = found.hydra.get("refused", "")[:120]
+        reason = re.sub(r"[^A-Za-z ]", "", why)[:40]
+        if reason and (reason in reasons or len(reasons) == FROZEN_REFUSALS):
             continue
-        reasons.add(reason)
+        row = json.dumps({"case": found.case, "hydra": {"refused": why} if why else found.hydra}) + "\n"
+        tied = re.search(r"PARITY_(SET|EMPTY|NUM|LIST)|now:|/DIR", row) or found.case["cfg"] != "job"
+        if found.verdict != "same" or tied or len(row) > MOST_BYTES:
+            continue
+        if reason:
+            reasons.add(reason)
         size += len(row)
         if size > FROZEN_BYTES:
             break

@@ -14,8 +14,9 @@ def refuses(hydra, text):
 
 
 def breaks_differ(case, hydra, kiln):
-    """PyYAML reads the U+0085 that it printed as a line feed."""
-    return "yaml" in hydra and "\\N" in kiln.get("yaml", "") and same_tree(hydra["yaml"], kiln["yaml"].replace("\\N", "\\n"))
+    """PyYAML folds the U+0085 that it printed: one reads back as a space."""
+    folded = re.sub(r"(\\N)+", lambda found: "\\n" * (len(found[0]) // 2 - 1) or " ", kiln.get("yaml", ""))
+    return folded != kiln.get("yaml", "") and same_tree(hydra.get("yaml", ""), folded)
 
 
 TESTS = [

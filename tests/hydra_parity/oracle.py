@@ -101,7 +101,7 @@ def answer(compose, case, directory):
         cause = fault
         while cause.__cause__ is not None:
             cause = cause.__cause__
-        return {"refused": f"{type(cause).__name__}: {cause}"}
+        return {"refused": f"{type(cause).__name__}: {cause}".replace(directory, PLACE)}
     finally:
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
 
