@@ -86,6 +86,7 @@ fn main() {
         adaptation: Adaptation::Lora(&lora),
         seed: 42,
         device: &burn::tensor::Device::flex(),
+        precision: kiln::ops::Precision::F32,
     })
     .expect("the model loads");
     let load_s = began.elapsed().as_secs_f64();

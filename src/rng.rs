@@ -30,6 +30,12 @@ impl Stream {
         Self { key }
     }
 
+    /// What [`Stream::bits`] mixes with the counter.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn key(self) -> u64 {
+        self.key
+    }
+
     /// The 64 random bits at `counter`.
     #[inline]
     pub fn bits(self, counter: u64) -> u64 {

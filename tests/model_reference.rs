@@ -32,6 +32,7 @@ fn open(dir: &Path) -> Result<Decoder, LoadError> {
         adaptation: Adaptation::None,
         seed: 42,
         device: &burn::tensor::Device::flex(),
+        precision: kiln::ops::Precision::F32,
     })
 }
 

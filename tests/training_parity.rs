@@ -75,6 +75,7 @@ fn run(name: &str, method: QuantMethod, checkpointing: bool) -> Option<(Vec<Even
         adaptation: Adaptation::Lora(&lora),
         seed: 42,
         device: &burn::tensor::Device::flex(),
+        precision: kiln::ops::Precision::F32,
     })
     .unwrap();
     let config = common::reference_training(checkpointing);

@@ -1,6 +1,13 @@
 //! Which device a run computes on.
 
+#[cfg(feature = "gpu")]
+mod for_checks;
+#[cfg(feature = "cuda")]
+pub mod runtime;
+
 use burn::tensor::Device;
+#[cfg(feature = "gpu")]
+pub use for_checks::for_checks;
 
 /// A chosen device and its name in summaries.
 #[derive(Clone, Debug)]
@@ -57,6 +64,7 @@ fn missing(name: &str, found: Option<usize>) -> DeviceError {
 /// GPU `index`, or how many there are (`None`: built without CUDA).
 #[cfg(feature = "cuda")]
 fn cuda(index: usize) -> Result<Chosen, Option<usize>> {
+    runtime::configure();
     // Listing is the one probe that is safe without a driver.
     let found = Device::enumerate(burn::tensor::DeviceType::Cuda).into_vec();
     let count = found.len();

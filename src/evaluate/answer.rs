@@ -284,7 +284,7 @@ fn rank_by_sequence(model: &Decoder, options: &[OptionTokens], adapter: bool) ->
         }
         let mut batch = Ragged::default();
         batch.push_labelled(&option.ids, &labels);
-        -model.loss(&batch, adapter)
+        -model.loss(&batch, adapter).value()
     }))
 }
 

@@ -68,6 +68,16 @@ pub enum Error {
     )]
     HalfOnCpu { what: &'static str },
     #[error(
+        "training.fp16=true: f16 training, which needs its loss scaled, is not in this version; \
+         use training.bf16=true, or leave both unset"
+    )]
+    Fp16,
+    #[error(
+        "training.bf16=true: {0} has no bf16 (it takes compute capability 8.0 or newer); \
+         set training.bf16=false to compute in f32"
+    )]
+    NoBf16(String),
+    #[error(
         "{}: token id {id} is outside the model's vocabulary of {vocab}: the data was made with another tokenizer; \
          give the model it belongs to (model.path=DIR), or make the data again",
         path.display()

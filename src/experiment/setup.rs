@@ -3,6 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
+use burn::tensor::DType;
+
 use super::error::Error;
 use crate::config::types::{Config, TaskKind};
 use crate::data::Answers;
@@ -13,6 +15,7 @@ use crate::data::tokenizer::Tokenizer;
 use crate::device::{self, Chosen};
 use crate::evaluate::Questions;
 use crate::model::{Adaptation, Decoder, LoadOptions, load};
+use crate::ops::Precision;
 
 /// Where all runs lie.
 pub const OUTPUTS: &str = "outputs";
@@ -20,6 +23,7 @@ pub const OUTPUTS: &str = "outputs";
 /// The common ground of a job.
 pub struct Setup {
     pub chosen: Chosen,
+    pub precision: Precision,
     pub model_dir: PathBuf,
     pub tokenizer: Option<Tokenizer>,
 }
@@ -35,16 +39,7 @@ impl Setup {
     /// The device, the model directory or the tokenizer cannot be used.
     pub fn new(config: &Config) -> Result<Self, Error> {
         let chosen = device::choose(&config.device)?;
-        if chosen.name == "cpu" {
-            for (what, set) in [
-                ("bf16", config.training.bf16),
-                ("fp16", config.training.fp16),
-            ] {
-                if set == Some(true) {
-                    return Err(Error::HalfOnCpu { what });
-                }
-            }
-        }
+        let precision = precision(config, &chosen)?;
         let model_dir = model_dir(config)?;
         // Reading config.json first gives the better error for a wrong directory.
         crate::model::hf_config::ArchConfig::from_dir(&model_dir)
@@ -52,6 +47,7 @@ impl Setup {
         let tokenizer = Tokenizer::load_optional(&model_dir)?;
         Ok(Self {
             chosen,
+            precision,
             model_dir,
             tokenizer,
         })
@@ -67,6 +63,7 @@ impl Setup {
             adaptation,
             seed: config.seed,
             device: &self.chosen.device,
+            precision: self.precision,
         })?)
     }
 
@@ -81,6 +78,27 @@ impl Setup {
             self.tokenizer.as_ref(),
             config.training.max_seq_length,
         )?)
+    }
+}
+
+/// f32 on the CPU; on a GPU bf16 where it has it, unless the config says otherwise.
+fn precision(config: &Config, chosen: &Chosen) -> Result<Precision, Error> {
+    let (bf16, fp16) = (config.training.bf16, config.training.fp16);
+    if chosen.name == "cpu" {
+        for (what, set) in [("bf16", bf16), ("fp16", fp16)] {
+            if set == Some(true) {
+                return Err(Error::HalfOnCpu { what });
+            }
+        }
+        return Ok(Precision::F32);
+    }
+    if fp16 == Some(true) {
+        return Err(Error::Fp16);
+    }
+    match (bf16, chosen.device.supports_dtype(DType::BF16)) {
+        (Some(true), false) => Err(Error::NoBf16(chosen.name.clone())),
+        (Some(true) | None, true) => Ok(Precision::Bf16),
+        (Some(false), _) | (None, false) => Ok(Precision::F32),
     }
 }
 

@@ -49,7 +49,8 @@ pub fn generate(
     model.reserve_positions(capacity);
     let width = model.arch.num_kv_heads * model.arch.head_dim;
     let layers = model.layers.len();
-    let mut cache = KvCache::new(layers, prompts.len(), capacity, width, &model.device);
+    let (ops, device) = (model.ops(), &model.device);
+    let mut cache = KvCache::new(layers, prompts.len(), capacity, width, ops, device);
     let vocab = model.arch.vocab_size;
 
     // Prefill: all prompts at once, then one row a live sequence and step.
@@ -104,13 +105,13 @@ fn cached_batch(
             k_start: base,
             k_len: done + tokens.len(),
         });
-        batch.ids.extend_from_slice(tokens);
+        batch.ids.extend(tokens.iter().copied());
         batch
             .positions
             .extend((done..done + tokens.len()).map(|p| p as u32));
         write_to.extend((base + done..base + done + tokens.len()).map(|r| r as u32));
         lengths[i] += tokens.len();
     }
-    cache.write_to(&write_to);
+    cache.write_to(write_to);
     batch
 }

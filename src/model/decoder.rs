@@ -9,7 +9,9 @@ use super::linear::{DropoutKey, Pass, Weight};
 use super::params::{Grads, Params};
 use super::peft::AdapterConfig;
 use super::ragged::Ragged;
-use crate::ops::{AttentionShape, CrossEntropyGrad, HotOps, RopeTable, for_device};
+use crate::ops::{
+    AttentionShape, CrossEntropyGrad, HotOps, Indices, Precision, RopeTable, Scalar, for_device,
+};
 
 /// A causal language model with its trainable parameters.
 pub struct Decoder {
@@ -46,9 +48,10 @@ impl Decoder {
         head: Option<Weight>,
         params: Params,
         device: Device,
+        precision: Precision,
     ) -> Self {
         let rope = RopeTable::new(&arch.inv_freq(), 0);
-        let ops = for_device(&device);
+        let ops = for_device(&device, precision);
         Self {
             arch,
             embedding,
@@ -103,8 +106,9 @@ impl Decoder {
         self.head.as_ref().unwrap_or(&self.embedding)
     }
 
-    fn embed(&self, pass: &Pass<'_>, ids: &[u32]) -> Tensor<2> {
-        self.ops.gather_rows(&self.embedding.dense(pass), ids)
+    fn embed(&self, pass: &Pass<'_>, ids: &Indices) -> Tensor<2> {
+        let rows = self.ops.gather_rows(&self.embedding.stored(pass), ids);
+        self.ops.operand(&rows)
     }
 
     /// Hidden states after the final norm at `rows`, `[rows, hidden]`.
@@ -112,7 +116,7 @@ impl Decoder {
     pub fn hidden(
         &self,
         batch: &Ragged,
-        rows: &[u32],
+        rows: &Indices,
         adapter: bool,
         mut cache: Option<&mut KvCache>,
     ) -> Tensor<2> {
@@ -124,14 +128,14 @@ impl Decoder {
             x = layer.forward(&cx, x, cache).0;
         }
         let x = self.ops.gather_rows(&x, rows);
-        self.ops.rms_norm(&x, &self.norm.dense(&pass), cx.eps)
+        self.ops.rms_norm(&x, &self.norm.stored(&pass), cx.eps)
     }
 
     /// Logits at `rows` as `rows.len()` rows of `vocab_size` host numbers.
     pub fn logits(
         &self,
         batch: &Ragged,
-        rows: &[u32],
+        rows: &Indices,
         adapter: bool,
         cache: Option<&mut KvCache>,
     ) -> Vec<f32> {
@@ -142,9 +146,9 @@ impl Decoder {
     }
 
     /// Summed loss over the supervised rows, without gradients.
-    pub fn loss(&self, batch: &Ragged, adapter: bool) -> f64 {
+    pub fn loss(&self, batch: &Ragged, adapter: bool) -> Scalar {
         if batch.rows.is_empty() {
-            return 0.0;
+            return Scalar::Host(0.0);
         }
         let hidden = self.hidden(batch, &batch.rows, adapter, None);
         let head = self.head().dense(&self.pass(adapter, None));
@@ -156,9 +160,9 @@ impl Decoder {
 
     /// Summed loss of a micro-batch; adds `scale x` its gradient to `grads`, layer
     /// by layer from the last to the first.
-    pub fn loss_backward(&self, batch: &Ragged, options: StepOptions, grads: &mut Grads) -> f64 {
+    pub fn loss_backward(&self, batch: &Ragged, options: StepOptions, grads: &mut Grads) -> Scalar {
         if batch.rows.is_empty() {
-            return 0.0;
+            return Scalar::Host(0.0);
         }
         let ops = self.ops;
         let pass = self.pass(true, options.dropout);
@@ -210,11 +214,11 @@ impl Decoder {
         x: Tensor<2>,
         scale: f32,
         grads: &mut Grads,
-    ) -> (f64, Tensor<2>) {
+    ) -> (Scalar, Tensor<2>) {
         let (ops, eps) = (self.ops, self.arch.rms_norm_eps as f32);
-        let shape = x.dims();
+        let dx = ops.zeros(x.dims(), &self.device);
         let x = ops.gather_rows(&x, &batch.rows);
-        let hidden = ops.rms_norm(&x, &self.norm.dense(pass), eps);
+        let hidden = ops.rms_norm(&x, &self.norm.stored(pass), eps);
         let head = self.head();
         let grad = match head.param() {
             Some(id) => CrossEntropyGrad::HiddenAndHead {
@@ -229,8 +233,7 @@ impl Decoder {
         }
         let d_hidden = out.d_hidden.unwrap_or_else(|| hidden.zeros_like());
         let d_rows = norm_backward(pass, &self.norm, &x, &d_hidden, eps, grads);
-        let dx = Tensor::zeros(shape, &self.device);
-        (out.loss_sum, ops.scatter_add_rows(dx, &batch.rows, &d_rows))
+        (out.loss_sum, ops.write_rows(dx, &batch.rows, &d_rows))
     }
 
     /// Numbers in the whole model, the adapter's included.

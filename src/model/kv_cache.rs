@@ -1,15 +1,17 @@
 //! Keys and values of earlier tokens, for generation.
 
+use std::sync::Arc;
+
 use burn::tensor::{Device, Tensor};
 
-use crate::ops::HotOps;
+use crate::ops::{HotOps, Indices};
 
 /// One layer's keys and values: `[sequences x capacity, kv_heads x head_dim]`.
 pub struct LayerCache {
     keys: Tensor<2>,
     values: Tensor<2>,
     /// Where the rows of the current batch go.
-    write_to: Vec<u32>,
+    write_to: Arc<Indices>,
 }
 
 impl LayerCache {
@@ -42,23 +44,25 @@ impl KvCache {
         sequences: usize,
         capacity: usize,
         width: usize,
+        ops: &dyn HotOps,
         device: &Device,
     ) -> Self {
-        let zeros = || Tensor::zeros([sequences * capacity, width], device);
+        let zeros = || ops.zeros([sequences * capacity, width], device);
         let layers = (0..layers)
             .map(|_| LayerCache {
                 keys: zeros(),
                 values: zeros(),
-                write_to: Vec::new(),
+                write_to: Arc::default(),
             })
             .collect();
         Self { layers, capacity }
     }
 
     /// Sets the cache rows that the next forward pass fills.
-    pub fn write_to(&mut self, rows: &[u32]) {
+    pub fn write_to(&mut self, rows: Vec<u32>) {
+        let rows = Arc::new(Indices::from(rows));
         for layer in &mut self.layers {
-            layer.write_to = rows.to_vec();
+            layer.write_to = rows.clone();
         }
     }
 }

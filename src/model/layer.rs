@@ -75,7 +75,7 @@ impl Layer {
         cache: Option<&mut LayerCache>,
     ) -> (Tensor<2>, LayerTape) {
         let (pass, ops) = (&cx.pass, cx.pass.ops);
-        let n1 = ops.rms_norm(&x, &self.attention_norm.dense(pass), cx.eps);
+        let n1 = ops.rms_norm(&x, &self.attention_norm.stored(pass), cx.eps);
         let (q, tq) = self.q.forward(pass, &n1);
         let (k, tk) = self.k.forward(pass, &n1);
         let (v, tv) = self.v.forward(pass, &n1);
@@ -90,7 +90,7 @@ impl Layer {
         };
         let (y, to) = self.o.forward(pass, &out);
         let h = ops.add(y, &x);
-        let n2 = ops.rms_norm(&h, &self.mlp_norm.dense(pass), cx.eps);
+        let n2 = ops.rms_norm(&h, &self.mlp_norm.stored(pass), cx.eps);
         let (gate, tg) = self.gate.forward(pass, &n2);
         let (up, tu) = self.up.forward(pass, &n2);
         let (y, td) = self.down.forward(pass, &ops.swiglu(&gate, &up));
@@ -123,41 +123,50 @@ impl Layer {
         want_dx: bool,
     ) -> Option<Tensor<2>> {
         let (pass, ops) = (&cx.pass, cx.pass.ops);
-        let [tq, tk, tv, to, tg, tu, td] = &tape.linears;
+        let LayerTape {
+            x,
+            n1,
+            q,
+            k,
+            v,
+            out,
+            lse,
+            h,
+            n2,
+            gate,
+            up,
+            linears: [tq, tk, tv, to, tg, tu, td],
+        } = tape;
 
-        let s = ops.swiglu(&tape.gate, &tape.up);
-        let ds = self.down.backward(pass, &s, td, &dy, grads, None, true)?;
-        let (d_gate, d_up) = ops.swiglu_backward(&tape.gate, &tape.up, &ds);
+        // What has been used is dropped at once: the widest results come first.
+        let s = ops.swiglu(&gate, &up);
+        let ds = self.down.backward(pass, &s, &td, &dy, grads, None, true)?;
+        drop(s);
+        let (d_gate, d_up) = ops.swiglu_backward(&gate, &up, &ds);
+        drop((gate, up, ds));
         let dn2 = self
             .gate
-            .backward(pass, &tape.n2, tg, &d_gate, grads, None, true);
-        let dn2 = self
-            .up
-            .backward(pass, &tape.n2, tu, &d_up, grads, dn2, true)?;
-        let dh = self.norm_backward(cx, &self.mlp_norm, &tape.h, &dn2, grads);
+            .backward(pass, &n2, &tg, &d_gate, grads, None, true);
+        drop(d_gate);
+        let dn2 = self.up.backward(pass, &n2, &tu, &d_up, grads, dn2, true)?;
+        drop((n2, d_up));
+        let dh = self.norm_backward(cx, &self.mlp_norm, &h, &dn2, grads);
         let dh = ops.add(dh, &dy);
+        drop((h, dn2, dy));
 
-        let d_out = self
-            .o
-            .backward(pass, &tape.out, to, &dh, grads, None, true)?;
-        let (dq, dk, dv) = ops.attention_backward(
-            &tape.q,
-            &tape.k,
-            &tape.v,
-            &tape.out,
-            &tape.lse,
-            &d_out,
-            &cx.batch.spans,
-            cx.attention,
-        );
+        let d_out = self.o.backward(pass, &out, &to, &dh, grads, None, true)?;
+        let (spans, shape) = (&cx.batch.spans, cx.attention);
+        let (dq, dk, dv) = ops.attention_backward(&q, &k, &v, &out, &lse, &d_out, spans, shape);
+        drop((q, k, v, out, lse, d_out));
         let dq = ops.rope(dq, cx.rope, &cx.batch.positions, true);
         let dk = ops.rope(dk, cx.rope, &cx.batch.positions, true);
         // A trainable norm needs the gradient of its output even in the first layer.
         let want = want_dx || self.attention_norm.param().is_some();
-        let dn1 = self.q.backward(pass, &tape.n1, tq, &dq, grads, None, want);
-        let dn1 = self.k.backward(pass, &tape.n1, tk, &dk, grads, dn1, want);
-        let dn1 = self.v.backward(pass, &tape.n1, tv, &dv, grads, dn1, want)?;
-        let dx = self.norm_backward(cx, &self.attention_norm, &tape.x, &dn1, grads);
+        let dn1 = self.q.backward(pass, &n1, &tq, &dq, grads, None, want);
+        let dn1 = self.k.backward(pass, &n1, &tk, &dk, grads, dn1, want);
+        let dn1 = self.v.backward(pass, &n1, &tv, &dv, grads, dn1, want)?;
+        drop((n1, dq, dk, dv));
+        let dx = self.norm_backward(cx, &self.attention_norm, &x, &dn1, grads);
         want_dx.then(|| ops.add(dx, &dh))
     }
 
@@ -185,7 +194,7 @@ pub fn norm_backward(
     let id = gain.param();
     let (dx, dg) = pass
         .ops
-        .rms_norm_backward(x, &gain.dense(pass), dy, eps, id.is_some());
+        .rms_norm_backward(x, &gain.stored(pass), dy, eps, id.is_some());
     if let (Some(id), Some(dg)) = (id, dg) {
         grads.add(pass.ops, id, dg);
     }

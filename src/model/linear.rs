@@ -39,12 +39,38 @@ pub enum Weight {
 }
 
 impl Weight {
-    /// The dense f32 values; dequantised for this use only.
+    /// The dense values as an operand among activations; dequantised for this use
+    /// only.
     pub fn dense(&self, pass: &Pass<'_>) -> Tensor<2> {
         match self {
             Self::Dense(w) => w.clone(),
             Self::Nf4(w) => pass.ops.nf4_dequantize(w),
+            Self::Param(id) => pass.ops.operand(pass.params.get(*id)),
+        }
+    }
+
+    /// The dense values in the type they are stored in, for operations that read
+    /// either: gains and rows of an embedding.
+    pub fn stored(&self, pass: &Pass<'_>) -> Tensor<2> {
+        match self {
             Self::Param(id) => pass.params.get(*id).clone(),
+            other => other.dense(pass),
+        }
+    }
+
+    /// `sum + x W^T` if `transposed`, else `sum + x W`.
+    fn product(
+        &self,
+        pass: &Pass<'_>,
+        sum: Option<Tensor<2>>,
+        x: &Tensor<2>,
+        transposed: bool,
+    ) -> Tensor<2> {
+        let ops = pass.ops;
+        match (self, sum) {
+            (Self::Nf4(w), sum) => ops.nf4_gemm(sum, x, w, transposed),
+            (_, Some(sum)) => ops.gemm_add(sum, x, false, &self.dense(pass), transposed, 1.0),
+            (_, None) => ops.gemm(x, false, &self.dense(pass), transposed, 1.0),
         }
     }
 
@@ -58,7 +84,7 @@ impl Weight {
     /// Bytes of frozen weight that stay in memory.
     pub fn frozen_bytes(&self) -> usize {
         match self {
-            Self::Dense(w) => 4 * w.dims().iter().product::<usize>(),
+            Self::Dense(w) => w.dtype().size() * w.dims().iter().product::<usize>(),
             Self::Nf4(w) => w.bytes(),
             Self::Param(_) => 0,
         }
@@ -79,6 +105,11 @@ pub struct Lora {
 }
 
 impl Lora {
+    fn operands(&self, pass: &Pass<'_>) -> (Tensor<2>, Tensor<2>) {
+        let operand = |id| pass.ops.operand(pass.params.get(id));
+        (operand(self.a), operand(self.b))
+    }
+
     fn dropout(&self, pass: &Pass<'_>, x: &Tensor<2>) -> Tensor<2> {
         match pass.dropout {
             Some(key) if self.dropout > 0.0 => {
@@ -108,13 +139,14 @@ impl Linear {
     /// `x` is `[tokens, in]`; returns `[tokens, out]`.
     pub fn forward(&self, pass: &Pass<'_>, x: &Tensor<2>) -> (Tensor<2>, LinearTape) {
         let ops = pass.ops;
-        let y = ops.gemm(x, false, &self.weight.dense(pass), true, 1.0);
+        let y = self.weight.product(pass, None, x, true);
         let Some(lora) = self.lora.as_ref().filter(|_| pass.adapter) else {
             return (y, LinearTape(None));
         };
         let dropped = lora.dropout(pass, x);
-        let u = ops.gemm(&dropped, false, pass.params.get(lora.a), true, 1.0);
-        let y = ops.gemm_add(y, &u, false, pass.params.get(lora.b), true, lora.scale);
+        let (a, b) = lora.operands(pass);
+        let u = ops.gemm(&dropped, false, &a, true, 1.0);
+        let y = ops.gemm_add(y, &u, false, &b, true, lora.scale);
         (y, LinearTape(Some(u)))
     }
 
@@ -136,27 +168,23 @@ impl Linear {
             grads.add_product(ops, id, dy, true, x, false, 1.0);
         }
         let mut dx = if want_dx {
-            let w = self.weight.dense(pass);
-            Some(match dx {
-                Some(sum) => ops.gemm_add(sum, dy, false, &w, false, 1.0),
-                None => ops.gemm(dy, false, &w, false, 1.0),
-            })
+            Some(self.weight.product(pass, dx, dy, false))
         } else {
             dx
         };
         if let (Some(lora), Some(u)) = (&self.lora, &tape.0) {
-            let (a, b) = (pass.params.get(lora.a), pass.params.get(lora.b));
+            let (a, b) = lora.operands(pass);
             grads.add_product(ops, lora.b, dy, true, u, false, lora.scale);
-            let du = ops.gemm(dy, false, b, false, lora.scale);
+            let du = ops.gemm(dy, false, &b, false, lora.scale);
             let dropped = lora.dropout(pass, x);
             grads.add_product(ops, lora.a, &du, true, &dropped, false, 1.0);
             if want_dx {
                 dx = dx.map(|dx| {
                     if pass.dropout.is_some() && lora.dropout > 0.0 {
-                        let d = ops.gemm(&du, false, a, false, 1.0);
+                        let d = ops.gemm(&du, false, &a, false, 1.0);
                         ops.add(dx, &lora.dropout(pass, &d))
                     } else {
-                        ops.gemm_add(dx, &du, false, a, false, 1.0)
+                        ops.gemm_add(dx, &du, false, &a, false, 1.0)
                     }
                 });
             }

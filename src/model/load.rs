@@ -13,8 +13,7 @@ use super::linear::{Linear, Lora, Weight};
 use super::params::Params;
 use super::peft::{Adapter, AdapterConfig, PeftError, resolve_targets};
 use crate::config::types::{LoraConfig, ModelInit, QuantMethod, QuantizationConfig};
-use crate::ops::Nf4Tensor;
-use crate::ops::nf4;
+use crate::ops::{Nf4Tensor, Precision, for_device, nf4};
 
 /// Why a model cannot be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +58,8 @@ pub struct LoadOptions<'a> {
     /// For random weights and LoRA's A.
     pub seed: u64,
     pub device: &'a Device,
+    /// Of activations and of weights that are not quantised.
+    pub precision: Precision,
 }
 
 /// Loads a model.
@@ -118,7 +119,16 @@ pub fn load(options: &LoadOptions<'_>) -> Result<Decoder, LoadError> {
         attach(adapter, dropout, &mut layers, &mut params, options.device);
     }
     let device = options.device.clone();
-    let mut model = Decoder::new(arch, embedding, layers, norm, head, params, device);
+    let mut model = Decoder::new(
+        arch,
+        embedding,
+        layers,
+        norm,
+        head,
+        params,
+        device,
+        options.precision,
+    );
     model.adapter_config = adapter_config;
     Ok(model)
 }
@@ -159,11 +169,13 @@ impl Loader<'_> {
             let weight = nf4::quantize(&values, shape, q.block_size, q.double_quant);
             return Ok(Weight::Nf4(Nf4Tensor::new(weight, self.options.device)));
         }
-        let tensor = tensor(values, shape, self.options.device);
+        let device = self.options.device;
         Ok(if full {
+            let tensor = tensor(values, shape, device);
             Weight::Param(self.params.push(name.into(), tensor, true))
         } else {
-            Weight::Dense(tensor)
+            let ops = for_device(device, self.options.precision);
+            Weight::Dense(ops.frozen(values, shape, device))
         })
     }
 

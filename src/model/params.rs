@@ -92,10 +92,7 @@ impl Grads {
         alpha: f32,
     ) {
         let slot = &mut self.0[id.0];
-        *slot = Some(match slot.take() {
-            Some(sum) => ops.gemm_add(sum, a, ta, b, tb, alpha),
-            None => ops.gemm(a, ta, b, tb, alpha),
-        });
+        *slot = Some(ops.gradient(slot.take(), a, ta, b, tb, alpha));
     }
 
     /// Adds a whole gradient to that of `id`.

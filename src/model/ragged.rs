@@ -1,23 +1,23 @@
 //! A batch without padding: the real tokens of all sequences, row after row.
 
-use crate::ops::Span;
+use crate::ops::{Indices, Span, Spans};
 
 /// Token rows of several sequences. Row i holds token `ids[i]` at `positions[i]`.
 #[derive(Clone, Debug, Default)]
 pub struct Ragged {
-    pub ids: Vec<u32>,
-    pub positions: Vec<u32>,
-    pub spans: Vec<Span>,
+    pub ids: Indices,
+    pub positions: Indices,
+    pub spans: Spans,
     /// Rows whose logits are supervised, and the token each should predict.
-    pub rows: Vec<u32>,
-    pub targets: Vec<u32>,
+    pub rows: Indices,
+    pub targets: Indices,
 }
 
 impl Ragged {
     /// Adds a whole sequence without labels.
     pub fn push(&mut self, ids: &[u32]) {
         let start = self.ids.len();
-        self.ids.extend_from_slice(ids);
+        self.ids.extend(ids.iter().copied());
         self.positions.extend(0..ids.len() as u32);
         self.spans.push(Span {
             q_start: start,
@@ -41,11 +41,9 @@ impl Ragged {
     }
 
     /// Row of the last token of each sequence.
-    pub fn last_rows(&self) -> Vec<u32> {
-        self.spans
-            .iter()
-            .map(|s| (s.q_start + s.q_len - 1) as u32)
-            .collect()
+    pub fn last_rows(&self) -> Indices {
+        let last = |s: &Span| (s.q_start + s.q_len - 1) as u32;
+        self.spans.iter().map(last).collect::<Vec<_>>().into()
     }
 
     /// Number of tokens.
@@ -67,9 +65,9 @@ mod tests {
         let mut r = Ragged::default();
         r.push_labelled(&[5, 6, 7], &[5, -100, 7]);
         r.push_labelled(&[8, 9], &[-100, 9]);
-        assert_eq!(r.rows, [1, 3]);
-        assert_eq!(r.targets, [7, 9]);
-        assert_eq!(r.positions, [0, 1, 2, 0, 1]);
-        assert_eq!(r.last_rows(), [2, 4]);
+        assert_eq!(*r.rows, [1, 3]);
+        assert_eq!(*r.targets, [7, 9]);
+        assert_eq!(*r.positions, [0, 1, 2, 0, 1]);
+        assert_eq!(*r.last_rows(), [2, 4]);
     }
 }

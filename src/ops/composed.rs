@@ -1,11 +1,11 @@
-//! The hot operations in plain burn tensor operations: any device, and the
-//! reference that the CPU kernels are compared with.
+//! The hot operations in plain burn tensor operations: the slow and obvious
+//! reference that the kernels are compared with.
 
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData, activation};
 
 use super::{
-    AdamW, AttentionShape, CrossEntropy, CrossEntropyGrad, HotOps, Nf4Tensor, RopeTable, Span,
-    chunk_rows,
+    AdamW, AttentionShape, Clip, CrossEntropy, CrossEntropyGrad, HotOps, Indices, Nf4Tensor,
+    RopeTable, Scalar, Span, Spans, chunk_rows,
 };
 use crate::rng::Stream;
 
@@ -105,10 +105,12 @@ impl HotOps for Composed {
     }
 
     fn nf4_dequantize(&self, weight: &Nf4Tensor) -> Tensor<2> {
-        match weight {
-            Nf4Tensor::Host(_) => weight.dequantize_host(),
-            Nf4Tensor::Device(parts) => parts.dequantize(),
-        }
+        let Nf4Tensor::Host(weight) = weight else {
+            panic!("the reference takes weights on the host");
+        };
+        let mut out = vec![0.0; weight.shape[0] * weight.shape[1]];
+        weight.dequantize_into(&mut out);
+        floats(out, weight.shape, &Device::flex())
     }
 
     fn rms_norm(&self, x: &Tensor<2>, gain: &Tensor<2>, eps: f32) -> Tensor<2> {
@@ -132,7 +134,13 @@ impl HotOps for Composed {
         (dx, dg)
     }
 
-    fn rope(&self, x: Tensor<2>, table: &RopeTable, positions: &[u32], inverse: bool) -> Tensor<2> {
+    fn rope(
+        &self,
+        x: Tensor<2>,
+        table: &RopeTable,
+        positions: &Indices,
+        inverse: bool,
+    ) -> Tensor<2> {
         let ([rows, width], device) = (x.dims(), x.device());
         let (dim, half) = (table.head_dim, table.head_dim / 2);
         let sign = if inverse { -1.0 } else { 1.0 };
@@ -175,11 +183,11 @@ impl HotOps for Composed {
         q: &Tensor<2>,
         k: &Tensor<2>,
         v: &Tensor<2>,
-        spans: &[Span],
+        spans: &Spans,
         shape: AttentionShape,
     ) -> (Tensor<2>, Tensor<2>) {
         let (mut out, mut lse) = (Vec::new(), Vec::new());
-        for span in spans {
+        for span in spans.iter() {
             let t = span_tensors(q, k, v, span, shape);
             let max = t.scores.clone().max_dim(2);
             let exps = (t.scores - max.clone()).exp();
@@ -198,11 +206,11 @@ impl HotOps for Composed {
         out: &Tensor<2>,
         lse: &Tensor<2>,
         dout: &Tensor<2>,
-        spans: &[Span],
+        spans: &Spans,
         shape: AttentionShape,
     ) -> (Tensor<2>, Tensor<2>, Tensor<2>) {
         let (mut dq, mut dk, mut dv) = (Vec::new(), Vec::new(), Vec::new());
-        for span in spans {
+        for span in spans.iter() {
             let t = span_tensors(q, k, v, span, shape);
             let rows = |x: &Tensor<2>| split_heads(x, span.q_start, span.q_len, shape.heads, 1);
             let (o, g, l) = (rows(out), rows(dout), rows(lse));
@@ -236,16 +244,16 @@ impl HotOps for Composed {
         a + b.clone()
     }
 
-    fn gather_rows(&self, table: &Tensor<2>, ids: &[u32]) -> Tensor<2> {
+    fn gather_rows(&self, table: &Tensor<2>, ids: &Indices) -> Tensor<2> {
         table.clone().select(0, indices(ids, &table.device()))
     }
 
-    fn scatter_add_rows(&self, dst: Tensor<2>, ids: &[u32], src: &Tensor<2>) -> Tensor<2> {
+    fn scatter_add_rows(&self, dst: Tensor<2>, ids: &Indices, src: &Tensor<2>) -> Tensor<2> {
         let ids = indices(ids, &dst.device());
         dst.select_assign(0, ids, src.clone(), burn::tensor::IndexingUpdateOp::Add)
     }
 
-    fn write_rows(&self, dst: Tensor<2>, ids: &[u32], src: &Tensor<2>) -> Tensor<2> {
+    fn write_rows(&self, dst: Tensor<2>, ids: &Indices, src: &Tensor<2>) -> Tensor<2> {
         let old = self.gather_rows(&dst, ids);
         self.scatter_add_rows(dst, ids, &(src.clone() - old))
     }
@@ -254,7 +262,7 @@ impl HotOps for Composed {
         &self,
         hidden: &Tensor<2>,
         head: &Tensor<2>,
-        targets: &[u32],
+        targets: &Indices,
         grad: CrossEntropyGrad,
     ) -> CrossEntropy {
         let (rows, vocab) = (targets.len(), head.dims()[0]);
@@ -287,7 +295,7 @@ impl HotOps for Composed {
         }
         debug_assert_eq!(rows, hidden.dims()[0]);
         CrossEntropy {
-            loss_sum,
+            loss_sum: Scalar::Host(loss_sum),
             d_hidden: scale.map(|_| Tensor::cat(d_hidden, 0)),
             d_head,
         }
@@ -300,9 +308,10 @@ impl HotOps for Composed {
         m: Tensor<2>,
         v: Tensor<2>,
         h: &AdamW,
+        clip: &Clip,
     ) -> (Tensor<2>, Tensor<2>, Tensor<2>) {
         let t = h.step as i32;
-        let g = grad.clone() * h.grad_scale;
+        let g = grad.clone() * clip.factor();
         let m = m * h.beta1 + g.clone() * (1.0 - h.beta1);
         let v = v * h.beta2 + g.square() * (1.0 - h.beta2);
         let denominator = v.clone().sqrt() / (1.0 - h.beta2.powi(t)).sqrt() + h.eps;
@@ -310,7 +319,8 @@ impl HotOps for Composed {
         (param * (1.0 - h.lr * h.weight_decay) - step, m, v)
     }
 
-    fn sum_squares(&self, x: &Tensor<2>) -> f64 {
-        scalar(x.clone().square().sum())
+    fn sum_squares(&self, tensors: &[&Tensor<2>]) -> Scalar {
+        let squares = |x: &&Tensor<2>| scalar((*x).clone().square().sum());
+        Scalar::Host(tensors.iter().map(squares).sum())
     }
 }

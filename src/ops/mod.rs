@@ -6,36 +6,42 @@
 //! here uses a tape.
 //!
 //! Two implementations: [`cpu`] works on the storage of burn's flex tensors with
-//! all cores; [`composed`] is written in plain burn tensor operations, runs on
-//! every burn device, and is the obvious reference the CPU kernels are tested
-//! against.
+//! all cores; `gpu` launches `#[cube]` kernels on burn's CubeCL tensors (CUDA, and
+//! software Vulkan for tests). Tests compare both with a third one, written in
+//! plain burn tensor operations.
 
-pub mod composed;
+#[cfg(feature = "gpu")]
+pub mod check;
+#[cfg(test)]
+mod composed;
 pub mod cpu;
+#[cfg(feature = "gpu")]
+pub mod gpu;
+mod indices;
 pub mod nf4;
 mod nf4_map;
 mod nf4_tensor;
+mod rope_table;
+mod scalar;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
-
 use burn::tensor::{Device, Tensor};
 
+pub use indices::{Indices, Span, Spans};
 pub use nf4_tensor::Nf4Tensor;
+pub use rope_table::RopeTable;
+pub use scalar::Scalar;
 
 use crate::rng::Stream;
 
-/// One sequence of a ragged batch: `q_len` query rows starting at row `q_start`
-/// attend causally to `k_len` key rows starting at `k_start`; the last query is
-/// aligned with the last key. In training both ranges are the same rows; with a
-/// KV cache the keys live in the cache.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Span {
-    pub q_start: usize,
-    pub q_len: usize,
-    pub k_start: usize,
-    pub k_len: usize,
+/// The type that activations and frozen weights are held in; sums inside an
+/// operation are f32 either way. The CPU computes in f32.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    #[default]
+    F32,
+    Bf16,
 }
 
 /// Heads and scaling of grouped-query attention (Ainslie et al., 2023).
@@ -50,33 +56,6 @@ pub struct AttentionShape {
     pub scale: f32,
 }
 
-/// Cosines and sines of rotary position embeddings (Su et al., 2021) in the
-/// rotate-half layout of Hugging Face: `[positions, head_dim / 2]`, row-major.
-#[derive(Clone, Debug)]
-pub struct RopeTable {
-    pub cos: Arc<[f32]>,
-    pub sin: Arc<[f32]>,
-    pub head_dim: usize,
-}
-
-impl RopeTable {
-    /// Angles `position x inv_freq` in f32, as transformers computes them.
-    pub fn new(inv_freq: &[f32], positions: usize) -> Self {
-        let angles = (0..positions).flat_map(|p| inv_freq.iter().map(move |f| p as f32 * f));
-        let (cos, sin): (Vec<f32>, Vec<f32>) = angles.map(|a| (a.cos(), a.sin())).unzip();
-        Self {
-            cos: cos.into(),
-            sin: sin.into(),
-            head_dim: inv_freq.len() * 2,
-        }
-    }
-
-    /// Number of positions the table covers.
-    pub fn positions(&self) -> usize {
-        self.cos.len() / (self.head_dim / 2)
-    }
-}
-
 /// Hyperparameters of one AdamW update (Loshchilov and Hutter, 2019), as
 /// `torch.optim.AdamW` applies them: decay first, then the bias-corrected step.
 #[derive(Clone, Copy, Debug)]
@@ -88,14 +67,34 @@ pub struct AdamW {
     pub weight_decay: f64,
     /// Counts from 1.
     pub step: u64,
-    /// Multiplies the gradient first: the factor of global norm clipping.
-    pub grad_scale: f64,
+}
+
+/// Clipping by the global norm of all gradients: they are multiplied by
+/// `max / (norm + 1e-6)` where that is below 1, as
+/// `torch.nn.utils.clip_grad_norm_` does.
+#[derive(Clone, Debug)]
+pub struct Clip {
+    /// Squared norm of all gradients.
+    pub squared_norm: Scalar,
+    /// 0 turns clipping off.
+    pub max_norm: f64,
+}
+
+impl Clip {
+    /// The factor on the gradients; waits for the device.
+    pub fn factor(&self) -> f64 {
+        if self.max_norm > 0.0 {
+            (self.max_norm / (self.squared_norm.value().sqrt() + 1e-6)).min(1.0)
+        } else {
+            1.0
+        }
+    }
 }
 
 /// What [`HotOps::cross_entropy`] returns.
 pub struct CrossEntropy {
     /// Sum over the rows of -log p(target), in nats.
-    pub loss_sum: f64,
+    pub loss_sum: Scalar,
     /// `[rows, hidden]`, already multiplied by the gradient scale; with gradients only.
     pub d_hidden: Option<Tensor<2>>,
     /// `[vocab, hidden]`, only where the head itself trains.
@@ -116,9 +115,25 @@ pub enum CrossEntropyGrad {
     },
 }
 
-/// The hot operations. All float tensors are f32 on the device the
-/// implementation was chosen for; shapes are `[rows, columns]`.
+/// The hot operations; shapes are `[rows, columns]`. Activations, their gradients
+/// and frozen weights have the compute type of the implementation ([`Precision`]);
+/// parameters, their gradients and moments, gains and log-sum-exps are f32.
 pub trait HotOps: Send + Sync {
+    /// A parameter as an operand among activations: in the compute type.
+    fn operand(&self, parameter: &Tensor<2>) -> Tensor<2> {
+        parameter.clone()
+    }
+
+    /// Zeros on `device`, in the compute type.
+    fn zeros(&self, shape: [usize; 2], device: &Device) -> Tensor<2> {
+        Tensor::zeros(shape, device)
+    }
+
+    /// Frozen numbers on `device`, in the compute type.
+    fn frozen(&self, values: Vec<f32>, shape: [usize; 2], device: &Device) -> Tensor<2> {
+        Tensor::from_data(burn::tensor::TensorData::new(values, shape), device)
+    }
+
     /// `alpha x op(a) . op(b)`, where `op` transposes if its flag is set.
     fn gemm(&self, a: &Tensor<2>, ta: bool, b: &Tensor<2>, tb: bool, alpha: f32) -> Tensor<2>;
 
@@ -133,8 +148,40 @@ pub trait HotOps: Send + Sync {
         alpha: f32,
     ) -> Tensor<2>;
 
+    /// A parameter's gradient in f32: `sum + alpha x op(a) . op(b)`.
+    fn gradient(
+        &self,
+        sum: Option<Tensor<2>>,
+        a: &Tensor<2>,
+        ta: bool,
+        b: &Tensor<2>,
+        tb: bool,
+        alpha: f32,
+    ) -> Tensor<2> {
+        match sum {
+            Some(sum) => self.gemm_add(sum, a, ta, b, tb, alpha),
+            None => self.gemm(a, ta, b, tb, alpha),
+        }
+    }
+
     /// The dense `[out, in]` weight of an NF4 tensor.
     fn nf4_dequantize(&self, weight: &Nf4Tensor) -> Tensor<2>;
+
+    /// `sum + x . W^T` if `transposed`, else `sum + x . W`, for `W` in NF4. By
+    /// default one dense weight exists at a time.
+    fn nf4_gemm(
+        &self,
+        sum: Option<Tensor<2>>,
+        x: &Tensor<2>,
+        weight: &Nf4Tensor,
+        transposed: bool,
+    ) -> Tensor<2> {
+        let dense = self.nf4_dequantize(weight);
+        match sum {
+            Some(sum) => self.gemm_add(sum, x, false, &dense, transposed, 1.0),
+            None => self.gemm(x, false, &dense, transposed, 1.0),
+        }
+    }
 
     /// `x / rms(x) x gain` by rows; `gain` is `[1, d]` (Zhang and Sennrich, 2019).
     fn rms_norm(&self, x: &Tensor<2>, gain: &Tensor<2>, eps: f32) -> Tensor<2>;
@@ -151,7 +198,13 @@ pub trait HotOps: Send + Sync {
 
     /// Rotates each head of `[tokens, heads x head_dim]` by its row's position;
     /// `inverse` rotates back, which is the backward.
-    fn rope(&self, x: Tensor<2>, table: &RopeTable, positions: &[u32], inverse: bool) -> Tensor<2>;
+    fn rope(
+        &self,
+        x: Tensor<2>,
+        table: &RopeTable,
+        positions: &Indices,
+        inverse: bool,
+    ) -> Tensor<2>;
 
     /// `silu(gate) x up` (Shazeer, 2020).
     fn swiglu(&self, gate: &Tensor<2>, up: &Tensor<2>) -> Tensor<2>;
@@ -172,7 +225,7 @@ pub trait HotOps: Send + Sync {
         q: &Tensor<2>,
         k: &Tensor<2>,
         v: &Tensor<2>,
-        spans: &[Span],
+        spans: &Spans,
         shape: AttentionShape,
     ) -> (Tensor<2>, Tensor<2>);
 
@@ -187,7 +240,7 @@ pub trait HotOps: Send + Sync {
         out: &Tensor<2>,
         lse: &Tensor<2>,
         dout: &Tensor<2>,
-        spans: &[Span],
+        spans: &Spans,
         shape: AttentionShape,
     ) -> (Tensor<2>, Tensor<2>, Tensor<2>);
 
@@ -200,13 +253,13 @@ pub trait HotOps: Send + Sync {
     fn add(&self, a: Tensor<2>, b: &Tensor<2>) -> Tensor<2>;
 
     /// Rows `ids` of `table`.
-    fn gather_rows(&self, table: &Tensor<2>, ids: &[u32]) -> Tensor<2>;
+    fn gather_rows(&self, table: &Tensor<2>, ids: &Indices) -> Tensor<2>;
 
     /// Adds row i of `src` to row `ids[i]` of `dst`.
-    fn scatter_add_rows(&self, dst: Tensor<2>, ids: &[u32], src: &Tensor<2>) -> Tensor<2>;
+    fn scatter_add_rows(&self, dst: Tensor<2>, ids: &Indices, src: &Tensor<2>) -> Tensor<2>;
 
     /// Overwrites row `ids[i]` of `dst` with row i of `src` (the KV cache).
-    fn write_rows(&self, dst: Tensor<2>, ids: &[u32], src: &Tensor<2>) -> Tensor<2>;
+    fn write_rows(&self, dst: Tensor<2>, ids: &Indices, src: &Tensor<2>) -> Tensor<2>;
 
     /// Linear head and cross-entropy by chunks of rows, so that all logits never
     /// exist at once. `hidden` is `[rows, hidden]`, `head` `[vocab, hidden]`.
@@ -214,11 +267,12 @@ pub trait HotOps: Send + Sync {
         &self,
         hidden: &Tensor<2>,
         head: &Tensor<2>,
-        targets: &[u32],
+        targets: &Indices,
         grad: CrossEntropyGrad,
     ) -> CrossEntropy;
 
-    /// One AdamW update; returns the parameter and its two moments.
+    /// One AdamW update with the clipped gradient; returns the parameter and its
+    /// two moments.
     fn adamw(
         &self,
         param: Tensor<2>,
@@ -226,20 +280,26 @@ pub trait HotOps: Send + Sync {
         m: Tensor<2>,
         v: Tensor<2>,
         hyper: &AdamW,
+        clip: &Clip,
     ) -> (Tensor<2>, Tensor<2>, Tensor<2>);
 
-    /// Sum of squares of all elements, accumulated in f64.
-    fn sum_squares(&self, x: &Tensor<2>) -> f64;
+    /// Sum of squares of all elements of all tensors.
+    fn sum_squares(&self, tensors: &[&Tensor<2>]) -> Scalar;
 }
 
-/// The implementation for a device: the CPU kernels on burn's flex backend,
-/// composed burn operations elsewhere.
-pub fn for_device(device: &Device) -> &'static dyn HotOps {
+/// The implementation for a device: the CPU kernels on burn's flex backend, the
+/// `#[cube]` kernels on a GPU.
+///
+/// # Panics
+/// If the device is neither, which [`crate::device::choose`] never gives.
+pub fn for_device(device: &Device, precision: Precision) -> &'static dyn HotOps {
     if cpu::is_cpu(device) {
-        &cpu::Cpu
-    } else {
-        &composed::Composed
+        return &cpu::Cpu;
     }
+    #[cfg(feature = "gpu")]
+    return gpu::with_precision(precision);
+    #[cfg(not(feature = "gpu"))]
+    panic!("no operations for {device:?} at {precision:?}: built without a GPU backend");
 }
 
 /// Rows of logits that the chunked cross-entropy holds at once, so that a chunk

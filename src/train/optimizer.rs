@@ -4,7 +4,7 @@ use burn::tensor::Tensor;
 
 use crate::config::types::TrainingConfig;
 use crate::model::{Grads, Params};
-use crate::ops::{AdamW, HotOps};
+use crate::ops::{AdamW, Clip, HotOps, Scalar};
 
 /// First and second moments, in parameter order.
 pub struct Optimizer {
@@ -25,8 +25,8 @@ impl Optimizer {
     }
 
     /// Clips the gradients to `max_grad_norm` (0 turns it off), updates every
-    /// parameter and returns the norm before clipping. Clipping multiplies by
-    /// max / (norm + 1e-6), as `torch.nn.utils.clip_grad_norm_` does.
+    /// parameter and returns the squared norm before clipping, which need not have
+    /// been computed yet.
     pub fn step(
         &mut self,
         ops: &dyn HotOps,
@@ -34,14 +34,11 @@ impl Optimizer {
         grads: Grads,
         training: &TrainingConfig,
         lr: f64,
-    ) -> f64 {
-        let squares: f64 = grads.iter().flatten().map(|g| ops.sum_squares(g)).sum();
-        let norm = squares.sqrt();
-        let max = training.max_grad_norm;
-        let clip = if max > 0.0 {
-            (max / (norm + 1e-6)).min(1.0)
-        } else {
-            1.0
+    ) -> Scalar {
+        let present: Vec<&Tensor<2>> = grads.iter().flatten().collect();
+        let clip = Clip {
+            squared_norm: ops.sum_squares(&present),
+            max_norm: training.max_grad_norm,
         };
         self.steps += 1;
         let decays = params.decays().to_vec();
@@ -57,11 +54,10 @@ impl Optimizer {
                 eps: training.adam_epsilon,
                 weight_decay: if decay { training.weight_decay } else { 0.0 },
                 step: self.steps,
-                grad_scale: clip,
             };
             // A parameter that nothing reached is left as it is, as torch does.
             let (p, m, v) = match g {
-                Some(g) => ops.adamw(p, g, m, v, &hyper),
+                Some(g) => ops.adamw(p, g, m, v, &hyper, &clip),
                 None => (p, m, v),
             };
             values.push(p);
@@ -69,6 +65,6 @@ impl Optimizer {
             self.v.push(v);
         }
         params.put(values);
-        norm
+        clip.squared_norm
     }
 }

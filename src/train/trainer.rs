@@ -9,6 +9,7 @@ use crate::config::types::TrainingConfig;
 use crate::data::batch::{Schedule as Plan, Window};
 use crate::data::encode::Sample;
 use crate::model::{Decoder, DropoutKey, Grads, Ragged, StepOptions};
+use crate::ops::Scalar;
 
 /// One row of metrics.csv, training or validation.
 #[derive(Clone, Debug, PartialEq)]
@@ -159,7 +160,7 @@ impl Trainer<'_> {
         let micro_batches: Vec<Ragged> = window.micro_batches.iter().map(samples).collect();
         let supervised: usize = micro_batches.iter().map(|b| b.rows.len()).sum();
         let mut grads = Grads::new(&self.model.params);
-        let mut loss_sum = 0.0;
+        let mut losses = Vec::with_capacity(micro_batches.len());
         for (micro, batch) in micro_batches.iter().enumerate() {
             let options = StepOptions {
                 scale: 1.0 / supervised.max(1) as f32,
@@ -170,14 +171,15 @@ impl Trainer<'_> {
                     micro: micro as u64,
                 }),
             };
-            loss_sum += self.model.loss_backward(batch, options, &mut grads);
+            losses.push(self.model.loss_backward(batch, options, &mut grads));
         }
         let ops = self.model.ops();
         let params = &mut self.model.params;
-        let grad_norm = self.optimizer.step(ops, params, grads, self.config, lr);
+        let squared_norm = self.optimizer.step(ops, params, grads, self.config, lr);
+        // Only now, with the whole step given to the device, is anything waited for.
         StepOutcome {
-            loss_sum,
-            grad_norm,
+            loss_sum: losses.iter().map(Scalar::value).sum(),
+            grad_norm: squared_norm.value().sqrt(),
             supervised: supervised as u64,
             tokens: micro_batches.iter().map(|b| b.len() as u64).sum(),
         }
@@ -186,14 +188,14 @@ impl Trainer<'_> {
     /// Mean loss over the validation set.
     fn validate(&mut self) -> Event {
         let since = Instant::now();
-        let (mut loss_sum, mut supervised, mut tokens) = (0.0, 0u64, 0u64);
+        let (mut losses, mut supervised, mut tokens) = (Vec::new(), 0u64, 0u64);
         for rows in self.val.chunks(self.config.batch_size.max(1)) {
             let batch = ragged(rows.iter());
-            loss_sum += self.model.loss(&batch, true);
+            losses.push(self.model.loss(&batch, true));
             supervised += batch.rows.len() as u64;
             tokens += batch.len() as u64;
         }
-        let loss = loss_sum / supervised.max(1) as f64;
+        let loss = losses.iter().map(Scalar::value).sum::<f64>() / supervised.max(1) as f64;
         self.progress.val_loss = Some(loss);
         Event {
             step: self.progress.step,

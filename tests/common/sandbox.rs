@@ -74,6 +74,7 @@ impl Sandbox {
             adaptation: Adaptation::Full,
             seed: 11,
             device: &burn::tensor::Device::flex(),
+            precision: kiln::ops::Precision::F32,
         })
         .unwrap();
         let made = dir.with_extension("made");

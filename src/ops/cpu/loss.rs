@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use super::elementwise::{exp, vectorised};
 use super::gemm::{Mat, Threads, gemm};
 use super::host::{Host, into_host_mut, tensor2};
-use crate::ops::{CrossEntropy, CrossEntropyGrad, chunk_rows};
+use crate::ops::{CrossEntropy, CrossEntropyGrad, Scalar, chunk_rows};
 
 pub fn cross_entropy(
     hidden: &Tensor<2>,
@@ -68,7 +68,7 @@ pub fn cross_entropy(
         }
     }
     CrossEntropy {
-        loss_sum,
+        loss_sum: Scalar::Host(loss_sum),
         d_hidden: d_hidden.map(|d| tensor2(d, [rows, width])),
         d_head: d_head.map(|d| d.into_tensor()),
     }

@@ -16,7 +16,8 @@ use host::{Host, into_host_mut};
 pub use host::{is_cpu, tensor2};
 
 use super::{
-    AdamW, AttentionShape, CrossEntropy, CrossEntropyGrad, HotOps, Nf4Tensor, RopeTable, Span,
+    AdamW, AttentionShape, Clip, CrossEntropy, CrossEntropyGrad, HotOps, Indices, Nf4Tensor,
+    RopeTable, Scalar, Spans,
 };
 use crate::rng::Stream;
 
@@ -50,7 +51,15 @@ impl HotOps for Cpu {
     }
 
     fn nf4_dequantize(&self, weight: &Nf4Tensor) -> Tensor<2> {
-        weight.dequantize_host()
+        match weight {
+            Nf4Tensor::Host(weight) => {
+                let mut out = vec![0.0; weight.shape[0] * weight.shape[1]];
+                weight.dequantize_as_cpu_kernel(&mut out);
+                tensor2(out, weight.shape)
+            }
+            #[cfg(feature = "gpu")]
+            Nf4Tensor::Gpu(_) => panic!("a CPU op was given an NF4 weight on a GPU"),
+        }
     }
 
     fn rms_norm(&self, x: &Tensor<2>, gain: &Tensor<2>, eps: f32) -> Tensor<2> {
@@ -78,7 +87,13 @@ impl HotOps for Cpu {
         (tensor2(dx, x.shape()), dg)
     }
 
-    fn rope(&self, x: Tensor<2>, table: &RopeTable, positions: &[u32], inverse: bool) -> Tensor<2> {
+    fn rope(
+        &self,
+        x: Tensor<2>,
+        table: &RopeTable,
+        positions: &Indices,
+        inverse: bool,
+    ) -> Tensor<2> {
         let mut x = into_host_mut(x);
         let width = x.shape()[1];
         elementwise::rope(x.slice_mut(), width, table, positions, inverse);
@@ -106,7 +121,7 @@ impl HotOps for Cpu {
         q: &Tensor<2>,
         k: &Tensor<2>,
         v: &Tensor<2>,
-        spans: &[Span],
+        spans: &Spans,
         shape: AttentionShape,
     ) -> (Tensor<2>, Tensor<2>) {
         let (q, k, v) = (Host::new(q), Host::new(k), Host::new(v));
@@ -123,7 +138,7 @@ impl HotOps for Cpu {
         out: &Tensor<2>,
         lse: &Tensor<2>,
         dout: &Tensor<2>,
-        spans: &[Span],
+        spans: &Spans,
         shape: AttentionShape,
     ) -> (Tensor<2>, Tensor<2>, Tensor<2>) {
         let (q, k, v) = (Host::new(q), Host::new(k), Host::new(v));
@@ -155,7 +170,7 @@ impl HotOps for Cpu {
         a.into_tensor()
     }
 
-    fn gather_rows(&self, table: &Tensor<2>, ids: &[u32]) -> Tensor<2> {
+    fn gather_rows(&self, table: &Tensor<2>, ids: &Indices) -> Tensor<2> {
         let table = Host::new(table);
         let width = table.shape()[1];
         tensor2(
@@ -164,12 +179,12 @@ impl HotOps for Cpu {
         )
     }
 
-    fn scatter_add_rows(&self, dst: Tensor<2>, ids: &[u32], src: &Tensor<2>) -> Tensor<2> {
+    fn scatter_add_rows(&self, dst: Tensor<2>, ids: &Indices, src: &Tensor<2>) -> Tensor<2> {
         let src = Host::new(src);
         let mut dst = into_host_mut(dst);
         let width = dst.shape()[1];
         let rows = src.slice().chunks_exact(width);
-        for (row, &id) in rows.zip(ids) {
+        for (row, &id) in rows.zip(ids.iter()) {
             let at = id as usize * width;
             for (d, s) in dst.slice_mut()[at..at + width].iter_mut().zip(row) {
                 *d += s;
@@ -178,11 +193,11 @@ impl HotOps for Cpu {
         dst.into_tensor()
     }
 
-    fn write_rows(&self, dst: Tensor<2>, ids: &[u32], src: &Tensor<2>) -> Tensor<2> {
+    fn write_rows(&self, dst: Tensor<2>, ids: &Indices, src: &Tensor<2>) -> Tensor<2> {
         let src = Host::new(src);
         let mut dst = into_host_mut(dst);
         let width = dst.shape()[1];
-        for (row, &id) in src.slice().chunks_exact(width).zip(ids) {
+        for (row, &id) in src.slice().chunks_exact(width).zip(ids.iter()) {
             let at = id as usize * width;
             dst.slice_mut()[at..at + width].copy_from_slice(row);
         }
@@ -193,7 +208,7 @@ impl HotOps for Cpu {
         &self,
         hidden: &Tensor<2>,
         head: &Tensor<2>,
-        targets: &[u32],
+        targets: &Indices,
         grad: CrossEntropyGrad,
     ) -> CrossEntropy {
         loss::cross_entropy(hidden, head, targets, grad)
@@ -206,6 +221,7 @@ impl HotOps for Cpu {
         m: Tensor<2>,
         v: Tensor<2>,
         hyper: &AdamW,
+        clip: &Clip,
     ) -> (Tensor<2>, Tensor<2>, Tensor<2>) {
         let grad = Host::new(grad);
         let (mut p, mut m, mut v) = (into_host_mut(param), into_host_mut(m), into_host_mut(v));
@@ -215,11 +231,13 @@ impl HotOps for Cpu {
             m.slice_mut(),
             v.slice_mut(),
             hyper,
+            clip.factor(),
         );
         (p.into_tensor(), m.into_tensor(), v.into_tensor())
     }
 
-    fn sum_squares(&self, x: &Tensor<2>) -> f64 {
-        optim::sum_squares(Host::new(x).slice())
+    fn sum_squares(&self, tensors: &[&Tensor<2>]) -> Scalar {
+        let squares = |x: &&Tensor<2>| optim::sum_squares(Host::new(x).slice());
+        Scalar::Host(tensors.iter().map(squares).sum())
     }
 }

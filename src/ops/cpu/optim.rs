@@ -7,8 +7,8 @@ use crate::ops::AdamW;
 
 const BLOCK: usize = 1 << 14;
 
-/// torch's update: p *= 1 - lr wd; m, v; p -= lr / (1 - b1^t) . m / (sqrt(v) / sqrt(1 - b2^t) + eps).
-pub fn adamw(p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], h: &AdamW) {
+/// torch's update of the gradient times `grad_scale`: p *= 1 - lr wd; m, v; p -= lr / (1 - b1^t) . m / (sqrt(v) / sqrt(1 - b2^t) + eps).
+pub fn adamw(p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], h: &AdamW, grad_scale: f64) {
     let t = h.step as i32;
     let decay = (1.0 - h.lr * h.weight_decay) as f32;
     let step_size = (h.lr / (1.0 - h.beta1.powi(t))) as f32;
@@ -17,7 +17,7 @@ pub fn adamw(p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], h: &AdamW) 
         h.beta1 as f32,
         h.beta2 as f32,
         h.eps as f32,
-        h.grad_scale as f32,
+        grad_scale as f32,
     );
     let (c1, c2) = ((1.0 - h.beta1) as f32, (1.0 - h.beta2) as f32);
     p.par_chunks_mut(BLOCK)

@@ -1,0 +1,419 @@
+//! Checks every GPU operation against the CPU's on fresh random inputs, odd shapes
+//! included. The tests run it on software Vulkan, scripts/gpu.sh on a card.
+
+use burn::tensor::{DType, Device, Tensor, TensorData};
+
+use super::cpu::Cpu;
+use super::gpu::with_precision;
+use super::nf4::quantize;
+use super::*;
+
+/// One comparison.
+#[derive(Clone, Debug)]
+pub struct Check {
+    pub op: &'static str,
+    /// Shapes and flags.
+    pub case: String,
+    /// Norm of the difference over the norm of the reference.
+    pub error: f64,
+    /// What rounding explains.
+    pub bound: f64,
+}
+
+impl Check {
+    pub fn passed(&self) -> bool {
+        // NaN does not pass.
+        self.error <= self.bound
+    }
+}
+
+struct Checker {
+    device: Device,
+    gpu: &'static dyn HotOps,
+    precision: Precision,
+    random: Stream,
+    drawn: u64,
+    checks: Vec<Check>,
+}
+
+/// Runs every check on `device`.
+pub fn run(device: &Device, precision: Precision, seed: u64) -> Vec<Check> {
+    let mut c = Checker {
+        device: device.clone(),
+        gpu: with_precision(precision),
+        precision,
+        random: Stream::new(seed, &[]),
+        drawn: 0,
+        checks: Vec::new(),
+    };
+    c.products();
+    c.nf4();
+    c.norms();
+    c.elementwise();
+    c.rows();
+    c.attention();
+    c.cached_attention();
+    c.loss();
+    c.optimiser();
+    c.checks
+}
+
+fn numbers(t: &Tensor<2>) -> Vec<f64> {
+    t.clone().into_data().iter::<f64>().collect()
+}
+
+impl Checker {
+    /// Standard normal numbers that the compute type holds exactly, on the CPU and
+    /// on the GPU.
+    fn activations(&mut self, shape: [usize; 2]) -> (Tensor<2>, Tensor<2>) {
+        let n = shape[0] * shape[1];
+        let mut values: Vec<f32> = (0..n as u64)
+            .map(|i| self.random.normal(self.drawn + i))
+            .collect();
+        self.drawn += n as u64;
+        if self.precision == Precision::Bf16 {
+            for v in &mut values {
+                *v = half::bf16::from_f32(*v).to_f32();
+            }
+        }
+        let gpu = self.gpu.frozen(values.clone(), shape, &self.device);
+        (cpu::tensor2(values, shape), gpu)
+    }
+
+    /// Numbers in f32 on both.
+    fn parameters(&mut self, shape: [usize; 2]) -> (Tensor<2>, Tensor<2>) {
+        let n = shape[0] * shape[1];
+        let values: Vec<f32> = (0..n as u64)
+            .map(|i| self.random.normal(self.drawn + i))
+            .collect();
+        self.drawn += n as u64;
+        let data = TensorData::new(values.clone(), shape);
+        let gpu = Tensor::from_data(data, (&self.device, DType::F32));
+        (cpu::tensor2(values, shape), gpu)
+    }
+
+    fn indices(&mut self, n: usize, below: usize) -> Indices {
+        let ids = (0..n as u64).map(|i| (self.random.bits(self.drawn + i) % below as u64) as u32);
+        let ids: Vec<u32> = ids.collect();
+        self.drawn += n as u64;
+        ids.into()
+    }
+
+    fn record(&mut self, op: &'static str, case: &str, got: &Tensor<2>, want: &Tensor<2>) {
+        let bound = match self.precision {
+            Precision::F32 => 1e-5,
+            Precision::Bf16 => 1e-2,
+        };
+        self.record_within(op, case, got, want, bound);
+    }
+
+    fn record_within(
+        &mut self,
+        op: &'static str,
+        case: &str,
+        got: &Tensor<2>,
+        want: &Tensor<2>,
+        bound: f64,
+    ) {
+        assert_eq!(got.dims(), want.dims(), "{op} {case}");
+        let (got, want) = (numbers(got), numbers(want));
+        let difference: f64 = got.iter().zip(&want).map(|(a, b)| (a - b).powi(2)).sum();
+        let norm: f64 = want.iter().map(|b| b * b).sum();
+        self.checks.push(Check {
+            op,
+            case: case.to_string(),
+            error: (difference / norm.max(1e-30)).sqrt(),
+            bound,
+        });
+    }
+
+    fn record_scalar(&mut self, op: &'static str, case: &str, got: f64, want: f64, bound: f64) {
+        self.checks.push(Check {
+            op,
+            case: case.to_string(),
+            error: (got - want).abs() / want.abs().max(1e-30),
+            bound,
+        });
+    }
+
+    fn products(&mut self) {
+        for [m, k, n] in [
+            [1, 1, 1],
+            [7, 33, 5],
+            [65, 17, 130],
+            [3, 129, 64],
+            [130, 96, 72],
+        ] {
+            for (ta, tb) in [(false, false), (false, true), (true, false), (true, true)] {
+                let case = format!("{m}x{k}x{n} {ta}/{tb}");
+                let (a, ga) = self.activations(if ta { [k, m] } else { [m, k] });
+                let (b, gb) = self.activations(if tb { [n, k] } else { [k, n] });
+                let want = Cpu.gemm(&a, ta, &b, tb, 0.7);
+                let got = self.gpu.gemm(&ga, ta, &gb, tb, 0.7);
+                self.record("gemm", &case, &got, &want);
+                let (c, gc) = self.activations([m, n]);
+                let want = Cpu.gemm_add(c, &a, ta, &b, tb, -1.5);
+                let got = self.gpu.gemm_add(gc, &ga, ta, &gb, tb, -1.5);
+                self.record("gemm_add", &case, &got, &want);
+                let (sum, gsum) = self.parameters([m, n]);
+                let want = Cpu.gradient(Some(sum), &a, ta, &b, tb, 0.5);
+                let got = self.gpu.gradient(Some(gsum), &ga, ta, &gb, tb, 0.5);
+                // f32 sums of exact products.
+                self.record_within("gradient", &case, &got, &want, 1e-5);
+            }
+        }
+    }
+
+    fn nf4(&mut self) {
+        for (shape, block, double) in [
+            ([1, 1], 64, true),
+            ([3, 43], 64, false),
+            ([5, 64], 64, true),
+            ([96, 320], 64, true),
+            ([64, 160], 128, false),
+            ([300, 256], 64, true),
+        ] {
+            let case = format!("{shape:?} block {block} double {double}");
+            let (w, _) = self.parameters(shape);
+            let values: Vec<f32> = w.into_data().iter::<f32>().collect();
+            let weight = quantize(&values, shape, block, double);
+            let mut dense = vec![0.0; values.len()];
+            weight.dequantize_into(&mut dense);
+            if self.precision == Precision::Bf16 {
+                for v in &mut dense {
+                    *v = half::bf16::from_f32(*v).to_f32();
+                }
+            }
+            let want = cpu::tensor2(dense, shape);
+            let got = self
+                .gpu
+                .nf4_dequantize(&Nf4Tensor::new(weight, &self.device));
+            // The same products, rounded alike: at most a last bit of f32 apart.
+            let bound = match self.precision {
+                Precision::F32 => 1e-7,
+                Precision::Bf16 => 1e-4,
+            };
+            self.record_within("nf4_dequantize", &case, &got, &want, bound);
+        }
+    }
+
+    fn norms(&mut self) {
+        for [rows, width] in [[1, 1], [3, 7], [5, 130], [33, 64], [2, 4096]] {
+            let case = format!("{rows}x{width}");
+            let (x, gx) = self.activations([rows, width]);
+            let (g, gg) = self.parameters([1, width]);
+            let (dy, gdy) = self.activations([rows, width]);
+            let want = Cpu.rms_norm(&x, &g, 1e-5);
+            let got = self.gpu.rms_norm(&gx, &gg, 1e-5);
+            self.record("rms_norm", &case, &got, &want);
+            let (dx, dg) = Cpu.rms_norm_backward(&x, &g, &dy, 1e-5, true);
+            let (got, got_g) = self.gpu.rms_norm_backward(&gx, &gg, &gdy, 1e-5, true);
+            // Of one number the gradient is what cancellation leaves.
+            if width > 1 {
+                self.record("rms_norm_backward", &case, &got, &dx);
+            }
+            let (Some(dg), Some(got_g)) = (dg, got_g) else {
+                panic!("the gain's gradient was asked for");
+            };
+            self.record("rms_norm_backward gain", &case, &got_g, &dg);
+        }
+    }
+
+    fn elementwise(&mut self) {
+        for [rows, width] in [[1, 1], [3, 7], [33, 130], [64, 128]] {
+            let case = format!("{rows}x{width}");
+            let (a, ga) = self.activations([rows, width]);
+            let (b, gb) = self.activations([rows, width]);
+            let (dy, gdy) = self.activations([rows, width]);
+            let got = self.gpu.swiglu(&ga, &gb);
+            self.record("swiglu", &case, &got, &Cpu.swiglu(&a, &b));
+            let (want_gate, want_up) = Cpu.swiglu_backward(&a, &b, &dy);
+            let (got_gate, got_up) = self.gpu.swiglu_backward(&ga, &gb, &gdy);
+            self.record("swiglu_backward gate", &case, &got_gate, &want_gate);
+            self.record("swiglu_backward up", &case, &got_up, &want_up);
+            let got = self.gpu.add(ga.clone(), &gb);
+            self.record("add", &case, &got, &Cpu.add(a.clone(), &b));
+            let stream = Stream::new(self.drawn, &[7]);
+            let want = Cpu.dropout(&a, 0.3, stream);
+            let got = self.gpu.dropout(&ga, 0.3, stream);
+            self.record("dropout", &case, &got, &want);
+        }
+        for (rows, heads, dim) in [(1, 1, 2), (5, 3, 6), (9, 2, 64), (33, 4, 128)] {
+            let case = format!("{rows} rows, {heads} heads of {dim}");
+            let frequencies: Vec<f32> = (0..dim / 2).map(|i| 0.9f32.powi(i)).collect();
+            let table = RopeTable::new(&frequencies, 64);
+            let positions = self.indices(rows, 64);
+            let (x, gx) = self.activations([rows, heads * dim as usize]);
+            for inverse in [false, true] {
+                let want = Cpu.rope(x.clone(), &table, &positions, inverse);
+                let got = self.gpu.rope(gx.clone(), &table, &positions, inverse);
+                self.record("rope", &case, &got, &want);
+            }
+        }
+    }
+
+    fn rows(&mut self) {
+        for width in [1, 6, 33, 64] {
+            let case = format!("width {width}");
+            let (table, gtable) = self.activations([11, width]);
+            let (src, gsrc) = self.activations([4, width]);
+            let ids: Indices = vec![3, 0, 10, 3].into();
+            let got = self.gpu.gather_rows(&gtable, &ids);
+            self.record_within(
+                "gather_rows",
+                &case,
+                &got,
+                &Cpu.gather_rows(&table, &ids),
+                0.0,
+            );
+            let want = Cpu.scatter_add_rows(table.clone(), &ids, &src);
+            let got = self.gpu.scatter_add_rows(gtable.clone(), &ids, &gsrc);
+            self.record("scatter_add_rows", &case, &got, &want);
+            let ids: Indices = vec![3, 0, 10, 7].into();
+            let want = Cpu.write_rows(table, &ids, &src);
+            let got = self.gpu.write_rows(gtable, &ids, &gsrc);
+            self.record_within("write_rows", &case, &got, &want, 0.0);
+        }
+    }
+
+    /// Packed documents of unequal lengths.
+    fn attention(&mut self) {
+        let cases: [(&[usize], usize, usize, usize); 5] = [
+            (&[1], 1, 1, 6),
+            (&[3, 2], 2, 1, 6),
+            (&[70, 1, 19], 4, 2, 16),
+            (&[33, 65], 6, 2, 64),
+            (&[130, 40], 2, 1, 128),
+        ];
+        for (lengths, heads, kv_heads, head_dim) in cases {
+            let case = format!("{lengths:?}, {heads}/{kv_heads} heads of {head_dim}");
+            let shape = AttentionShape {
+                heads,
+                kv_heads,
+                head_dim,
+                scale: 1.0 / (head_dim as f32).sqrt(),
+            };
+            let mut spans = Spans::default();
+            let mut tokens = 0;
+            for &len in lengths {
+                spans.push(Span {
+                    q_start: tokens,
+                    q_len: len,
+                    k_start: tokens,
+                    k_len: len,
+                });
+                tokens += len;
+            }
+            let (q, gq) = self.activations([tokens, heads * head_dim]);
+            let (k, gk) = self.activations([tokens, kv_heads * head_dim]);
+            let (v, gv) = self.activations([tokens, kv_heads * head_dim]);
+            let (dout, gdout) = self.activations([tokens, heads * head_dim]);
+            let (out, lse) = Cpu.attention(&q, &k, &v, &spans, shape);
+            let (gout, glse) = self.gpu.attention(&gq, &gk, &gv, &spans, shape);
+            self.record("attention", &case, &gout, &out);
+            self.record_within("attention lse", &case, &glse, &lse, 1e-5);
+            let want = Cpu.attention_backward(&q, &k, &v, &out, &lse, &dout, &spans, shape);
+            let got = self
+                .gpu
+                .attention_backward(&gq, &gk, &gv, &gout, &glse, &gdout, &spans, shape);
+            // With one key the score has no slope: dq and dk are rounding alone.
+            if tokens > 1 {
+                self.record("attention_backward q", &case, &got.0, &want.0);
+                self.record("attention_backward k", &case, &got.1, &want.1);
+            }
+            self.record("attention_backward v", &case, &got.2, &want.2);
+        }
+    }
+
+    /// A few new queries over longer keys that lie apart, as with a KV cache.
+    fn cached_attention(&mut self) {
+        let shape = AttentionShape {
+            heads: 4,
+            kv_heads: 2,
+            head_dim: 16,
+            scale: 0.25,
+        };
+        let mut spans = Spans::default();
+        for (q_start, q_len, k_start, k_len) in [(0, 1, 0, 41), (1, 1, 64, 7), (2, 20, 128, 50)] {
+            spans.push(Span {
+                q_start,
+                q_len,
+                k_start,
+                k_len,
+            });
+        }
+        let (q, gq) = self.activations([22, 64]);
+        let (k, gk) = self.activations([192, 32]);
+        let (v, gv) = self.activations([192, 32]);
+        let (out, lse) = Cpu.attention(&q, &k, &v, &spans, shape);
+        let (gout, glse) = self.gpu.attention(&gq, &gk, &gv, &spans, shape);
+        self.record("attention", "three caches", &gout, &out);
+        self.record_within("attention lse", "three caches", &glse, &lse, 1e-5);
+    }
+
+    fn loss(&mut self) {
+        for (rows, width, vocab) in [(1, 3, 2), (37, 16, 101), (700, 8, 1000)] {
+            let case = format!("{rows} rows, vocabulary {vocab}");
+            let (h, gh) = self.activations([rows, width]);
+            let (w, gw) = self.activations([vocab, width]);
+            let targets = self.indices(rows, vocab);
+            let (start, gstart) = self.parameters([vocab, width]);
+            let grad = |head_grad| CrossEntropyGrad::HiddenAndHead {
+                scale: 0.25,
+                head_grad: Some(head_grad),
+            };
+            let want = Cpu.cross_entropy(&h, &w, &targets, grad(start));
+            let got = self.gpu.cross_entropy(&gh, &gw, &targets, grad(gstart));
+            let (loss, want_loss) = (got.loss_sum.value(), want.loss_sum.value());
+            self.record_scalar("cross_entropy", &case, loss, want_loss, 1e-5);
+            let (Some(a), Some(b)) = (got.d_hidden, want.d_hidden) else {
+                panic!("the gradient was asked for");
+            };
+            self.record("cross_entropy hidden", &case, &a, &b);
+            let (Some(a), Some(b)) = (got.d_head, want.d_head) else {
+                panic!("the head's gradient was asked for");
+            };
+            self.record("cross_entropy head", &case, &a, &b);
+            let plain = self
+                .gpu
+                .cross_entropy(&gh, &gw, &targets, CrossEntropyGrad::None);
+            let loss = plain.loss_sum.value();
+            self.record_scalar("cross_entropy alone", &case, loss, want_loss, 1e-5);
+        }
+    }
+
+    fn optimiser(&mut self) {
+        let shapes = [[1, 1], [1, 17], [16, 2500]];
+        let grads: Vec<_> = shapes.iter().map(|&s| self.parameters(s)).collect();
+        let (cpu, gpu): (Vec<_>, Vec<_>) = grads.iter().map(|(c, g)| (c, g)).unzip();
+        let want = Cpu.sum_squares(&cpu);
+        let got = self.gpu.sum_squares(&gpu);
+        let case = format!("{shapes:?}");
+        self.record_scalar("sum_squares", &case, got.value(), want.value(), 1e-5);
+        let clip = |squared_norm: &Scalar| Clip {
+            squared_norm: squared_norm.clone(),
+            max_norm: 1.0,
+        };
+        let hyper = AdamW {
+            lr: 3e-3,
+            beta1: 0.9,
+            beta2: 0.99,
+            eps: 1e-8,
+            weight_decay: 0.1,
+            step: 3,
+        };
+        for (i, shape) in shapes.into_iter().enumerate() {
+            let case = format!("{shape:?}");
+            let (p, gp) = self.parameters(shape);
+            let (m, gm) = self.parameters(shape);
+            let (v, gv) = self.parameters(shape);
+            let (v, gv) = (v.clone() * v, gv.clone() * gv);
+            let (g, gg) = &grads[i];
+            let want_new = Cpu.adamw(p, g, m, v, &hyper, &clip(&want));
+            let got_new = self.gpu.adamw(gp, gg, gm, gv, &hyper, &clip(&got));
+            self.record_within("adamw", &case, &got_new.0, &want_new.0, 1e-5);
+            self.record_within("adamw first moment", &case, &got_new.1, &want_new.1, 1e-5);
+            self.record_within("adamw second moment", &case, &got_new.2, &want_new.2, 1e-5);
+        }
+    }
+}

@@ -1,0 +1,320 @@
+//! The hot operations as `#[cube]` kernels on burn's CubeCL tensors: CUDA, and
+//! any other CubeCL runtime, of which the tests use software Vulkan.
+//!
+//! Nothing here waits for the device: sums come back as [`Scalar`]s that lie there.
+
+mod attention;
+mod attention_backward;
+mod attention_forward;
+mod attention_tile;
+mod dropout;
+mod elementwise;
+mod loss;
+mod matmul;
+mod nf4;
+mod norm;
+mod optim;
+mod reduce;
+mod rows;
+mod tensors;
+#[cfg(test)]
+mod tests;
+
+use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn_cubecl::kernel::cast;
+use burn_cubecl::tensor::CubeTensor;
+
+pub use nf4::GpuNf4;
+use tensors::{buffer, empty, integers, tensor, upload_floats, upload_integers, writable};
+
+use super::{
+    AdamW, AttentionShape, Clip, CrossEntropy, CrossEntropyGrad, HotOps, Indices, Nf4Tensor,
+    Precision, RopeTable, Scalar, Spans,
+};
+use crate::rng::Stream;
+
+/// Rows of logits that the cross-entropy holds at once: enough to keep the
+/// matrix units busy, 256 MiB in f32 for a vocabulary of 128k.
+const LOGIT_ROWS: usize = 512;
+
+/// The GPU implementation of [`HotOps`].
+pub struct Gpu {
+    compute: DType,
+}
+
+/// The implementation that computes in `precision`.
+pub fn with_precision(precision: Precision) -> &'static Gpu {
+    match precision {
+        Precision::F32 => &Gpu {
+            compute: DType::F32,
+        },
+        Precision::Bf16 => &Gpu {
+            compute: DType::BF16,
+        },
+    }
+}
+
+fn ids_on_device(ids: &Indices, device: &Device) -> CubeTensor {
+    integers(ids.on_device(|ids| upload_integers(device, ids)))
+}
+
+impl HotOps for Gpu {
+    fn operand(&self, parameter: &Tensor<2>) -> Tensor<2> {
+        if parameter.dtype() == self.compute {
+            return parameter.clone();
+        }
+        tensor(cast(buffer(parameter), self.compute))
+    }
+
+    fn zeros(&self, [rows, columns]: [usize; 2], device: &Device) -> Tensor<2> {
+        // Of rank 1 first: the allocator pads the rows of matrices.
+        Tensor::<1>::zeros([rows * columns], (device, self.compute)).reshape([rows, columns])
+    }
+
+    fn frozen(&self, values: Vec<f32>, shape: [usize; 2], device: &Device) -> Tensor<2> {
+        let flat = [values.len()];
+        let data = match self.compute {
+            DType::BF16 => TensorData::new(half_values(&values), flat),
+            _ => TensorData::new(values, flat),
+        };
+        // Weights stay: out of the pools that activations come and go in. Of rank 1
+        // first, as in `zeros`.
+        device
+            .memory_persistent_allocations(data, |data| {
+                Tensor::<1>::from_data(data, (device, self.compute))
+            })
+            .reshape(shape)
+    }
+
+    fn gemm(&self, a: &Tensor<2>, ta: bool, b: &Tensor<2>, tb: bool, alpha: f32) -> Tensor<2> {
+        let product = matmul::product(a, ta, b, tb, a.dtype());
+        tensor(if alpha == 1.0 {
+            product
+        } else {
+            elementwise::scale(product, alpha)
+        })
+    }
+
+    fn gemm_add(
+        &self,
+        c: Tensor<2>,
+        a: &Tensor<2>,
+        ta: bool,
+        b: &Tensor<2>,
+        tb: bool,
+        alpha: f32,
+    ) -> Tensor<2> {
+        let product = buffer(&self.gemm(a, ta, b, tb, alpha));
+        tensor(elementwise::add(writable(c), product))
+    }
+
+    fn gradient(
+        &self,
+        sum: Option<Tensor<2>>,
+        a: &Tensor<2>,
+        ta: bool,
+        b: &Tensor<2>,
+        tb: bool,
+        alpha: f32,
+    ) -> Tensor<2> {
+        let mut product = matmul::product(a, ta, b, tb, DType::F32);
+        if alpha != 1.0 {
+            product = elementwise::scale(product, alpha);
+        }
+        tensor(match sum {
+            Some(sum) => elementwise::add(writable(sum), product),
+            None => product,
+        })
+    }
+
+    fn nf4_dequantize(&self, weight: &Nf4Tensor) -> Tensor<2> {
+        match weight {
+            Nf4Tensor::Gpu(weight) => tensor(nf4::dequantize(weight, self.compute)),
+            Nf4Tensor::Host(_) => panic!("a GPU op was given an NF4 weight on the host"),
+        }
+    }
+
+    fn rms_norm(&self, x: &Tensor<2>, gain: &Tensor<2>, eps: f32) -> Tensor<2> {
+        tensor(norm::forward(buffer(x), buffer(gain), eps))
+    }
+
+    fn rms_norm_backward(
+        &self,
+        x: &Tensor<2>,
+        gain: &Tensor<2>,
+        dy: &Tensor<2>,
+        eps: f32,
+        want_gain: bool,
+    ) -> (Tensor<2>, Option<Tensor<2>>) {
+        let (dx, dg) = norm::backward(buffer(x), buffer(gain), buffer(dy), eps, want_gain);
+        (tensor(dx), dg.map(tensor))
+    }
+
+    fn rope(
+        &self,
+        x: Tensor<2>,
+        table: &RopeTable,
+        positions: &Indices,
+        inverse: bool,
+    ) -> Tensor<2> {
+        let device = x.device();
+        let [cos, sin] = table.on_device(|values| upload_floats(&device, values));
+        let positions = ids_on_device(positions, &device);
+        tensor(elementwise::rope(
+            writable(x),
+            buffer(cos),
+            buffer(sin),
+            positions,
+            table.head_dim,
+            inverse,
+        ))
+    }
+
+    fn swiglu(&self, gate: &Tensor<2>, up: &Tensor<2>) -> Tensor<2> {
+        tensor(elementwise::swiglu(buffer(gate), buffer(up)))
+    }
+
+    fn swiglu_backward(
+        &self,
+        gate: &Tensor<2>,
+        up: &Tensor<2>,
+        dy: &Tensor<2>,
+    ) -> (Tensor<2>, Tensor<2>) {
+        let (d_gate, d_up) = elementwise::swiglu_backward(buffer(gate), buffer(up), buffer(dy));
+        (tensor(d_gate), tensor(d_up))
+    }
+
+    fn attention(
+        &self,
+        q: &Tensor<2>,
+        k: &Tensor<2>,
+        v: &Tensor<2>,
+        spans: &Spans,
+        shape: AttentionShape,
+    ) -> (Tensor<2>, Tensor<2>) {
+        let q_buffer = buffer(q);
+        let plan = attention::Plan::new(&q_buffer, &q.device(), spans, shape);
+        let (out, lse) = attention::forward(&plan, q_buffer, buffer(k), buffer(v));
+        (tensor(out), tensor(lse))
+    }
+
+    fn attention_backward(
+        &self,
+        q: &Tensor<2>,
+        k: &Tensor<2>,
+        v: &Tensor<2>,
+        out: &Tensor<2>,
+        lse: &Tensor<2>,
+        dout: &Tensor<2>,
+        spans: &Spans,
+        shape: AttentionShape,
+    ) -> (Tensor<2>, Tensor<2>, Tensor<2>) {
+        let q_buffer = buffer(q);
+        let plan = attention::Plan::new(&q_buffer, &q.device(), spans, shape);
+        let operands = [q_buffer, buffer(k), buffer(v)];
+        let (out, lse, dout) = (buffer(out), buffer(lse), buffer(dout));
+        let [dq, dk, dv] = attention::backward(&plan, operands, out, lse, dout);
+        (tensor(dq), tensor(dk), tensor(dv))
+    }
+
+    fn dropout(&self, x: &Tensor<2>, p: f32, stream: Stream) -> Tensor<2> {
+        tensor(dropout::dropout(buffer(x), p, stream))
+    }
+
+    fn add(&self, a: Tensor<2>, b: &Tensor<2>) -> Tensor<2> {
+        tensor(elementwise::add(writable(a), buffer(b)))
+    }
+
+    fn gather_rows(&self, table: &Tensor<2>, ids: &Indices) -> Tensor<2> {
+        let on_device = ids_on_device(ids, &table.device());
+        tensor(rows::gather(buffer(table), on_device, ids.len()))
+    }
+
+    fn scatter_add_rows(&self, dst: Tensor<2>, ids: &Indices, src: &Tensor<2>) -> Tensor<2> {
+        let ids = ids_on_device(ids, &dst.device());
+        tensor(rows::scatter_add(writable(dst), ids, buffer(src)))
+    }
+
+    fn write_rows(&self, dst: Tensor<2>, ids: &Indices, src: &Tensor<2>) -> Tensor<2> {
+        let ids = ids_on_device(ids, &dst.device());
+        tensor(rows::write(writable(dst), ids, buffer(src)))
+    }
+
+    fn cross_entropy(
+        &self,
+        hidden: &Tensor<2>,
+        head: &Tensor<2>,
+        targets: &Indices,
+        grad: CrossEntropyGrad,
+    ) -> CrossEntropy {
+        let rows = targets.len();
+        let (scale, mut d_head, want_head) = match grad {
+            CrossEntropyGrad::None => (None, None, false),
+            CrossEntropyGrad::Hidden { scale } => (Some(scale), None, false),
+            CrossEntropyGrad::HiddenAndHead { scale, head_grad } => (Some(scale), head_grad, true),
+        };
+        let on_device = ids_on_device(targets, &hidden.device());
+        let losses = empty(&on_device, &[rows], DType::F32);
+        let mut d_hidden = Vec::new();
+        for first in (0..rows).step_by(LOGIT_ROWS) {
+            let x = hidden
+                .clone()
+                .narrow(0, first, LOGIT_ROWS.min(rows - first));
+            let logits = matmul::product(&x, false, head, true, DType::F32);
+            let (ids, losses) = (on_device.clone(), losses.clone());
+            let gradient = loss::chunk(logits, ids, losses, first, scale, self.compute);
+            let Some(d_logits) = gradient.map(tensor::<2>) else {
+                continue;
+            };
+            d_hidden.push(self.gemm(&d_logits, false, head, false, 1.0));
+            if want_head {
+                d_head = Some(self.gradient(d_head, &d_logits, true, &x, false, 1.0));
+            }
+        }
+        CrossEntropy {
+            loss_sum: Scalar::Device(tensor(losses)),
+            d_hidden: scale.map(|_| {
+                if d_hidden.len() == 1 {
+                    d_hidden.remove(0)
+                } else {
+                    Tensor::cat(d_hidden, 0)
+                }
+            }),
+            d_head,
+        }
+    }
+
+    fn adamw(
+        &self,
+        param: Tensor<2>,
+        grad: &Tensor<2>,
+        m: Tensor<2>,
+        v: Tensor<2>,
+        hyper: &AdamW,
+        clip: &Clip,
+    ) -> (Tensor<2>, Tensor<2>, Tensor<2>) {
+        let norm = match &clip.squared_norm {
+            Scalar::Device(norm) => buffer(norm),
+            Scalar::Host(norm) => buffer(&upload_floats(&param.device(), &[*norm as f32])),
+        };
+        let (p, m, v) = (writable(param), writable(m), writable(v));
+        optim::adamw([&p, &m, &v], buffer(grad), norm, clip.max_norm, hyper);
+        (tensor(p), tensor(m), tensor(v))
+    }
+
+    fn sum_squares(&self, tensors: &[&Tensor<2>]) -> Scalar {
+        if tensors.is_empty() {
+            return Scalar::Host(0.0);
+        }
+        let buffers: Vec<CubeTensor> = tensors.iter().map(|t| buffer(t)).collect();
+        Scalar::Device(tensor(optim::sum_squares(&buffers)))
+    }
+}
+
+fn half_values(values: &[f32]) -> Vec<half::bf16> {
+    use rayon::prelude::*;
+    values
+        .par_iter()
+        .map(|&v| half::bf16::from_f32(v))
+        .collect()
+}

@@ -1,0 +1,212 @@
+//! NF4 weights on a GPU and their dequantisation (Dettmers et al., 2023).
+//!
+//! Codes lie in 32-bit words of eight, in the order of bitsandbytes' bytes, which
+//! loads faster than bytes do and exists on WebGPU too. Block maxima that are
+//! quantised a second time stay quantised in memory.
+
+use burn::tensor::{DType, Device, Int, Tensor};
+use burn_cubecl::tensor::CubeTensor;
+use cubecl::ir::ElemType;
+use cubecl::prelude::*;
+
+use super::tensors::{
+    UNITS, buffer, cover, elem, empty, integers, upload_floats, upload_integers, vector_size,
+};
+use crate::ops::nf4::{Absmax, CODE, Nf4, dynamic_map};
+use crate::ops::nf4_map::NESTED_BLOCK;
+
+/// Codes in a word.
+const WORD: usize = 8;
+
+/// A frozen `[out, in]` weight in NF4 on a device.
+#[derive(Clone, Debug)]
+pub struct GpuNf4 {
+    /// Words of eight codes; element 2i is the high nibble of byte i.
+    words: Tensor<1, Int>,
+    absmax: GpuAbsmax,
+    block_size: usize,
+    pub shape: [usize; 2],
+    /// On the device.
+    pub bytes: usize,
+}
+
+#[derive(Clone, Debug)]
+enum GpuAbsmax {
+    Plain(Tensor<1>),
+    Double {
+        /// Four 8-bit codes a word.
+        codes: Tensor<1, Int>,
+        nested: Tensor<1>,
+        offset: f32,
+    },
+}
+
+/// Four bytes a word, the first lowest; zeros after the last.
+fn words(bytes: &[u8]) -> Vec<u32> {
+    bytes
+        .chunks(4)
+        .map(|chunk| {
+            let mut word = [0; 4];
+            word[..chunk.len()].copy_from_slice(chunk);
+            u32::from_le_bytes(word)
+        })
+        .collect()
+}
+
+impl GpuNf4 {
+    /// Uploads a quantised weight, to stay.
+    pub fn new(weight: Nf4, device: &Device) -> Self {
+        device.memory_persistent_allocations(weight, |weight| Self::upload(weight, device))
+    }
+
+    fn upload(weight: Nf4, device: &Device) -> Self {
+        let packed = words(&weight.packed);
+        let mut bytes = 4 * packed.len();
+        let absmax = match weight.absmax {
+            Absmax::Plain(maxima) => {
+                bytes += 4 * maxima.len();
+                GpuAbsmax::Plain(upload_floats(device, &maxima))
+            }
+            Absmax::Double {
+                codes,
+                nested_absmax,
+                offset,
+            } => {
+                let codes = words(&codes);
+                bytes += 4 * (codes.len() + nested_absmax.len());
+                GpuAbsmax::Double {
+                    codes: upload_integers(device, &codes),
+                    nested: upload_floats(device, &nested_absmax),
+                    offset,
+                }
+            }
+        };
+        Self {
+            words: upload_integers(device, &packed),
+            absmax,
+            block_size: weight.block_size,
+            shape: weight.shape,
+            bytes,
+        }
+    }
+}
+
+/// One unit a word. `tables` holds the 16 levels, then the 256 values of the
+/// second quantisation; `maxima` is f32, or words of four codes with `nested`.
+#[cube(launch_unchecked)]
+fn dequantize_kernel<F: Float, N: Size>(
+    codes: &[u32],
+    maxima: &[f32],
+    maxima_codes: &[u32],
+    nested: &[f32],
+    tables: &[f32],
+    out: &mut [Vector<F, N>],
+    word_count: usize,
+    elements: usize,
+    block_size: usize,
+    offset: f32,
+    #[comptime] double: bool,
+    #[comptime] units: usize,
+    #[define(F)] _type: ElemType,
+) {
+    let mut levels = Shared::<[f32]>::new_slice(16usize);
+    if UNIT_POS < 16 {
+        levels[UNIT_POS as usize] = tables[UNIT_POS as usize];
+    }
+    sync_cube();
+    let at = CUBE_POS * units + UNIT_POS as usize;
+    if at < word_count {
+        let block = at * 8 / block_size;
+        let absmax = if comptime!(double) {
+            let code = (maxima_codes[block / 4] >> ((block % 4) as u32 * 8u32)) & 255u32;
+            tables[code as usize + 16] * nested[block / 256] + offset
+        } else {
+            maxima[block]
+        };
+        let word = codes[at];
+        let size = N::value();
+        let vectors = comptime!(8 / size);
+        #[unroll]
+        for v in 0..vectors {
+            let mut values = Vector::<F, N>::new(F::new(0.0f32));
+            #[unroll]
+            for lane in 0..size {
+                // The high nibble of each byte comes first.
+                let i = comptime!(v * size + lane);
+                let shift = comptime!((i / 2 * 8 + if i % 2 == 0 { 4 } else { 0 }) as u32);
+                let level = levels[((word >> shift) & 15u32) as usize];
+                values.insert(lane, F::cast_from(level * absmax));
+            }
+            let first = at * 8 + v * size;
+            if first < elements {
+                out[first / size] = values;
+            }
+        }
+    }
+}
+
+/// The dense weight in `dtype`: level x maximum in f32, then rounded.
+pub fn dequantize(weight: &GpuNf4, dtype: DType) -> CubeTensor {
+    let codes = integers(&weight.words);
+    let out = empty(&codes, &weight.shape, dtype);
+    let elements = weight.shape[0] * weight.shape[1];
+    let word_count = elements.div_ceil(WORD);
+    let n = vector_size(elements);
+    let tables = tables(&weight.words.device());
+    // A kernel takes all its buffers; the ones of the other kind are not read.
+    let (maxima, maxima_codes, nested, offset, double) = match &weight.absmax {
+        GpuAbsmax::Plain(maxima) => {
+            let maxima = buffer(maxima);
+            (maxima.clone(), codes.clone(), maxima, 0.0, false)
+        }
+        GpuAbsmax::Double {
+            codes,
+            nested,
+            offset,
+        } => {
+            let nested = buffer(nested);
+            (nested.clone(), integers(codes), nested, *offset, true)
+        }
+    };
+    let (cubes, dim) = cover(word_count);
+    let kind = elem(&out);
+    assert_eq!(NESTED_BLOCK, 256, "the kernel divides by it");
+    // SAFETY: a block of maxima for every `block_size` elements; writes are
+    // checked against the number of elements.
+    unsafe {
+        dequantize_kernel::launch_unchecked(
+            &out.client,
+            cubes,
+            dim,
+            n,
+            codes.into_buffer_arg(),
+            maxima.into_buffer_arg(),
+            maxima_codes.into_buffer_arg(),
+            nested.into_buffer_arg(),
+            tables.into_buffer_arg(),
+            out.clone().into_buffer_arg(),
+            word_count,
+            elements,
+            weight.block_size,
+            offset,
+            double,
+            UNITS,
+            kind,
+        );
+    }
+    out
+}
+
+/// The 16 levels and the 256 values of the dynamic map, once a device.
+fn tables(device: &Device) -> CubeTensor {
+    use std::sync::Mutex;
+    static TABLES: Mutex<Vec<(Device, Tensor<1>)>> = Mutex::new(Vec::new());
+    let mut known = TABLES.lock().unwrap_or_else(|e| e.into_inner());
+    let at = known.iter().position(|(of, _)| of == device);
+    let at = at.unwrap_or_else(|| {
+        let values = [&CODE[..], &dynamic_map()[..]].concat();
+        known.push((device.clone(), upload_floats(device, &values)));
+        known.len() - 1
+    });
+    buffer(&known[at].1)
+}
