@@ -59,7 +59,8 @@ def nvrtc(source, arch):
     program = ctypes.c_void_p()
     if lib.nvrtcCreateProgram(ctypes.byref(program), source.encode(), b"kernel.cu", 0, None, None):
         raise RuntimeError("nvrtcCreateProgram failed")
-    options = [f"--gpu-architecture={arch}", f"--include-path={ROOT}/include",
+    # cubecl says sm_90a, which has NVRTC assemble too; ptxas does that here.
+    options = [f"--gpu-architecture={arch.replace('sm_', 'compute_')}", f"--include-path={ROOT}/include",
                f"--include-path={ROOT}/include/cccl", "-lineinfo"]
     array = (ctypes.c_char_p * len(options))(*[o.encode() for o in options])
     result = lib.nvrtcCompileProgram(program, len(options), array)

@@ -16,6 +16,11 @@
 #include "primitives.cuh"
 
 #define KILN_THREADS 384
+// 1: every matrix starts at a multiple of 16 bytes and its pitch is a multiple of 8 elements, and so is
+// the number of columns of the result. 0: anything goes, more slowly where it is not so.
+#ifndef KILN_ALIGNED
+#define KILN_ALIGNED 1
+#endif
 // The grid is walked in bands of this many row tiles, so that the blocks that run at one time share
 // their operands in L2.
 #define KILN_BAND 8
@@ -99,14 +104,16 @@ struct Operand {
     // Eight elements at `p` of which the first `valid` exist.
     KILN_FN void chunk(u32 to, const u16* p, int valid) const {
         valid = valid < 0 ? 0 : valid > 8 ? 8 : valid;
-        if (vector) {
-            cp_async(to, valid ? p : data, (u32)valid * 2);
+#if !KILN_ALIGNED
+        if (!vector) {
+            u32 e[8];
+#pragma unroll
+            for (int i = 0; i < 8; i++) e[i] = i < valid ? ld_global_u16(p + i) : 0;
+            st_shared(to, U32x4{e[0] | e[1] << 16, e[2] | e[3] << 16, e[4] | e[5] << 16, e[6] | e[7] << 16});
             return;
         }
-        u32 e[8];
-#pragma unroll
-        for (int i = 0; i < 8; i++) e[i] = i < valid ? ld_global_u16(p + i) : 0;
-        st_shared(to, U32x4{e[0] | e[1] << 16, e[2] | e[3] << 16, e[4] | e[5] << 16, e[6] | e[7] << 16});
+#endif
+        cp_async(to, valid ? p : data, (u32)valid * 2);
     }
 
     // The tile of ROWS own indices from `row` and BK of the contraction from `k`, by 128 threads.
@@ -162,7 +169,12 @@ struct Announcer {
 template <class T>
 KILN_FN void consume(u32 base, Ring<T::STAGES>& ring, u32 steps, u32 group, u32 lane, float (&acc)[T::MT][T::BN / 2]) {
     constexpr u32 MODE = T::BK == 64 ? 1 : 2, ROW = T::BK * 2, COLUMN = T::BK * 128;
+#pragma unroll
+    for (int mt = 0; mt < T::MT; mt++)
+#pragma unroll
+        for (int i = 0; i < T::BN / 2; i++) acc[mt][i] = 0;
     u32 last = 0;
+#pragma unroll 1
     for (u32 step = 0; step < steps; step++) {
         const u32 a = base + ring.stage * T::STAGE, b = a + T::A_BYTES;
         mbar_wait(full_barrier<T>(base, ring.stage), ring.phase);
@@ -176,7 +188,7 @@ KILN_FN void consume(u32 base, Ring<T::STAGES>& ring, u32 steps, u32 group, u32 
 #pragma unroll
             for (int mt = 0; mt < T::MT; mt++) {
                 const u64 ia = da + mt * ((T::A_MN ? COLUMN : 64 * ROW) / 16) + kk * (T::A_MN ? 128 : 2);
-                Wgmma<T::BN, T::A_MN, T::B_MN>::run(acc[mt], ia, db + kk * (T::B_MN ? 128 : 2), step + kk != 0);
+                Wgmma<T::BN, T::A_MN, T::B_MN>::run(acc[mt], ia, db + kk * (T::B_MN ? 128 : 2), 1);
             }
         }
         wgmma_commit();
@@ -224,11 +236,11 @@ KILN_FN void store_bf16(const float (&acc)[BN / 2], u16* data, const Output& out
 #pragma unroll
                 for (int i = 0; i < 4; i++) {
                     const u32 col = col0 + jj * 32 + i * 8 + t * 2;
-                    if (out.vector && col + 1 < out.cols) {
+                    if (KILN_ALIGNED ? col < out.cols : out.vector && col + 1 < out.cols) {
                         const u32 old = ld_global_u32((const u32*)(line + col));
                         lo[i] += bf16_low(old);
                         hi[i] += bf16_high(old);
-                    } else {
+                    } else if (!KILN_ALIGNED) {
                         if (col < out.cols) lo[i] += bf16_at(line + col);
                         if (col + 1 < out.cols) hi[i] += bf16_at(line + col + 1);
                     }
@@ -251,9 +263,9 @@ KILN_FN void store_bf16(const float (&acc)[BN / 2], u16* data, const Output& out
             }
             const u32 col = col0 + jj * 32 + t * 8;
             if (row >= out.rows) continue;
-            if (out.vector && col + 8 <= out.cols) {
+            if (KILN_ALIGNED ? col < out.cols : out.vector && col + 8 <= out.cols) {
                 st_global(line + col, U32x4{p[0], p[1], p[2], p[3]});
-            } else {
+            } else if (!KILN_ALIGNED) {
 #pragma unroll
                 for (int i = 0; i < 8; i++)
                     if (col + i < out.cols) st_global_u16(line + col + i, (p[i / 2] >> (i % 2 * 16)) & 0xffffu);
@@ -281,9 +293,9 @@ KILN_FN void store_f32(const float (&acc)[BN / 2], float* data, const Output& ou
             v[i] *= out.scale;
             if (out.accumulate && col + i < out.cols) v[i] += ld_global_f32(line + col + i);
         }
-        if (out.vector && col + 4 <= out.cols) {
+        if (KILN_ALIGNED ? col < out.cols : out.vector && col + 4 <= out.cols) {
             st_global(line + col, U32x4{as_u32(v[0]), as_u32(v[1]), as_u32(v[2]), as_u32(v[3])});
-        } else {
+        } else if (!KILN_ALIGNED) {
 #pragma unroll
             for (int i = 0; i < 4; i++)
                 if (col + i < out.cols) st_global_f32(line + col + i, v[i]);

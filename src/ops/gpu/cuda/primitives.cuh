@@ -260,6 +260,7 @@ struct Wgmma<64, A_MN, B_MN> {
 };
 #endif
 
+KILN_FN u32 min_u32(u32 a, u32 b) { return a < b ? a : b; }
 KILN_FN float bf16_low(u32 pair) { return as_float(pair << 16); }
 KILN_FN float bf16_high(u32 pair) { return as_float(pair & 0xffff0000u); }
 
