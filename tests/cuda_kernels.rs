@@ -11,9 +11,10 @@ fn compiler() -> Option<String> {
         .into_iter()
         .chain(["g++".into(), "c++".into()])
         .find(|name| {
-            let probe =
-                Command::new(name).args(["-std=c++20", "-fsyntax-only", "-x", "c++", "/dev/null"]);
-            { probe }.output().is_ok_and(|out| out.status.success())
+            Command::new(name)
+                .args(["-std=c++20", "-fsyntax-only", "-x", "c++", "/dev/null"])
+                .output()
+                .is_ok_and(|out| out.status.success())
         })
 }
 
