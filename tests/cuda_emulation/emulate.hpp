@@ -527,6 +527,7 @@ inline void cp_async(u32 to, const void* from, u32 bytes) {
     emu::block->in_flight[to / 16]++;
     emu::self->open_copies.push_back({to, from, bytes});
 }
+inline void cp_async(u32 to, const void* from) { cp_async(to, from, 16); }
 inline void cp_async_commit() {
     emu::self->copy_groups.push_back(std::move(emu::self->open_copies));
     emu::self->open_copies.clear();

@@ -116,31 +116,52 @@ struct Operand {
         cp_async(to, valid ? p : data, (u32)valid * 2);
     }
 
-    // The tile of ROWS own indices from `row` and BK of the contraction from `k`, by 128 threads.
+    // The tile of ROWS own indices from `row` and BK of the contraction from `k`, by 128 threads. A tile
+    // that lies inside needs no tests and no zeros: the producer's integer pipe is what it is short of.
     template <int ROWS, int BK, bool MN>
     KILN_FN void load(u32 to, u32 row, u32 k, u32 t) const {
+        const bool inside = (KILN_ALIGNED || vector) && row + ROWS <= rows && k + BK <= depth;
         if constexpr (MN) {
             const u32 c = t % 8, r = t / 8;
             to += swizzled<64>(r * 128 + c * 16);
             const u16* p = data + (u64)(k + r) * pitch + row + c * 8;
-#pragma unroll
-            for (int part = 0; part < ROWS / 64; part++) {
+            if (inside) {
 #pragma unroll
                 for (int i = 0; i < BK / 16; i++) {
-                    const int valid = k + r + i * 16 < depth ? (int)rows - (int)(row + part * 64 + c * 8) : 0;
-                    chunk(to + part * (BK * 128) + i * 2048, p + (u64)(i * 16) * pitch + part * 64, valid);
+#pragma unroll
+                    for (int part = 0; part < ROWS / 64; part++)
+                        cp_async(to + part * (BK * 128) + i * 2048, p + part * 64);
+                    p += 16 * pitch;
                 }
+                return;
+            }
+#pragma unroll 1
+            for (int i = 0; i < BK / 16; i++) {
+#pragma unroll
+                for (int part = 0; part < ROWS / 64; part++) {
+                    const int valid = k + r + i * 16 < depth ? (int)rows - (int)(row + part * 64 + c * 8) : 0;
+                    chunk(to + part * (BK * 128) + i * 2048, p + part * 64, valid);
+                }
+                p += 16 * pitch;
             }
         } else {
             constexpr u32 CHUNKS = BK / 8, STEP = 128 / CHUNKS;
             const u32 c = t % CHUNKS, r = t / CHUNKS;
-            const int valid = (int)depth - (int)(k + c * 8);
             to += swizzled<BK>(r * (BK * 2) + c * 16);
             const u16* p = data + (u64)(row + r) * pitch + k + c * 8;
+            if (inside) {
 #pragma unroll
+                for (int i = 0; i < ROWS / (int)STEP; i++) {
+                    cp_async(to + i * 2048, p);
+                    p += STEP * pitch;
+                }
+                return;
+            }
+            const int valid = (int)depth - (int)(k + c * 8);
+#pragma unroll 1
             for (int i = 0; i < ROWS / (int)STEP; i++) {
                 chunk(to + i * 2048, p, row + r + i * STEP < rows ? valid : 0);
-                p += (u64)STEP * pitch;
+                p += STEP * pitch;
             }
         }
     }

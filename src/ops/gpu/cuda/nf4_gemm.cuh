@@ -87,6 +87,8 @@ KILN_FN void nf4_gemm_body(u32 base, const u16* x, const u32* codes, const Nf4Sc
             const u32 r = TRANSPOSED ? step * T::BK + row : tile_n * T::BN + row;
             const u32 e = (TRANSPOSED ? tile_n * T::BN : step * T::BK) + element;
             piece.exists = r < n && e < k;
+#pragma unroll
+            for (int i = 0; i < WORDS / 4; i++) piece.words[i] = U32x4{0, 0, 0, 0};
             if (piece.exists) {
                 const u32* from = codes + ((u64)r * k + e) / 8;
 #pragma unroll
@@ -121,7 +123,7 @@ KILN_FN void nf4_gemm_body(u32 base, const u16* x, const u32* codes, const Nf4Sc
                     for (int j = 0; j < 4; j++) {
                         const u32 offset = to + (i * 4 + j) * 16;
                         st_shared(b + (TRANSPOSED ? swizzled<64>(offset) : swizzled<T::BK>(offset)),
-                                  nf4_word(table, now.exists ? word[j] : 0));
+                                  nf4_word(table, word[j]));
                     }
                 }
                 ring.next();
