@@ -11,6 +11,15 @@
 // and writes its own [M][N] f32 plane at C + s * M * N (KILN_OUT_F32 1, accumulate 0, scale 1); then
 // bf16_gemm_reduce adds the planes in order, so the result does not depend on timing.
 //
+// Launch: entry bf16_gemm; grid (min(multiprocessors / splits, ceil(M / KILN_BM) * ceil(N / KILN_BN)),
+// splits, 1), any smaller x is right too; block (384, 1, 1); no cluster.
+// Arguments: a bf16, b bf16, c (bf16, or f32 with KILN_OUT_F32); then by value the eight 64-bit words of
+// Bf16GemmParams. A pitch is the distance in elements between consecutive rows as they lie in memory.
+// Shared memory: static, KILN_STAGES * (KILN_BM + KILN_BN) * KILN_BK * 2 + 16 * KILN_STAGES bytes; with
+// KILN_DYNAMIC_SHARED=1 dynamic, ask for 1,024 more.
+// Needs: M, N, K > 0; with KILN_ALIGNED=1 (the default) pitches and N multiples of 8 and pointers multiples
+// of 16, with KILN_ALIGNED=0 only the elements' own alignment. Split: C holds splits * M * N f32.
+//
 // variant: bf16_gemm_256x128 bf16_gemm -DKILN_BM=256 -DKILN_BN=128
 // variant: bf16_gemm_256x128_b_mn bf16_gemm -DKILN_BM=256 -DKILN_BN=128 -DKILN_B_MN=1
 // variant: bf16_gemm_128x64 bf16_gemm

@@ -1,6 +1,12 @@
 // o = softmax(scale q k^T) v with the mask of flash.cuh, and the natural log of each row's sum of
 // exponentials. KILN_D is the head's dimension, 64 or 128.
 //
+// Launch: entry flash_attention; grid (ceil(seq / 64), q_heads, batch); block (128, 1, 1).
+// Arguments: q, k, v bf16, start u32[batch * seq], o bf16, lse f32[batch * q_heads * seq]; then by value
+// the fifteen 64-bit words of FlashParams. Shared memory: static, 640 * KILN_D bytes; with
+// KILN_DYNAMIC_SHARED=1 dynamic, ask for 1,024 more.
+// Needs: q_heads a multiple of kv_heads, strides multiples of 8, pointers multiples of 16.
+//
 // variant: flash_attention_128 flash_attention
 // variant: flash_attention_64 flash_attention -DKILN_D=64
 #include "flash.cuh"

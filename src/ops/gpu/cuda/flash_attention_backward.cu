@@ -3,6 +3,13 @@
 // do[i][d] o[i][d], made beforehand. With p = exp(scale q k^T - lse): dv = p^T do,
 // ds = p (do v^T - delta) scale, dq = ds k, dk = ds^T q.
 //
+// Launch: entry flash_attention_dq with grid (ceil(seq / 64), q_heads, batch), entry flash_attention_dkv
+// with grid (ceil(seq / 64), kv_heads, batch); block (128, 1, 1); in any order.
+// Arguments: q, k, v bf16, start u32[batch * seq], do bf16, lse and delta f32[batch * q_heads * seq], then
+// dq bf16, or dk and dv bf16; then by value the fifteen 64-bit words of FlashParams. Shared memory:
+// static, 768 * KILN_D bytes (dkv: 1,536 more); with KILN_DYNAMIC_SHARED=1 dynamic, ask for 1,024 more.
+// Needs: as flash_attention. Every element of dq, dk and dv is written.
+//
 // variant: flash_attention_dq_128 flash_attention_dq
 // variant: flash_attention_dq_64 flash_attention_dq -DKILN_D=64
 // variant: flash_attention_dkv_128 flash_attention_dkv
