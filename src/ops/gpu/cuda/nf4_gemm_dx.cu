@@ -1,0 +1,33 @@
+// dX[M][K] = dY[M][N] W[N][K], W in NF4, dequantised between global and shared memory; optionally
+// added to what dX holds (f32 sum, one rounding).
+//
+// Launch: entry nf4_gemm_dx; grid (min(multiprocessors, ceil(M / KILN_BM) * ceil(K / 128)), 1, 1), any
+// smaller grid is right too; block (384, 1, 1); no cluster.
+// Arguments: dy bf16[M*N], codes u32[N*K/8], absmax f32[N*K/64], dx bf16[M*K]; then by value the five 64-bit
+// words of Nf4GemmParams. With KILN_DOUBLE_QUANT=1 instead of absmax: absmax codes u8[N*K/64], nested
+// absmax f32[ceil(N*K/64 / 256)], dynamic map f32[256].
+// Shared memory: static, 196,672 bytes; with KILN_DYNAMIC_SHARED=1 dynamic, ask for 197,696. The 48k
+// variant (KILN_BM=128, KILN_BK=32, KILN_STAGES=2) has 32,800 bytes and needs no more than any card gives.
+// Needs: N and K multiples of 64, M > 0, every pointer a multiple of 16, N*K/64 < 2^32. Every
+// element of dX is written.
+//
+// variant: nf4_gemm_dx nf4_gemm_dx
+// variant: nf4_gemm_dx_dq nf4_gemm_dx -DKILN_DOUBLE_QUANT=1
+// variant: nf4_gemm_dx_dynamic nf4_gemm_dx -DKILN_DYNAMIC_SHARED=1
+// variant: nf4_gemm_dx_48k nf4_gemm_dx -DKILN_BM=128 -DKILN_BK=32 -DKILN_STAGES=2
+#include "nf4_gemm.cuh"
+
+extern "C" __global__ void __launch_bounds__(KILN_THREADS, 1)
+#if KILN_DOUBLE_QUANT
+nf4_gemm_dx(const u16* __restrict__ x, const u32* __restrict__ codes, const u8* __restrict__ absmax_codes,
+         const float* __restrict__ nested_absmax, const float* __restrict__ dynamic_map, u16* y,
+         const __grid_constant__ Nf4GemmParams p) {
+    const Nf4Scale scales{absmax_codes, nested_absmax, dynamic_map, as_float((u32)p.offset_bits)};
+#else
+nf4_gemm_dx(const u16* __restrict__ x, const u32* __restrict__ codes, const float* __restrict__ absmax, u16* y,
+         const __grid_constant__ Nf4GemmParams p) {
+    const Nf4Scale scales{absmax};
+#endif
+    KILN_SHARED(base, (Tile<KILN_BM, 128, KILN_BK, KILN_STAGES, false, true>::SHARED))
+    nf4_gemm_body<true>(base, x, codes, scales, y, p);
+}

@@ -1,0 +1,122 @@
+// nf4_gemm and nf4_gemm_dx on random inputs against sums in f64. The macros of the variant are given
+// on the command line.
+#include "../../src/ops/gpu/cuda/nf4_gemm.cu"
+#include "../../src/ops/gpu/cuda/nf4_gemm_dx.cu"
+#include "harness.hpp"
+
+static const double CODE[16] = {-1.0,
+                                -0.6961928009986877,
+                                -0.5250730514526367,
+                                -0.39491748809814453,
+                                -0.28444138169288635,
+                                -0.18477343022823334,
+                                -0.09105003625154495,
+                                0.0,
+                                0.07958029955625534,
+                                0.16093020141124725,
+                                0.24611230194568634,
+                                0.33791524171829224,
+                                0.44070982933044434,
+                                0.5626170039176941,
+                                0.7229568362236023,
+                                1.0};
+
+struct Case {
+    int m, n, k;
+    bool accumulate, misaligned;
+    unsigned grid;
+};
+
+static std::string run(const Case& c, bool dx) {
+    const size_t elements = (size_t)c.n * c.k, blocks = elements / 64;
+    // bitsandbytes' bytes: element 2i in the high nibble of byte i.
+    std::vector<u8> nibbles(elements);
+    for (u8& v : nibbles) v = test::random() % 16;
+    std::vector<u32> codes(elements / 8, 0);
+    for (size_t i = 0; i < elements / 2; i++)
+        codes[i / 4] |= (u32)(nibbles[2 * i] << 4 | nibbles[2 * i + 1]) << (8 * (i % 4));
+    std::vector<float> absmax(blocks);
+#if KILN_DOUBLE_QUANT
+    std::vector<u8> scale_codes(blocks);
+    std::vector<float> nested((blocks + 255) / 256), map(256);
+    const float offset = test::uniform(0.05f, 0.2f);
+    for (u8& v : scale_codes) v = test::random() % 256;
+    for (float& v : nested) v = test::uniform(0.01f, 0.1f);
+    for (float& v : map) v = test::uniform(-1, 1);
+    for (size_t i = 0; i < blocks; i++) {
+        const volatile float product = map[scale_codes[i]] * nested[i / 256];
+        absmax[i] = product + offset;
+    }
+#else
+    for (float& v : absmax) v = test::uniform(1e-4f, 0.3f) * (test::random() % 8 == 0 ? 1e-3f : 1.0f);
+    absmax[0] = 0;
+#endif
+    std::vector<u16> w(elements);
+    for (size_t i = 0; i < elements; i++) w[i] = emu::to_bf16((float)CODE[nibbles[i]] * absmax[i / 64]);
+
+    const int depth = dx ? c.n : c.k, cols = dx ? c.k : c.n;
+    std::vector<u16> x = test::bf16_matrix((size_t)c.m * depth);
+    std::vector<u16> y((size_t)c.m * cols, 0xffff);
+    if (c.accumulate)
+        for (u16& v : y) v = emu::to_bf16(test::normal() * 3);
+    const std::vector<u16> before = y;
+
+    emu::buffers.clear();
+    emu::allow(x, false);
+    emu::allow(codes, false);
+    emu::allow(y, true);
+    Nf4GemmParams p{(u64)c.m, (u64)c.n, (u64)c.k, c.accumulate ? 1u : 0u, 0};
+#if KILN_DOUBLE_QUANT
+    emu::allow(scale_codes, false);
+    emu::allow(nested, false);
+    emu::allow(map, false);
+    p.offset_bits = as_u32(offset);
+    const std::string error = emu::launch({c.grid}, {KILN_THREADS}, 227 * 1024, dx ? nf4_gemm_dx : nf4_gemm, x.data(),
+                                          codes.data(), scale_codes.data(), nested.data(), map.data(), y.data(), p);
+#else
+    emu::allow(absmax, false);
+    const std::string error = emu::launch({c.grid}, {KILN_THREADS}, 227 * 1024, dx ? nf4_gemm_dx : nf4_gemm, x.data(),
+                                          codes.data(), absmax.data(), y.data(), p);
+#endif
+    if (!error.empty()) return error;
+
+    test::Comparison compare;
+    for (int i = 0; i < c.m; i++)
+        for (int j = 0; j < cols; j++) {
+            double sum = 0, size = 0;
+            for (int d = 0; d < depth; d++) {
+                const size_t at = dx ? (size_t)d * c.k + j : (size_t)j * c.k + d;
+                const double v = (double)emu::from_bf16(x[(size_t)i * depth + d]) * emu::from_bf16(w[at]);
+                sum += v;
+                size += std::fabs(v);
+            }
+            const size_t at = (size_t)i * cols + j;
+            if (c.accumulate) sum += emu::from_bf16(before[at]);
+            // Half a unit of the result's bf16 and the rounding of f32 sums.
+            compare.add(at, emu::from_bf16(y[at]), sum, std::fabs(sum) * 0x1p-8 * 1.001 + size * 0x1p-21 + 1e-30);
+        }
+    return compare.ok() ? "" : compare.text();
+}
+
+int main(int argc, char** argv) {
+    test::seed(argc, argv);
+    const Case cases[] = {
+        {1, 64, 64, false, false, 1},  {77, 128, 192, true, false, 1},   {300, 192, 320, false, false, 3},
+        {257, 320, 128, true, false, 2}, {16, 64, 576, false, false, 132},
+    };
+    for (const Case& c : cases)
+        for (bool dx : {false, true}) {
+            char text[128];
+            snprintf(text, sizeof text, "%s m=%d n=%d k=%d%s grid=%u", dx ? "nf4_gemm_dx" : "nf4_gemm", c.m, c.n, c.k,
+                     c.accumulate ? " accumulate" : "", c.grid);
+            const std::string error = run(c, dx);
+            test::check(text, error.empty(), error);
+        }
+    const Case small{130, 128, 384, false, false, 1};
+    using S = emu::Sabotage;
+    for (S s : {S::CpAsyncWait, S::ProxyFence, S::WgmmaWait, S::WgmmaFence, S::FullWait, S::EmptyWait, S::BlockSync,
+                S::Swizzle, S::Transposition})
+        for (bool dx : {false, true})
+            test::must_notice(dx ? "nf4_gemm_dx" : "nf4_gemm", s, [&] { return run(small, dx); });
+    return test::finish();
+}
