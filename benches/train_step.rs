@@ -119,7 +119,7 @@ fn main() {
         optimizer.step(ops, &mut model.params, grads, &training, 1e-4);
         wall.push(w.elapsed().as_secs_f64());
         cpu.push(cpu_seconds() - c);
-        losses.push(loss / ragged.rows.len() as f64);
+        losses.push(loss.value() / ragged.rows.len() as f64);
     }
     // The first step warms up.
     let median = |values: &[f64]| {

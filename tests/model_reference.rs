@@ -13,6 +13,7 @@ use kiln::data::tokenizer::Tokenizer;
 use kiln::generate::sampling::Sampler;
 use kiln::generate::{GenerateOptions, Prompt, generate};
 use kiln::model::{Adaptation, Decoder, LoadError, LoadOptions, Ragged, Weight, load};
+use kiln::ops::Indices;
 use safetensors::SafeTensors;
 
 /// The Llama checkpoints and where the reference of each stands: the shards hold
@@ -121,8 +122,8 @@ fn batch(sequences: &[&[u32]]) -> Ragged {
     batch
 }
 
-fn all_rows(batch: &Ragged) -> Vec<u32> {
-    (0..batch.len() as u32).collect()
+fn all_rows(batch: &Ragged) -> Indices {
+    (0..batch.len() as u32).collect::<Vec<_>>().into()
 }
 
 /// Fails where the numbers differ by more than `most`; returns by how much they do.
@@ -234,7 +235,7 @@ fn the_loss_equals_transformers() {
             batch.push_labelled(&reference.ids(sequence), &labels);
         }
         model.reserve_positions(batch.len());
-        let got = model.loss(&batch, true) / batch.rows.len() as f64;
+        let got = model.loss(&batch, true).value() / batch.rows.len() as f64;
         let want = f64::from(reference.floats["loss"][0]);
         assert!((got / want - 1.0).abs() < 1e-6, "{name}: {got}, not {want}");
     }

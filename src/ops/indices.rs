@@ -66,12 +66,16 @@ pub struct Spans {
     host: Vec<Span>,
     /// Blocks of query rows and of key rows, as attention kernels cut them.
     device: OnceLock<[Tensor<1, Int>; 2]>,
+    /// The first row of each row's sequence; `None` where the spans have no such form.
+    #[cfg(feature = "cuda")]
+    starts: OnceLock<Option<Tensor<1, Int>>>,
 }
 
 impl Spans {
     pub fn push(&mut self, span: Span) {
-        self.device = OnceLock::new();
-        self.host.push(span);
+        let mut host = std::mem::take(&mut self.host);
+        host.push(span);
+        *self = host.into();
     }
 
     /// The device's tables, made by `upload` unless there are some.
@@ -81,13 +85,22 @@ impl Spans {
     ) -> &[Tensor<1, Int>; 2] {
         self.device.get_or_init(|| upload(&self.host))
     }
+
+    /// The first row of each row's sequence on the device, by `upload` at first.
+    #[cfg(feature = "cuda")]
+    pub fn starts_on_device(
+        &self,
+        upload: impl FnOnce(&[Span]) -> Option<Tensor<1, Int>>,
+    ) -> Option<&Tensor<1, Int>> {
+        self.starts.get_or_init(|| upload(&self.host)).as_ref()
+    }
 }
 
 impl From<Vec<Span>> for Spans {
     fn from(host: Vec<Span>) -> Self {
         Self {
             host,
-            device: OnceLock::new(),
+            ..Self::default()
         }
     }
 }

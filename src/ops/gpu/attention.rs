@@ -8,6 +8,8 @@ use burn_cubecl::tensor::CubeTensor;
 
 use super::attention_backward;
 use super::attention_forward;
+#[cfg(feature = "cuda")]
+use super::hopper;
 use super::tensors::{dims, empty, integers, upload_integers};
 use crate::ops::{AttentionShape, Span, Spans};
 
@@ -158,29 +160,43 @@ impl Plan {
 
 /// Output in the shape and type of `q`, and the log-sum-exp `[tokens, heads]` in f32.
 pub fn forward(
-    plan: &Plan,
-    q: CubeTensor,
-    k: CubeTensor,
-    v: CubeTensor,
+    [q, k, v]: [CubeTensor; 3],
+    device: &Device,
+    spans: &Spans,
+    shape: AttentionShape,
 ) -> (CubeTensor, CubeTensor) {
+    #[cfg(feature = "cuda")]
+    if let Some(plan) = flash_plan(&q, device, spans, shape) {
+        let (out, mut lse) = hopper::flash_forward(&plan, [&q, &k, &v]);
+        lse.meta.swap(0, 1);
+        return (out, lse);
+    }
+    let plan = Plan::new(&q, device, spans, shape);
     let [rows, width] = dims(&q);
     let out = empty(&q, &[rows, width], q.dtype);
-    let lse = empty(&q, &[rows, plan.shape.heads], DType::F32);
-    attention_forward::launch(plan, [q, k, v], &out, &lse);
+    let lse = empty(&q, &[rows, shape.heads], DType::F32);
+    attention_forward::launch(&plan, [q, k, v], &out, &lse);
     (out, lse)
 }
 
-/// Gradients to q, k and v.
+/// Gradients to q, k and v, of what [`forward`] gave.
 pub fn backward(
-    plan: &Plan,
     [q, k, v]: [CubeTensor; 3],
-    out: CubeTensor,
-    lse: CubeTensor,
-    dout: CubeTensor,
+    [out, lse, dout]: [CubeTensor; 3],
+    device: &Device,
+    spans: &Spans,
+    shape: AttentionShape,
 ) -> [CubeTensor; 3] {
+    #[cfg(feature = "cuda")]
+    if let Some(plan) = flash_plan(&q, device, spans, shape) {
+        let mut lse = lse;
+        lse.meta.swap(0, 1);
+        let delta = attention_backward::delta_by_head(out, dout.clone(), shape);
+        return hopper::flash_backward(&plan, [&q, &k, &v], &dout, &lse, &delta);
+    }
+    let plan = Plan::new(&q, device, spans, shape);
     let ([rows, q_width], [key_rows, k_width]) = (dims(&q), dims(&k));
-    let delta = empty(&q, &[rows, plan.shape.heads], DType::F32);
-    attention_backward::launch_delta(plan, out, dout.clone(), &delta);
+    let delta = attention_backward::delta_by_row(out, dout.clone(), shape);
     let dq = empty(&q, &[rows, q_width], q.dtype);
     let dk = empty(&k, &[key_rows, k_width], k.dtype);
     let dv = empty(&v, &[key_rows, k_width], v.dtype);
@@ -192,7 +208,27 @@ pub fn backward(
         lse,
         delta,
     };
-    attention_backward::launch_queries(plan, &saved, &dq);
-    attention_backward::launch_keys(plan, &saved, &dk, &dv);
+    attention_backward::launch_queries(&plan, &saved, &dq);
+    attention_backward::launch_keys(&plan, &saved, &dk, &dv);
     [dq, dk, dv]
+}
+
+/// The way over Hopper's matrix units, where it is open.
+#[cfg(feature = "cuda")]
+fn flash_plan(
+    q: &CubeTensor,
+    device: &Device,
+    spans: &Spans,
+    shape: AttentionShape,
+) -> Option<hopper::FlashPlan> {
+    if !hopper::FlashPlan::takes(q, shape) || !hopper::on(q) {
+        return None;
+    }
+    let starts = spans.starts_on_device(|spans| {
+        hopper::starts(spans).map(|starts| upload_integers(device, &starts))
+    })?;
+    Some(hopper::FlashPlan {
+        shape,
+        starts: integers(starts),
+    })
 }

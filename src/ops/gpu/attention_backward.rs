@@ -2,21 +2,26 @@
 //! keys for dk and dv, which goes through the query heads that share a key head
 //! in order. Scores are made again: p = exp(score - log-sum-exp).
 
+use burn::tensor::DType;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
 use super::attention::{KEY_BLOCK, Plan, QUERY_BLOCK, Tiling};
 use super::attention_tile::{add_products, add_scores, fill, load_tile, store_sums};
-use super::tensors::{cover, elem};
+use super::tensors::{cover, dims, elem, empty};
+use crate::ops::AttentionShape;
 
-/// `delta = sum(out x dout)` of every row and head (Dao et al., 2022, eq. 4).
+/// `delta = sum(out x dout)` of every row and head (Dao et al., 2022, eq. 4), as
+/// `[rows, heads]` or, `by_head`, as `[heads, rows]`.
 #[cube(launch_unchecked)]
 fn delta_kernel<F: Float>(
     out: &[F],
     dout: &[F],
     delta: &mut [f32],
     count: usize,
+    heads: usize,
+    #[comptime] by_head: bool,
     #[comptime] dim: usize,
     #[define(F)] _type: ElemType,
 ) {
@@ -28,7 +33,12 @@ fn delta_kernel<F: Float>(
     for d in 0..dim {
         sum += f32::cast_from(out[i * dim + d]) * f32::cast_from(dout[i * dim + d]);
     }
-    delta[i] = sum;
+    let at = if comptime!(by_head) {
+        i % heads * (count / heads) + i / heads
+    } else {
+        i
+    };
+    delta[at] = sum;
 }
 
 #[cube(launch_unchecked)]
@@ -302,10 +312,27 @@ pub struct Saved {
     pub delta: CubeTensor,
 }
 
-pub fn launch_delta(plan: &Plan, out: CubeTensor, dout: CubeTensor, delta: &CubeTensor) {
-    let count = delta.meta.num_elements();
+/// As `[rows, heads]`.
+pub fn delta_by_row(out: CubeTensor, dout: CubeTensor, shape: AttentionShape) -> CubeTensor {
+    delta(out, dout, shape, false)
+}
+
+/// As `[heads, rows]`.
+#[cfg(feature = "cuda")]
+pub fn delta_by_head(out: CubeTensor, dout: CubeTensor, shape: AttentionShape) -> CubeTensor {
+    delta(out, dout, shape, true)
+}
+
+fn delta(out: CubeTensor, dout: CubeTensor, shape: AttentionShape, by_head: bool) -> CubeTensor {
+    let [rows, _] = dims(&out);
+    let (count, kind) = (rows * shape.heads, elem(&out));
+    let sizes = if by_head {
+        [shape.heads, rows]
+    } else {
+        [rows, shape.heads]
+    };
+    let delta = empty(&out, &sizes, DType::F32);
     let (cubes, dim) = cover(count);
-    let kind = elem(&out);
     // SAFETY: `out` and `dout` have `head_dim` elements for each of `delta`.
     unsafe {
         delta_kernel::launch_unchecked(
@@ -316,10 +343,13 @@ pub fn launch_delta(plan: &Plan, out: CubeTensor, dout: CubeTensor, delta: &Cube
             dout.into_buffer_arg(),
             delta.clone().into_buffer_arg(),
             count,
-            plan.shape.head_dim,
+            shape.heads,
+            by_head,
+            shape.head_dim,
             kind,
         );
     }
+    delta
 }
 
 pub fn launch_queries(plan: &Plan, saved: &Saved, dq: &CubeTensor) {

@@ -1,4 +1,5 @@
-//! Matrix products by cubek's kernels, which take transposed operands as strides.
+//! Matrix products: Hopper's own kernels where the device has shown that it runs
+//! them, else cubek's, which take transposed operands as strides.
 
 use burn::tensor::{DType, Tensor};
 use burn_cubecl::kernel::matmul::{MatmulStrategy, matmul};
@@ -8,14 +9,56 @@ use cubek::matmul::launch::launch_ref;
 use cubek::matmul::multi_level::Strategy;
 use cubek::std::InputBinding;
 
+use super::elementwise::{add, scale};
+#[cfg(feature = "cuda")]
+use super::hopper;
 use super::tensors::{buffer, dims, elem, empty};
 
-/// `op(a) . op(b)` in `dtype`, summed in f32. Both operands have one type.
-///
+/// A product `factor x op(a) . op(b)`, summed in f32. Both operands have one type.
+pub struct Product<'a> {
+    pub a: &'a Tensor<2>,
+    pub ta: bool,
+    pub b: &'a Tensor<2>,
+    pub tb: bool,
+    pub factor: f32,
+}
+
+impl Product<'_> {
+    /// In `dtype`, added to `sum` where there is one; it must not be shared.
+    pub fn compute(&self, sum: Option<CubeTensor>, dtype: DType) -> CubeTensor {
+        let (a, b) = (buffer(self.a), buffer(self.b));
+        #[cfg(feature = "cuda")]
+        let sum = if hopper::on(&a) {
+            let taken = hopper::product(hopper::Product {
+                a: &a,
+                ta: self.ta,
+                b: &b,
+                tb: self.tb,
+                scale: self.factor,
+                sum,
+                dtype,
+            });
+            match taken {
+                Ok(out) => return out,
+                Err(sum) => sum,
+            }
+        } else {
+            sum
+        };
+        let mut out = portable(operand(a, self.ta), operand(b, self.tb), dtype);
+        if self.factor != 1.0 {
+            out = scale(out, self.factor);
+        }
+        match sum {
+            Some(sum) => add(sum, out),
+            None => out,
+        }
+    }
+}
+
 /// bf16 takes the fastest kernel that autotuning finds. f32 takes one without
 /// tensor cores: those would round its operands to TF32, 10 bits of mantissa.
-pub fn product(a: &Tensor<2>, ta: bool, b: &Tensor<2>, tb: bool, dtype: DType) -> CubeTensor {
-    let (a, b) = (operand(a, ta), operand(b, tb));
+fn portable(a: CubeTensor, b: CubeTensor, dtype: DType) -> CubeTensor {
     let (m, n) = (dims(&a)[0], dims(&b)[1]);
     let out = empty(&a, &[m, n], dtype);
     if a.dtype != DType::F32 {
@@ -41,8 +84,7 @@ pub fn product(a: &Tensor<2>, ta: bool, b: &Tensor<2>, tb: bool, dtype: DType) -
     out
 }
 
-fn operand(x: &Tensor<2>, transposed: bool) -> CubeTensor {
-    let mut x = buffer(x);
+fn operand(mut x: CubeTensor, transposed: bool) -> CubeTensor {
     if transposed {
         x.meta.swap(0, 1);
     }

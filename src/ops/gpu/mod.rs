@@ -9,6 +9,8 @@ mod attention_forward;
 mod attention_tile;
 mod dropout;
 mod elementwise;
+#[cfg(feature = "cuda")]
+mod hopper;
 mod loss;
 mod matmul;
 mod nf4;
@@ -24,8 +26,9 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use burn_cubecl::kernel::cast;
 use burn_cubecl::tensor::CubeTensor;
 
+use matmul::Product;
 pub use nf4::GpuNf4;
-use tensors::{buffer, empty, integers, tensor, upload_floats, upload_integers, writable};
+use tensors::{buffer, empty, integers, tensor, upload_floats, upload_integers, view, writable};
 
 use super::{
     AdamW, AttentionShape, Clip, CrossEntropy, CrossEntropyGrad, HotOps, Indices, Nf4Tensor,
@@ -51,6 +54,16 @@ pub fn with_precision(precision: Precision) -> &'static Gpu {
         Precision::Bf16 => &Gpu {
             compute: DType::BF16,
         },
+    }
+}
+
+fn product<'a>(a: &'a Tensor<2>, ta: bool, b: &'a Tensor<2>, tb: bool, factor: f32) -> Product<'a> {
+    Product {
+        a,
+        ta,
+        b,
+        tb,
+        factor,
     }
 }
 
@@ -87,12 +100,7 @@ impl HotOps for Gpu {
     }
 
     fn gemm(&self, a: &Tensor<2>, ta: bool, b: &Tensor<2>, tb: bool, alpha: f32) -> Tensor<2> {
-        let product = matmul::product(a, ta, b, tb, a.dtype());
-        tensor(if alpha == 1.0 {
-            product
-        } else {
-            elementwise::scale(product, alpha)
-        })
+        tensor(product(a, ta, b, tb, alpha).compute(None, a.dtype()))
     }
 
     fn gemm_add(
@@ -104,8 +112,7 @@ impl HotOps for Gpu {
         tb: bool,
         alpha: f32,
     ) -> Tensor<2> {
-        let product = buffer(&self.gemm(a, ta, b, tb, alpha));
-        tensor(elementwise::add(writable(c), product))
+        tensor(product(a, ta, b, tb, alpha).compute(Some(writable(c)), a.dtype()))
     }
 
     fn gradient(
@@ -117,14 +124,30 @@ impl HotOps for Gpu {
         tb: bool,
         alpha: f32,
     ) -> Tensor<2> {
-        let mut product = matmul::product(a, ta, b, tb, DType::F32);
-        if alpha != 1.0 {
-            product = elementwise::scale(product, alpha);
+        tensor(product(a, ta, b, tb, alpha).compute(sum.map(writable), DType::F32))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn nf4_gemm(
+        &self,
+        sum: Option<Tensor<2>>,
+        x: &Tensor<2>,
+        weight: &Nf4Tensor,
+        transposed: bool,
+    ) -> Tensor<2> {
+        let rows = buffer(x);
+        let mut sum = sum.map(writable);
+        if let Nf4Tensor::Gpu(weight) = weight
+            && hopper::on(&rows)
+            && let Some(buffers) = weight.hopper_buffers()
+        {
+            match hopper::nf4_product(&rows, &buffers, sum, transposed) {
+                Ok(out) => return tensor(out),
+                Err(given) => sum = given,
+            }
         }
-        tensor(match sum {
-            Some(sum) => elementwise::add(writable(sum), product),
-            None => product,
-        })
+        let dense = self.nf4_dequantize(weight);
+        tensor(product(x, false, &dense, transposed, 1.0).compute(sum, x.dtype()))
     }
 
     fn nf4_dequantize(&self, weight: &Nf4Tensor) -> Tensor<2> {
@@ -192,9 +215,8 @@ impl HotOps for Gpu {
         spans: &Spans,
         shape: AttentionShape,
     ) -> (Tensor<2>, Tensor<2>) {
-        let q_buffer = buffer(q);
-        let plan = attention::Plan::new(&q_buffer, &q.device(), spans, shape);
-        let (out, lse) = attention::forward(&plan, q_buffer, buffer(k), buffer(v));
+        let operands = [buffer(q), buffer(k), buffer(v)];
+        let (out, lse) = attention::forward(operands, &q.device(), spans, shape);
         (tensor(out), tensor(lse))
     }
 
@@ -209,11 +231,10 @@ impl HotOps for Gpu {
         spans: &Spans,
         shape: AttentionShape,
     ) -> (Tensor<2>, Tensor<2>, Tensor<2>) {
-        let q_buffer = buffer(q);
-        let plan = attention::Plan::new(&q_buffer, &q.device(), spans, shape);
-        let operands = [q_buffer, buffer(k), buffer(v)];
-        let (out, lse, dout) = (buffer(out), buffer(lse), buffer(dout));
-        let [dq, dk, dv] = attention::backward(&plan, operands, out, lse, dout);
+        let operands = [buffer(q), buffer(k), buffer(v)];
+        let results = [buffer(out), view(lse.clone()), buffer(dout)];
+        let device = q.device();
+        let [dq, dk, dv] = attention::backward(operands, results, &device, spans, shape);
         (tensor(dq), tensor(dk), tensor(dv))
     }
 
@@ -260,7 +281,7 @@ impl HotOps for Gpu {
             let x = hidden
                 .clone()
                 .narrow(0, first, LOGIT_ROWS.min(rows - first));
-            let logits = matmul::product(&x, false, head, true, DType::F32);
+            let logits = product(&x, false, head, true, 1.0).compute(None, DType::F32);
             let (ids, losses) = (on_device.clone(), losses.clone());
             let gradient = loss::chunk(logits, ids, losses, first, scale, self.compute);
             let Some(d_logits) = gradient.map(tensor::<2>) else {

@@ -4,6 +4,8 @@
 //! loads faster than bytes do and exists on WebGPU too. Block maxima that are
 //! quantised a second time stay quantised in memory.
 
+use std::sync::Mutex;
+
 use burn::tensor::{DType, Device, Int, Tensor};
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::ir::ElemType;
@@ -57,6 +59,32 @@ impl GpuNf4 {
     /// Uploads a quantised weight, to stay.
     pub fn new(weight: Nf4, device: &Device) -> Self {
         device.memory_persistent_allocations(weight, |weight| Self::upload(weight, device))
+    }
+
+    /// The buffers as Hopper's kernels take them, which know blocks of 64.
+    #[cfg(feature = "cuda")]
+    pub fn hopper_buffers(&self) -> Option<super::hopper::Nf4Buffers> {
+        use super::hopper::{Maxima, Nf4Buffers};
+        if self.block_size != 64 {
+            return None;
+        }
+        Some(Nf4Buffers {
+            codes: integers(&self.words),
+            maxima: match &self.absmax {
+                GpuAbsmax::Plain(maxima) => Maxima::Plain(buffer(maxima)),
+                GpuAbsmax::Double {
+                    codes,
+                    nested,
+                    offset,
+                } => Maxima::Double {
+                    codes: integers(codes),
+                    nested: buffer(nested),
+                    map: with_tables(&self.words.device(), |t| buffer(&t.map)),
+                    offset: *offset,
+                },
+            },
+            shape: self.shape,
+        })
     }
 
     fn upload(weight: Nf4, device: &Device) -> Self {
@@ -152,7 +180,7 @@ pub fn dequantize(weight: &GpuNf4, dtype: DType) -> CubeTensor {
     let elements = weight.shape[0] * weight.shape[1];
     let word_count = elements.div_ceil(WORD);
     let n = vector_size(elements);
-    let tables = tables(&weight.words.device());
+    let tables = with_tables(&weight.words.device(), |t| buffer(&t.both));
     // A kernel takes all its buffers; the ones of the other kind are not read.
     let (maxima, maxima_codes, nested, offset, double) = match &weight.absmax {
         GpuAbsmax::Plain(maxima) => {
@@ -197,16 +225,29 @@ pub fn dequantize(weight: &GpuNf4, dtype: DType) -> CubeTensor {
     out
 }
 
-/// The 16 levels and the 256 values of the dynamic map, once a device.
-fn tables(device: &Device) -> CubeTensor {
-    use std::sync::Mutex;
-    static TABLES: Mutex<Vec<(Device, Tensor<1>)>> = Mutex::new(Vec::new());
+/// What dequantisation reads on a device besides the weight.
+struct Tables {
+    device: Device,
+    /// The 16 levels, then the 256 values of the dynamic map.
+    both: Tensor<1>,
+    /// The map alone.
+    #[cfg(feature = "cuda")]
+    map: Tensor<1>,
+}
+
+/// Calls `f` with the tables of `device`, which are uploaded once.
+fn with_tables<R>(device: &Device, f: impl FnOnce(&Tables) -> R) -> R {
+    static TABLES: Mutex<Vec<Tables>> = Mutex::new(Vec::new());
     let mut known = TABLES.lock().unwrap_or_else(|e| e.into_inner());
-    let at = known.iter().position(|(of, _)| of == device);
+    let at = known.iter().position(|t| t.device == *device);
     let at = at.unwrap_or_else(|| {
-        let values = [&CODE[..], &dynamic_map()[..]].concat();
-        known.push((device.clone(), upload_floats(device, &values)));
+        known.push(Tables {
+            device: device.clone(),
+            both: upload_floats(device, &[&CODE[..], &dynamic_map()[..]].concat()),
+            #[cfg(feature = "cuda")]
+            map: upload_floats(device, dynamic_map()),
+        });
         known.len() - 1
     });
-    buffer(&known[at].1)
+    f(&known[at])
 }

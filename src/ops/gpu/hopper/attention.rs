@@ -1,0 +1,111 @@
+//! Flash attention on the matrix units (Dao, 2023), for packed documents: row i
+//! attends to the rows from the first of its document to itself.
+
+use burn::tensor::DType;
+use burn_cubecl::tensor::CubeTensor;
+
+use super::kernel::{File, Kernel};
+use crate::ops::gpu::tensors::{dims, empty};
+use crate::ops::{AttentionShape, Span};
+
+/// Rows of a block's tile.
+const TILE: usize = 64;
+const THREADS: u32 = 128;
+
+/// The first row of each row's document, if the spans are packed documents whose
+/// keys are their own rows, one after another; no KV cache.
+pub fn starts(spans: &[Span]) -> Option<Vec<u32>> {
+    let mut starts = Vec::new();
+    for span in spans {
+        let own = span.q_start == span.k_start && span.q_len == span.k_len;
+        if !own || span.q_start != starts.len() {
+            return None;
+        }
+        starts.resize(starts.len() + span.q_len, span.q_start as u32);
+    }
+    Some(starts)
+}
+
+/// What a launch needs besides its tensors.
+pub struct FlashPlan {
+    pub shape: AttentionShape,
+    /// As of [`starts`].
+    pub starts: CubeTensor,
+}
+
+impl FlashPlan {
+    /// Whether the kernels take these heads.
+    pub fn takes(q: &CubeTensor, shape: AttentionShape) -> bool {
+        q.dtype == DType::BF16 && (shape.head_dim == 64 || shape.head_dim == 128)
+    }
+
+    fn kernel(&self, file: File, entry: &'static str) -> Kernel {
+        Kernel {
+            file,
+            entry,
+            defines: vec![("KILN_D", self.shape.head_dim as u32)],
+            threads: THREADS,
+        }
+    }
+
+    fn words(&self, rows: usize) -> Vec<u64> {
+        let AttentionShape {
+            heads,
+            kv_heads,
+            head_dim,
+            scale,
+        } = self.shape;
+        let (q, k) = (heads * head_dim, kv_heads * head_dim);
+        let sizes = [
+            rows, heads, kv_heads, q, head_dim, 0, k, head_dim, 0, q, head_dim, 0, 0,
+        ];
+        let mut words = sizes.map(|v| v as u64).to_vec();
+        words.extend([u64::from(scale.to_bits()), 0]);
+        words
+    }
+
+    fn grid(&self, rows: usize, heads: usize) -> [u32; 3] {
+        [rows.div_ceil(TILE) as u32, heads as u32, 1]
+    }
+}
+
+/// The output, and the log-sum-exp as `[heads, rows]`.
+pub fn flash_forward(plan: &FlashPlan, [q, k, v]: [&CubeTensor; 3]) -> (CubeTensor, CubeTensor) {
+    let [rows, width] = dims(q);
+    let out = empty(q, &[rows, width], DType::BF16);
+    let lse = empty(q, &[plan.shape.heads, rows], DType::F32);
+    let kernel = plan.kernel(File::Flash, "flash_attention");
+    let grid = plan.grid(rows, plan.shape.heads);
+    kernel.launch(grid, &[q, k, v, &plan.starts, &out, &lse], plan.words(rows));
+    (out, lse)
+}
+
+/// Gradients to q, k and v; `lse` and `delta` are `[heads, rows]`.
+pub fn flash_backward(
+    plan: &FlashPlan,
+    [q, k, v]: [&CubeTensor; 3],
+    dout: &CubeTensor,
+    lse: &CubeTensor,
+    delta: &CubeTensor,
+) -> [CubeTensor; 3] {
+    let ([rows, q_width], [_, k_width]) = (dims(q), dims(k));
+    let dq = empty(q, &[rows, q_width], DType::BF16);
+    let dk = empty(k, &[rows, k_width], DType::BF16);
+    let dv = empty(v, &[rows, k_width], DType::BF16);
+    let operands = [q, k, v, &plan.starts, dout, lse, delta];
+    let queries = [&operands[..], &[&dq]].concat();
+    plan.kernel(File::FlashBackward, "flash_attention_dq")
+        .launch(
+            plan.grid(rows, plan.shape.heads),
+            &queries,
+            plan.words(rows),
+        );
+    let keys = [&operands[..], &[&dk, &dv]].concat();
+    plan.kernel(File::FlashBackward, "flash_attention_dkv")
+        .launch(
+            plan.grid(rows, plan.shape.kv_heads),
+            &keys,
+            plan.words(rows),
+        );
+    [dq, dk, dv]
+}

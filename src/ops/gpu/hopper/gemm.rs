@@ -1,0 +1,167 @@
+//! Matrix products: bf16 operands, f32 sums, bf16 or f32 results.
+
+use burn::tensor::DType;
+use burn_cubecl::tensor::CubeTensor;
+
+use super::kernel::{File, Kernel};
+use super::multiprocessors;
+use crate::ops::gpu::tensors::{dims, empty};
+
+/// Threads of a block: one warpgroup produces, two consume.
+const THREADS: u32 = 384;
+/// Steps of the contraction that a block takes at once.
+const STEP: usize = 64;
+/// Rows of a tile of the NF4 products.
+const NF4_ROWS: usize = 256;
+/// Planes that a split contraction is summed from at most.
+const MAX_SPLITS: usize = 8;
+
+/// `scale x op(a) . op(b) (+ sum)`.
+pub struct Product<'a> {
+    pub a: &'a CubeTensor,
+    pub ta: bool,
+    pub b: &'a CubeTensor,
+    pub tb: bool,
+    pub scale: f32,
+    /// Written in place; it must not be shared.
+    pub sum: Option<CubeTensor>,
+    pub dtype: DType,
+}
+
+/// The product, or `sum` back where no kernel takes these shapes. All are row-major.
+pub fn product(p: Product<'_>) -> Result<CubeTensor, Option<CubeTensor>> {
+    let ([a0, a1], [b0, b1]) = (dims(p.a), dims(p.b));
+    let (m, k) = if p.ta { (a1, a0) } else { (a0, a1) };
+    let n = if p.tb { b0 } else { b1 };
+    let eights = [a1, b1, n].iter().all(|w| w.is_multiple_of(8));
+    // Both transposed never happens in training.
+    let taken = eights && m > 0 && k > 0 && n > 0 && !(p.ta && p.tb);
+    let bf16 = p.a.dtype == DType::BF16 && p.b.dtype == DType::BF16;
+    if !taken || !bf16 {
+        return Err(p.sum);
+    }
+    let accumulate = p.sum.is_some();
+    let out = p.sum.unwrap_or_else(|| empty(p.a, &[m, n], p.dtype));
+    // Wide tiles where there are enough of them to fill the card.
+    let cards = multiprocessors(p.a) as usize;
+    let tiles = |bm: usize, bn: usize| m.div_ceil(bm) * n.div_ceil(bn);
+    let (bm, bn) = match () {
+        () if n > 64 && tiles(256, 128) >= cards => (256, 128),
+        () if n > 64 && tiles(128, 128) >= cards / 2 => (128, 128),
+        () => (128, 64),
+    };
+    let blocks = tiles(bm, bn);
+    let steps = k.div_ceil(STEP);
+    let splits = (cards / blocks).min(steps / 8).clamp(1, MAX_SPLITS);
+    let kernel = Kernel {
+        file: File::Bf16Gemm,
+        entry: "bf16_gemm",
+        defines: vec![
+            ("KILN_BM", bm as u32),
+            ("KILN_BN", bn as u32),
+            ("KILN_A_MN", u32::from(p.ta)),
+            ("KILN_B_MN", u32::from(!p.tb)),
+            (
+                "KILN_OUT_F32",
+                u32::from(splits > 1 || out.dtype == DType::F32),
+            ),
+        ],
+        threads: THREADS,
+    };
+    let words = |accumulate: bool, scale: f32| {
+        let sizes = [m, n, k, a1, b1, n].map(|v| v as u64);
+        let mut words = sizes.to_vec();
+        words.extend([u64::from(accumulate), u64::from(scale.to_bits())]);
+        words
+    };
+    let x = blocks.min(cards / splits).max(1) as u32;
+    if splits == 1 {
+        kernel.launch([x, 1, 1], &[p.a, p.b, &out], words(accumulate, p.scale));
+        return Ok(out);
+    }
+    let planes = empty(p.a, &[splits * m, n], DType::F32);
+    let grid = [x, splits as u32, 1];
+    kernel.launch(grid, &[p.a, p.b, &planes], words(false, 1.0));
+    let reduce = Kernel {
+        file: File::Bf16GemmReduce,
+        entry: "bf16_gemm_reduce",
+        defines: vec![("KILN_OUT_F32", u32::from(out.dtype == DType::F32))],
+        threads: 256,
+    };
+    let sizes = [m, n, n, splits].map(|v| v as u64);
+    let mut words = sizes.to_vec();
+    words.extend([u64::from(accumulate), u64::from(p.scale.to_bits())]);
+    let blocks = (m * n).div_ceil(256).min(4 * cards).max(1) as u32;
+    reduce.launch([blocks, 1, 1], &[&planes, &out], words);
+    Ok(out)
+}
+
+/// The buffers of an NF4 weight in blocks of 64.
+pub struct Nf4Buffers {
+    pub codes: CubeTensor,
+    pub maxima: Maxima,
+    pub shape: [usize; 2],
+}
+
+pub enum Maxima {
+    Plain(CubeTensor),
+    Double {
+        codes: CubeTensor,
+        nested: CubeTensor,
+        map: CubeTensor,
+        offset: f32,
+    },
+}
+
+/// `x . W^T (+ sum)` if `transposed`, else `x . W (+ sum)`, dequantised tile by
+/// tile; `sum` is written in place. Gives `sum` back where no kernel takes the shape.
+pub fn nf4_product(
+    x: &CubeTensor,
+    weight: &Nf4Buffers,
+    sum: Option<CubeTensor>,
+    transposed: bool,
+) -> Result<CubeTensor, Option<CubeTensor>> {
+    let ([rows, _], [n, k]) = (dims(x), weight.shape);
+    let taken = n.is_multiple_of(64) && k.is_multiple_of(64) && rows > 0;
+    if !taken || x.dtype != DType::BF16 {
+        return Err(sum);
+    }
+    let columns = if transposed { n } else { k };
+    let accumulate = sum.is_some();
+    let out = sum.unwrap_or_else(|| empty(x, &[rows, columns], DType::BF16));
+    let (file, entry) = if transposed {
+        (File::Nf4Gemm, "nf4_gemm")
+    } else {
+        (File::Nf4GemmDx, "nf4_gemm_dx")
+    };
+    let mut buffers = vec![x, &weight.codes];
+    let (double, offset) = match &weight.maxima {
+        Maxima::Plain(maxima) => {
+            buffers.push(maxima);
+            (0, 0.0f32)
+        }
+        Maxima::Double {
+            codes,
+            nested,
+            map,
+            offset,
+        } => {
+            buffers.extend([codes, nested, map]);
+            (1, *offset)
+        }
+    };
+    buffers.push(&out);
+    let kernel = Kernel {
+        file,
+        entry,
+        defines: vec![("KILN_DOUBLE_QUANT", double)],
+        threads: THREADS,
+    };
+    let blocks = rows.div_ceil(NF4_ROWS) * columns.div_ceil(128);
+    let grid = [blocks.min(multiprocessors(x) as usize) as u32, 1, 1];
+    let sizes = [rows, n, k].map(|v| v as u64);
+    let mut words = sizes.to_vec();
+    words.extend([u64::from(accumulate), u64::from(offset.to_bits())]);
+    kernel.launch(grid, &buffers, words);
+    Ok(out)
+}

@@ -1,0 +1,129 @@
+//! CUDA C++ kernels launched on cubecl's own stream.
+
+use burn_cubecl::tensor::CubeTensor;
+use cubecl::CubeKernel;
+use cubecl::PrecompiledSource;
+use cubecl::ir::metadata::Info;
+use cubecl::ir::{ElemType, UIntKind};
+use cubecl::prelude::*;
+use cubecl::server::{KernelArguments, MetadataBindingInfo};
+
+const PRIMITIVES: &str = include_str!("../cuda/primitives.cuh");
+const GEMM: &str = include_str!("../cuda/gemm.cuh");
+const NF4: &str = include_str!("../cuda/nf4.cuh");
+const NF4_GEMM: &str = include_str!("../cuda/nf4_gemm.cuh");
+const FLASH: &str = include_str!("../cuda/flash.cuh");
+
+/// A file of src/ops/gpu/cuda with the headers that it includes, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum File {
+    Nf4Gemm,
+    Nf4GemmDx,
+    Bf16Gemm,
+    Bf16GemmReduce,
+    Flash,
+    FlashBackward,
+}
+
+impl File {
+    fn parts(self) -> Vec<&'static str> {
+        let nf4 = [PRIMITIVES, GEMM, NF4, NF4_GEMM];
+        let nf4 = |last| nf4.into_iter().chain([last]).collect();
+        match self {
+            Self::Nf4Gemm => nf4(include_str!("../cuda/nf4_gemm.cu")),
+            Self::Nf4GemmDx => nf4(include_str!("../cuda/nf4_gemm_dx.cu")),
+            Self::Bf16Gemm => vec![PRIMITIVES, GEMM, include_str!("../cuda/bf16_gemm.cu")],
+            Self::Bf16GemmReduce => {
+                vec![PRIMITIVES, include_str!("../cuda/bf16_gemm_reduce.cu")]
+            }
+            Self::Flash => {
+                vec![
+                    PRIMITIVES,
+                    FLASH,
+                    include_str!("../cuda/flash_attention.cu"),
+                ]
+            }
+            Self::FlashBackward => vec![
+                PRIMITIVES,
+                FLASH,
+                include_str!("../cuda/flash_attention_backward.cu"),
+            ],
+        }
+    }
+}
+
+/// One kernel: a file, its entry point, what is defined before it, and the
+/// threads of a block.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Kernel {
+    pub file: File,
+    pub entry: &'static str,
+    pub defines: Vec<(&'static str, u32)>,
+    pub threads: u32,
+}
+
+impl Kernel {
+    /// The text that NVRTC compiles: no include is left in it.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        for (name, value) in &self.defines {
+            text.push_str(&format!("#define {name} {value}\n"));
+        }
+        for part in self.file.parts() {
+            for line in part.lines().filter(|l| !l.starts_with("#include \"")) {
+                text.push_str(line);
+                text.push('\n');
+            }
+        }
+        text
+    }
+
+    /// Launches over `grid`; `words` follow the buffers by value.
+    pub fn launch(&self, grid: [u32; 3], buffers: &[&CubeTensor], words: Vec<u64>) {
+        let buffers_of = buffers.iter().map(|b| b.handle.clone().binding());
+        let count = words.len();
+        let arguments = KernelArguments::new()
+            .with_buffers(buffers_of.collect())
+            // Nothing dynamic: the words travel in the kernel's parameters.
+            .with_info(MetadataBindingInfo::new(words, count));
+        let [x, y, z] = grid;
+        let count = CubeCount::Static(x, y, z);
+        buffers[0]
+            .client
+            .launch(Box::new(self.clone()), count, arguments);
+    }
+}
+
+impl CubeKernel for Kernel {
+    fn define(&self) -> KernelDefinition {
+        let dim = CubeDim::new_1d(self.threads);
+        let settings = KernelSettings::new(dim.0, ExecutionMode::Unchecked, AddressType::U32);
+        KernelDefinition {
+            body: Scope::root(settings.clone()),
+            settings,
+            info: Info::default(),
+        }
+    }
+
+    fn source(&self) -> Option<PrecompiledSource> {
+        Some(PrecompiledSource {
+            source: self.text(),
+            entrypoint_name: self.entry.into(),
+            lang: "cuda",
+        })
+    }
+}
+
+impl KernelMetadata for Kernel {
+    fn id(&self) -> KernelId {
+        // Caches on disk know a kernel by its id alone, so the text is part of it, and
+        // they take the size of a block from it.
+        KernelId::new::<Self>()
+            .info((self.clone(), self.text()))
+            .cube_dim(CubeDim::new_1d(self.threads).0)
+    }
+
+    fn address_type(&self) -> ElemType {
+        UIntKind::U32.into()
+    }
+}

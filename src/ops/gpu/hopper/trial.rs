@@ -1,0 +1,196 @@
+//! What a device must get right before it runs these kernels: random inputs,
+//! ragged tiles, every layout, against the CPU.
+
+use burn::tensor::{DType, Shape, Tensor};
+use burn_cubecl::tensor::CubeTensor;
+use cubecl::prelude::*;
+
+use super::attention::{FlashPlan, flash_backward, flash_forward, starts};
+use super::gemm::{Maxima, Nf4Buffers, Product, nf4_product, product};
+use crate::ops::cpu::{Cpu, tensor2};
+use crate::ops::gpu::attention_backward::delta_by_head;
+use crate::ops::gpu::tensors::tensor;
+use crate::ops::nf4::{self, Absmax, dynamic_map};
+use crate::ops::{AttentionShape, HotOps, Span, Spans};
+use crate::rng::Stream;
+
+/// Relative error that bf16 explains: its mantissa has 8 bits.
+const BOUND: f64 = 1e-2;
+
+struct Trial<'a> {
+    like: &'a CubeTensor,
+    random: Stream,
+    drawn: u64,
+}
+
+/// # Errors
+/// The first kernel that fails or is wrong.
+pub fn run(like: &CubeTensor) -> Result<(), String> {
+    let mut trial = Trial {
+        like,
+        random: Stream::new(20_251, &[]),
+        drawn: 0,
+    };
+    trial.nf4_products()?;
+    trial.products()?;
+    trial.attention(64)?;
+    trial.attention(128)
+}
+
+impl Trial<'_> {
+    fn upload(&self, bytes: &[u8], shape: &[usize], dtype: DType) -> CubeTensor {
+        let handle = self.like.client.create_from_slice(bytes);
+        let (client, device) = (self.like.client.clone(), self.like.device.clone());
+        CubeTensor::new_contiguous(client, device, Shape::from(shape.to_vec()), handle, dtype)
+    }
+
+    /// Normal numbers that bf16 holds, on the CPU and on the device.
+    fn draw(&mut self, shape: [usize; 2]) -> (Tensor<2>, CubeTensor) {
+        let n = (shape[0] * shape[1]) as u64;
+        let numbers = (self.drawn..self.drawn + n).map(|i| self.random.normal(i));
+        let halves: Vec<half::bf16> = numbers.map(half::bf16::from_f32).collect();
+        self.drawn += n;
+        let values = halves.iter().map(|h| h.to_f32()).collect();
+        let bytes: Vec<u8> = halves.iter().flat_map(|h| h.to_le_bytes()).collect();
+        let device = self.upload(&bytes, &shape, DType::BF16);
+        (tensor2(values, shape), device)
+    }
+
+    fn nf4_products(&mut self) -> Result<(), String> {
+        let (n, k) = (192, 320);
+        let (w, _) = self.draw([n, k]);
+        let values: Vec<f32> = w.into_data().iter::<f32>().collect();
+        for (double, rows) in [(true, 300), (false, 70)] {
+            let weight = nf4::quantize(&values, [n, k], 64, double);
+            let mut dense = vec![0.0; n * k];
+            weight.dequantize_into(&mut dense);
+            for v in &mut dense {
+                *v = half::bf16::from_f32(*v).to_f32();
+            }
+            let dense = tensor2(dense, [n, k]);
+            let buffers = self.buffers(&weight);
+            for transposed in [true, false] {
+                let (x, gx) = self.draw([rows, if transposed { k } else { n }]);
+                let (sum, gsum) = self.draw([rows, if transposed { n } else { k }]);
+                let name = format!("NF4 product, transposed {transposed}, double {double}");
+                let want = Cpu.gemm(&x, false, &dense, transposed, 1.0);
+                let got = nf4_product(&gx, &buffers, None, transposed);
+                compare(&name, got.map_err(|_| format!("{name}: not taken"))?, &want)?;
+                let want = Cpu.add(sum, &want);
+                let got = nf4_product(&gx, &buffers, Some(gsum), transposed);
+                compare(&name, got.map_err(|_| format!("{name}: not taken"))?, &want)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn buffers(&self, weight: &nf4::Nf4) -> Nf4Buffers {
+        let floats = |values: &[f32]| {
+            let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+            self.upload(&bytes, &[values.len()], DType::F32)
+        };
+        let words = |bytes: &[u8]| {
+            let mut bytes = bytes.to_vec();
+            bytes.resize(bytes.len().next_multiple_of(4), 0);
+            self.upload(&bytes, &[bytes.len() / 4], DType::U32)
+        };
+        Nf4Buffers {
+            codes: words(&weight.packed),
+            maxima: match &weight.absmax {
+                Absmax::Plain(maxima) => Maxima::Plain(floats(maxima)),
+                Absmax::Double {
+                    codes,
+                    nested_absmax,
+                    offset,
+                } => Maxima::Double {
+                    codes: words(codes),
+                    nested: floats(nested_absmax),
+                    map: floats(dynamic_map()),
+                    offset: *offset,
+                },
+            },
+            shape: weight.shape,
+        }
+    }
+
+    fn products(&mut self) -> Result<(), String> {
+        // A ragged one, a split contraction, one wide enough for the largest tiles.
+        for [m, k, n] in [[200, 72, 136], [16, 4096, 64], [3072, 64, 1408]] {
+            for (ta, tb) in [(false, true), (false, false), (true, false)] {
+                for dtype in [DType::BF16, DType::F32] {
+                    let name = format!("product {m}x{k}x{n} {ta}/{tb} in {dtype:?}");
+                    let (a, ga) = self.draw(if ta { [k, m] } else { [m, k] });
+                    let (b, gb) = self.draw(if tb { [n, k] } else { [k, n] });
+                    let want = Cpu.gemm(&a, ta, &b, tb, 0.5);
+                    let got = product(Product {
+                        a: &ga,
+                        ta,
+                        b: &gb,
+                        tb,
+                        scale: 0.5,
+                        sum: None,
+                        dtype,
+                    });
+                    compare(&name, got.map_err(|_| format!("{name}: not taken"))?, &want)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn attention(&mut self, head_dim: usize) -> Result<(), String> {
+        let shape = AttentionShape {
+            heads: 4,
+            kv_heads: 2,
+            head_dim,
+            scale: 1.0 / (head_dim as f32).sqrt(),
+        };
+        let mut spans = Spans::default();
+        for (q_start, q_len) in [(0, 150), (150, 1), (151, 70)] {
+            spans.push(Span {
+                q_start,
+                q_len,
+                k_start: q_start,
+                k_len: q_len,
+            });
+        }
+        let rows = 221;
+        let first = starts(&spans).ok_or("packed documents were not recognised")?;
+        let bytes: Vec<u8> = first.iter().flat_map(|v| v.to_le_bytes()).collect();
+        let plan = FlashPlan {
+            shape,
+            starts: self.upload(&bytes, &[rows], DType::U32),
+        };
+        let (q, gq) = self.draw([rows, 4 * head_dim]);
+        let (k, gk) = self.draw([rows, 2 * head_dim]);
+        let (v, gv) = self.draw([rows, 2 * head_dim]);
+        let (dout, gdout) = self.draw([rows, 4 * head_dim]);
+        let (out, lse) = Cpu.attention(&q, &k, &v, &spans, shape);
+        let (gout, glse) = flash_forward(&plan, [&gq, &gk, &gv]);
+        let name = format!("attention, heads of {head_dim}");
+        compare(&name, gout.clone(), &out)?;
+        let delta = delta_by_head(gout, gdout.clone(), shape);
+        let got = flash_backward(&plan, [&gq, &gk, &gv], &gdout, &glse, &delta);
+        let want = Cpu.attention_backward(&q, &k, &v, &out, &lse, &dout, &spans, shape);
+        for (got, want) in got.into_iter().zip([want.0, want.1, want.2]) {
+            compare(&format!("{name}, backward"), got, &want)?;
+        }
+        Ok(())
+    }
+}
+
+fn compare(name: &str, got: CubeTensor, want: &Tensor<2>) -> Result<(), String> {
+    let got = tensor::<2>(got).try_into_data();
+    let got = got.map_err(|e| format!("{name}: {e:?}"))?;
+    let want: Vec<f64> = want.clone().into_data().iter::<f64>().collect();
+    let squares = got.iter::<f64>().zip(&want).map(|(a, b)| (a - b).powi(2));
+    let difference: f64 = squares.sum();
+    let norm: f64 = want.iter().map(|b| b * b).sum();
+    let error = (difference / norm).sqrt();
+    // NaN does not pass.
+    if error <= BOUND {
+        Ok(())
+    } else {
+        Err(format!("{name}: relative error {error:.1e}"))
+    }
+}
