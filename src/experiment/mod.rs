@@ -3,6 +3,7 @@
 
 pub mod checkpoints;
 pub mod crash;
+pub mod doctor;
 mod error;
 mod eval;
 pub mod fsx;

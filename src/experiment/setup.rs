@@ -12,7 +12,8 @@ use crate::data::formats::read_examples;
 use crate::data::tokenizer::Tokenizer;
 use crate::device::{self, Chosen};
 use crate::evaluate::Questions;
-use crate::model::{Adaptation, Decoder, LoadOptions, load};
+use crate::model::hf_config::ArchConfig;
+use crate::model::{Adaptation, Decoder, LoadError, LoadOptions, load};
 
 /// Where all runs lie.
 pub const OUTPUTS: &str = "outputs";
@@ -21,6 +22,7 @@ pub const OUTPUTS: &str = "outputs";
 pub struct Setup {
     pub chosen: Chosen,
     pub model_dir: PathBuf,
+    pub arch: ArchConfig,
     pub tokenizer: Option<Tokenizer>,
 }
 
@@ -35,7 +37,7 @@ impl Setup {
     /// The device, the model directory or the tokenizer cannot be used.
     pub fn new(config: &Config) -> Result<Self, Error> {
         let chosen = device::choose(&config.device)?;
-        if chosen.name == "cpu" {
+        if chosen.is_cpu() {
             for (what, set) in [
                 ("bf16", config.training.bf16),
                 ("fp16", config.training.fp16),
@@ -45,14 +47,18 @@ impl Setup {
                 }
             }
         }
+        let old = chosen.gpu.as_ref().filter(|gpu| !gpu.has_bf16());
+        if let (Some(gpu), Some(true)) = (old, config.training.bf16) {
+            return Err(Error::NoBf16(gpu.name.clone()));
+        }
         let model_dir = model_dir(config)?;
         // Reading config.json first gives the better error for a wrong directory.
-        crate::model::hf_config::ArchConfig::from_dir(&model_dir)
-            .map_err(crate::model::LoadError::from)?;
+        let arch = ArchConfig::from_dir(&model_dir).map_err(LoadError::from)?;
         let tokenizer = Tokenizer::load_optional(&model_dir)?;
         Ok(Self {
             chosen,
             model_dir,
+            arch,
             tokenizer,
         })
     }
