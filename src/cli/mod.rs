@@ -13,6 +13,7 @@ mod infer;
 mod info;
 mod inspect;
 mod output;
+mod plan;
 mod runs;
 mod show;
 mod sweep;
@@ -26,6 +27,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use args::ComposeArgs;
 use completion::{Action, CompletionArgs};
 use doctor::DoctorArgs;
+use plan::PlanArgs;
 use runs::RunsArgs;
 use sweep::SweepArgs;
 
@@ -49,6 +51,7 @@ pub use output::print;
   run train model=llama3_8b training=mcq     another base
   run train --help                           all groups and keys
   run train --cfg job                        the config, without running
+  run plan model.path=DIR                    how much memory training takes
   run doctor                                 what this machine offers
   run train -m lora.r=4,8,16 seed=1,2        a sweep: six runs and a table
   eval \"$(run completion bash)\"              completion with TAB; also zsh and fish")]
@@ -71,6 +74,9 @@ enum Command {
     /// Score the base and an adapter on the test file
     #[command(disable_help_flag = true)]
     Eval(SweepArgs),
+    /// Say what training needs, without running it: memory by component, work, time
+    #[command(disable_help_flag = true)]
+    Plan(PlanArgs),
     /// Compose and print any Hydra config tree, without a schema
     #[command(disable_help_flag = true)]
     Compose(ComposeArgs),
@@ -113,6 +119,7 @@ pub fn call(cli: Cli) -> Result<(), Error> {
         Command::Train(args) => train::call(args),
         Command::Infer(args) => infer::call(args),
         Command::Eval(args) => eval::call(args),
+        Command::Plan(args) => plan::call(args),
         Command::Compose(args) => compose::call(args),
         Command::Doctor(args) => doctor::call(args),
         Command::Runs(args) => runs::call(args),
