@@ -2,7 +2,7 @@
 //!
 //! A command line comes in at the top and a run directory comes out at the
 //! bottom. Modules call only downwards: [`cli`], [`experiment`], [`evaluate`],
-//! [`generate`], [`train`], [`data`] and [`model`], [`ops`], [`device`]; below
+//! [`generate`], [`train`] and [`plan`], [`data`] and [`model`], [`ops`], [`device`]; below
 //! them all, [`config`] is the typed experiment and [`compose`] is Hydra.
 
 pub mod cli;
@@ -15,5 +15,6 @@ pub mod experiment;
 pub mod generate;
 pub mod model;
 pub mod ops;
+pub mod plan;
 pub mod rng;
 pub mod train;

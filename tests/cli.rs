@@ -194,3 +194,38 @@ fn a_closed_pipe_is_no_crash() {
         assert_eq!(text, "");
     }
 }
+
+#[test]
+fn the_doctor_ends_well_with_and_without_a_gpu() {
+    let output = run(&["doctor"]);
+    let text = stdout(&output);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    for part in ["CPU", "memory", "disk", "driver", "NVRTC", "CUDA headers"] {
+        assert!(text.contains(part), "{part} is not in\n{text}");
+    }
+    let last = text.lines().last().unwrap_or_default();
+    assert!(last.starts_with("device=auto uses "), "{last}");
+    let json = stdout(&run(&["doctor", "--json"]));
+    let report: serde_json::Value = serde_json::from_str(&json).unwrap_or_else(|e| panic!("{e}"));
+    assert!(report["cpu"]["cores"].as_u64() >= Some(1));
+    assert!(report["disk"]["available_bytes"].is_u64());
+    assert_eq!(report["cuda"]["built_in"], cfg!(feature = "cuda"));
+}
+
+#[test]
+fn a_gpu_that_cannot_be_had_is_refused_with_a_way_out() {
+    // No machine has so many.
+    for device in ["cuda:99", "cuda:512"] {
+        let output = run(&["train", &format!("device={device}")]);
+        let text = stderr(&output);
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        assert!(
+            text.starts_with(&format!("error: device={device}: ")),
+            "{text}"
+        );
+        assert!(
+            text.contains("run doctor") && text.contains("device=cpu"),
+            "{text}"
+        );
+    }
+}

@@ -32,6 +32,9 @@ fn commands_and_flags() {
     assert_eq!(words("run tr"), ["train"]);
     assert!(words("run ").contains(&"compose".to_string()));
     assert_eq!(words("run completion z"), ["zsh"]);
+    assert_eq!(words("run pl"), ["plan"]);
+    assert_eq!(words("run plan model=ti"), ["model=tiny"]);
+    assert_eq!(words("run doctor --j"), ["--json"]);
     assert_eq!(words("run train --config-n"), ["--config-name"]);
     assert_eq!(words("run train seed=1 --cfg h"), ["hydra"]);
     assert_eq!(words("run train --cfg=h"), ["--cfg=hydra"]);

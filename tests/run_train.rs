@@ -188,8 +188,12 @@ fn check_summary(summary: &serde_json::Value) {
         (percent - 100.0 * 7168.0 / 24736.0).abs() < 1e-9,
         "{percent}"
     );
-    assert!(summary["planned_memory_bytes"].is_null());
-    for key in ["peak_memory_bytes", "tokens_per_s", "duration_s"] {
+    for key in [
+        "peak_memory_bytes",
+        "planned_memory_bytes",
+        "tokens_per_s",
+        "duration_s",
+    ] {
         assert!(summary[key].as_f64().unwrap() > 0.0, "{key}");
     }
     assert_eq!(summary["versions"]["kiln"], env!("CARGO_PKG_VERSION"));

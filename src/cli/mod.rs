@@ -5,6 +5,7 @@ mod args;
 mod completion;
 mod compose;
 mod crash;
+mod doctor;
 mod error;
 mod eval;
 mod help;
@@ -12,6 +13,7 @@ mod infer;
 mod info;
 mod inspect;
 mod output;
+mod plan;
 mod runs;
 mod show;
 mod sweep;
@@ -24,6 +26,8 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use args::ComposeArgs;
 use completion::{Action, CompletionArgs};
+use doctor::DoctorArgs;
+use plan::PlanArgs;
 use runs::RunsArgs;
 use sweep::SweepArgs;
 
@@ -47,6 +51,8 @@ pub use output::print;
   run train model=llama3_8b training=mcq     another base
   run train --help                           all groups and keys
   run train --cfg job                        the config, without running
+  run plan model.path=DIR                    how much memory training takes
+  run doctor                                 what this machine offers
   run train -m lora.r=4,8,16 seed=1,2        a sweep: six runs and a table
   eval \"$(run completion bash)\"              completion with TAB; also zsh and fish")]
 pub struct Cli {
@@ -68,9 +74,14 @@ enum Command {
     /// Score the base and an adapter on the test file
     #[command(disable_help_flag = true)]
     Eval(SweepArgs),
+    /// Say what training needs, without running it: memory by component, work, time
+    #[command(disable_help_flag = true)]
+    Plan(PlanArgs),
     /// Compose and print any Hydra config tree, without a schema
     #[command(disable_help_flag = true)]
     Compose(ComposeArgs),
+    /// Show what this machine offers: devices, drivers, memory, disk; what is missing
+    Doctor(DoctorArgs),
     /// List, show and compare past runs
     Runs(RunsArgs),
     /// Print the script that completes commands, groups and keys in your shell
@@ -108,7 +119,9 @@ pub fn call(cli: Cli) -> Result<(), Error> {
         Command::Train(args) => train::call(args),
         Command::Infer(args) => infer::call(args),
         Command::Eval(args) => eval::call(args),
+        Command::Plan(args) => plan::call(args),
         Command::Compose(args) => compose::call(args),
+        Command::Doctor(args) => doctor::call(args),
         Command::Runs(args) => runs::call(args),
         Command::Completion(args) => completion::call(args),
     }

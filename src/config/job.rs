@@ -113,8 +113,12 @@ fn fits_command(command: Command, config: &Config, tree: &Node) -> Vec<ConfigErr
             .map_or(Origin::BuiltIn, |n| n.origin.clone())
     };
     let mut errors = Vec::new();
+    let meant = match command {
+        Command::Plan => Command::Train,
+        other => other,
+    };
     if let Some(mode) = config.mode
-        && mode != command
+        && mode != meant
     {
         errors.push(ConfigError::Conflict {
             origin: origin("mode"),

@@ -33,6 +33,10 @@ pub enum Command {
     Train,
     Infer,
     Eval,
+    /// What training would need. No value of the key `mode`: a config that is
+    /// meant for training can be planned.
+    #[serde(skip)]
+    Plan,
 }
 
 impl fmt::Display for Command {
@@ -41,6 +45,7 @@ impl fmt::Display for Command {
             Command::Train => "train",
             Command::Infer => "infer",
             Command::Eval => "eval",
+            Command::Plan => "plan",
         })
     }
 }

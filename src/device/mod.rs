@@ -1,4 +1,19 @@
-//! Which device a run computes on.
+//! Which devices there are and which of them a run computes on.
+//!
+//! [`Machine::probe`] gathers facts and cannot fail; [`choose`] decides from them.
+//! The libraries of CUDA are looked for under the names and in the places that
+//! burn-cuda will use, so that a run is refused here, with a reason, rather than
+//! there with a panic.
+
+mod caches;
+mod decide;
+mod headers;
+mod host;
+mod library;
+mod nvidia;
+mod units;
+
+use std::path::Path;
 
 #[cfg(feature = "gpu")]
 mod for_checks;
@@ -8,6 +23,40 @@ pub mod runtime;
 use burn::tensor::Device;
 #[cfg(feature = "gpu")]
 pub use for_checks::for_checks;
+use serde::Serialize;
+
+pub use caches::Cache;
+pub use decide::Problem;
+pub use headers::Headers;
+pub use host::{Cpu, Memory};
+pub use nvidia::{Cuda, Driver, Gpu, Nvrtc, Version};
+pub use units::{memory_size, parse_memory_size};
+
+/// All facts about this machine that matter to a run.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Machine {
+    pub cpu: Cpu,
+    /// `None` where the system does not say.
+    pub memory: Option<Memory>,
+    pub cuda: Cuda,
+    /// Where cubecl keeps compiled kernels and tuning results.
+    pub kernel_cache: Cache,
+    /// Where the Hugging Face tools keep models.
+    pub hub_cache: Cache,
+}
+
+impl Machine {
+    /// Asks the system, and the NVIDIA driver where there is one.
+    pub fn probe() -> Machine {
+        Machine {
+            cpu: Cpu::probe(),
+            memory: Memory::probe(),
+            cuda: Cuda::probe(),
+            kernel_cache: caches::kernels(),
+            hub_cache: caches::hub(),
+        }
+    }
+}
 
 /// A chosen device and its name in summaries.
 #[derive(Clone, Debug)]
@@ -15,6 +64,26 @@ pub struct Chosen {
     pub device: Device,
     /// `cpu` or `cuda:N`.
     pub name: String,
+    /// The card; `None` on the CPU.
+    pub gpu: Option<Gpu>,
+    /// One line for the log: why `auto` does not use a GPU that seems to be there.
+    pub note: Option<String>,
+}
+
+impl Chosen {
+    fn cpu(note: Option<String>) -> Chosen {
+        Chosen {
+            device: Device::flex(),
+            name: "cpu".to_string(),
+            gpu: None,
+            note,
+        }
+    }
+
+    /// Main memory is the device's memory.
+    pub fn is_cpu(&self) -> bool {
+        self.gpu.is_none()
+    }
 }
 
 /// Why a device cannot be used.
@@ -23,61 +92,73 @@ pub enum DeviceError {
     #[error("device={0}: not a device; use auto, cpu, cuda or cuda:N")]
     Unknown(String),
     #[error(
-        "device={0}: this program was built without CUDA; build it with `cargo build --release --features cuda`, or use device=cpu"
+        "device={name}: {problem}; {remedy}; or use device=cpu (`run doctor` shows what this machine offers)",
+        remedy = .problem.remedy()
     )]
-    NoCuda(String),
-    #[error(
-        "device={0}: no such NVIDIA GPU ({1} found); check the driver with nvidia-smi, or use device=cpu"
-    )]
-    NoGpu(String, usize),
+    Unusable { name: String, problem: Problem },
 }
 
-/// Finds the device that `device=` names. `auto` takes the first GPU where this
-/// build and machine have one, else the CPU.
+/// Finds the device that `device=` names. `auto` takes the first GPU that this
+/// build and machine can use, else the CPU.
 ///
 /// # Errors
-/// The name is unknown, or there is no such GPU.
+/// The name is unknown, or the GPU cannot be used.
 pub fn choose(name: &str) -> Result<Chosen, DeviceError> {
-    let cpu = || Chosen {
-        device: Device::flex(),
-        name: "cpu".into(),
+    let index = match name {
+        "cpu" => return Ok(Chosen::cpu(None)),
+        "auto" => return Ok(auto()),
+        "cuda" => Some(0),
+        other => other.strip_prefix("cuda:").and_then(|n| n.parse().ok()),
     };
-    match name {
-        "cpu" => Ok(cpu()),
-        "auto" => Ok(cuda(0).unwrap_or_else(|_| cpu())),
-        "cuda" => cuda(0).map_err(|found| missing(name, found)),
-        other => {
-            let index = other.strip_prefix("cuda:").and_then(|n| n.parse().ok());
-            let index = index.ok_or_else(|| DeviceError::Unknown(other.into()))?;
-            cuda(index).map_err(|found| missing(other, found))
-        }
+    let index = index.ok_or_else(|| DeviceError::Unknown(name.into()))?;
+    let unusable = |problem| DeviceError::Unusable {
+        name: name.to_string(),
+        problem,
+    };
+    if !cfg!(feature = "cuda") {
+        return Err(unusable(Problem::NotBuiltIn));
+    }
+    let cuda = Cuda::probe();
+    let gpu = cuda.usable(index).map_err(unusable)?;
+    Ok(on_gpu(gpu))
+}
+
+fn auto() -> Chosen {
+    // Without CUDA in the program there is no need to start the driver.
+    if !cfg!(feature = "cuda") {
+        let cards = nvidia::cards_on_bus(Path::new("/sys/bus/pci/devices"));
+        return Chosen::cpu((cards > 0).then(|| passed_over(&Problem::NotBuiltIn)));
+    }
+    let cuda = Cuda::probe();
+    match cuda.auto() {
+        (Some(gpu), _) => on_gpu(gpu),
+        (None, problem) => Chosen::cpu(problem.as_ref().map(passed_over)),
     }
 }
 
-fn missing(name: &str, found: Option<usize>) -> DeviceError {
-    match found {
-        Some(found) => DeviceError::NoGpu(name.into(), found),
-        None => DeviceError::NoCuda(name.into()),
-    }
+/// Why the GPU is passed over, as a line of the log.
+fn passed_over(problem: &Problem) -> String {
+    format!(
+        "an NVIDIA GPU is here, but not used: {problem}; {}",
+        problem.remedy()
+    )
 }
 
-/// GPU `index`, or how many there are (`None`: built without CUDA).
 #[cfg(feature = "cuda")]
-fn cuda(index: usize) -> Result<Chosen, Option<usize>> {
+fn on_gpu(gpu: &Gpu) -> Chosen {
     runtime::configure();
-    // Listing is the one probe that is safe without a driver.
-    let found = Device::enumerate(burn::tensor::DeviceType::Cuda).into_vec();
-    let count = found.len();
-    let device = found.into_iter().nth(index).ok_or(Some(count))?;
-    Ok(Chosen {
-        device,
-        name: format!("cuda:{index}"),
-    })
+    Chosen {
+        device: Device::cuda(gpu.index),
+        name: format!("cuda:{}", gpu.index),
+        gpu: Some(gpu.clone()),
+        note: None,
+    }
 }
 
+/// Without the feature no GPU is usable, so this is not reached.
 #[cfg(not(feature = "cuda"))]
-fn cuda(_: usize) -> Result<Chosen, Option<usize>> {
-    Err(None)
+fn on_gpu(_: &Gpu) -> Chosen {
+    Chosen::cpu(None)
 }
 
 /// Tells glibc to keep large freed blocks instead of giving them back and
@@ -117,9 +198,24 @@ mod tests {
     #[cfg(not(feature = "cuda"))]
     #[test]
     fn cuda_needs_the_feature() {
-        assert_eq!(
-            choose("cuda:1").unwrap_err(),
-            DeviceError::NoCuda("cuda:1".into())
+        let text = choose("cuda:1").unwrap_err().to_string();
+        assert!(
+            text.starts_with("device=cuda:1: this program was built without CUDA; build it with"),
+            "{text}"
         );
+        assert!(text.contains("device=cpu") && text.contains("run doctor"));
+    }
+
+    #[test]
+    fn a_gpu_that_is_passed_over_is_told_in_one_line() {
+        let line = passed_over(&Problem::NoNvrtc);
+        assert!(line.contains("NVRTC") && line.contains("LD_LIBRARY_PATH") && !line.contains('\n'));
+    }
+
+    #[test]
+    fn the_probe_of_this_machine_is_json() {
+        let machine = serde_json::to_value(Machine::probe()).unwrap();
+        assert!(machine["cpu"]["cores"].as_u64().unwrap() >= 1);
+        assert!(machine["cuda"]["driver"]["status"].is_string());
     }
 }

@@ -82,6 +82,15 @@ impl Questions<'_> {
         Ok(())
     }
 
+    /// Tokens of each question's prompt.
+    ///
+    /// # Errors
+    /// The first question that cannot be asked.
+    pub fn prompt_lengths(&self) -> Result<Vec<usize>, AnswerError> {
+        let prompts = self.examples.iter().map(|example| self.prompt_ids(example));
+        prompts.map(|ids| Ok(ids?.len())).collect()
+    }
+
     fn prompt_ids(&self, example: &Example) -> Result<Vec<u32>, AnswerError> {
         let ids = self
             .encoder

@@ -73,10 +73,11 @@ pub enum Error {
     )]
     Fp16,
     #[error(
-        "training.bf16=true: {0} has no bf16 (it takes compute capability 8.0 or newer); \
-         set training.bf16=false to compute in f32"
+        "training.bf16=true needs a GPU of compute capability 8.0 (Ampere) or later, and {0} is older: leave training.bf16 unset"
     )]
     NoBf16(String),
+    #[error("{0}")]
+    OutOfMemory(String),
     #[error(
         "{}: token id {id} is outside the model's vocabulary of {vocab}: the data was made with another tokenizer; \
          give the model it belongs to (model.path=DIR), or make the data again",

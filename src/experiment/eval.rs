@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::error::Error;
+use super::forecast::watch_answers;
 use super::infer::adapter_dir;
 use super::lifecycle::{close, new_run};
 use super::log::Console;
@@ -37,7 +38,8 @@ pub fn eval(mut job: Job) -> Result<(), Error> {
     let adaptation = adapter
         .as_deref()
         .map_or(Adaptation::None, Adaptation::Adapter);
-    let mut model = setup.load(&config, adaptation)?;
+    let device = setup.chosen.name.as_str();
+    let mut model = watch_answers(device, &config, || setup.load(&config, adaptation))?;
     let encoder = setup.encoder(&config)?;
     let asked = file.with(&setup, &encoder, &config)?;
     let ranked = config.task.kind == TaskKind::Mcq;
@@ -52,8 +54,11 @@ pub fn eval(mut job: Job) -> Result<(), Error> {
         config.task.name,
         setup.model_dir.display()
     ));
+    if let Some(note) = &setup.chosen.note {
+        console.line(note);
+    }
     let mut summary = Summary::started("eval", &config.task.name, &setup.chosen.name);
-    let mut work = || -> Result<(), Error> {
+    let work = || -> Result<(), Error> {
         summary.write(&run.summary())?;
         let (metrics, inference) = (&config.task.metrics, &config.inference);
         let base = score(&mut model, &asked, metrics, inference, config.seed, false)?;
@@ -71,6 +76,6 @@ pub fn eval(mut job: Job) -> Result<(), Error> {
         console.line(&format!("run        {}", run.root().display()));
         Ok(())
     };
-    let outcome = work();
+    let outcome = watch_answers(device, &config, work);
     close(&run, &console, summary, began, outcome)
 }

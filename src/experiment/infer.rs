@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use super::error::Error;
+use super::forecast::watch_answers;
 use super::lifecycle::{close, new_run};
 use super::log::Console;
 use super::publish::adapter_path;
@@ -30,7 +31,10 @@ pub fn infer(mut job: Job) -> Result<(), Error> {
     let path = path.ok_or(Error::Missing("data.test_path", "data/questions.csv"))?;
     let file = questions(path, &config, Answers::Optional)?;
     let adapter = adapter_dir(&config)?;
-    let mut model = setup.load(&config, Adaptation::Adapter(&adapter))?;
+    let device = setup.chosen.name.as_str();
+    let mut model = watch_answers(device, &config, || {
+        setup.load(&config, Adaptation::Adapter(&adapter))
+    })?;
     let encoder = setup.encoder(&config)?;
     let asked = file.with(&setup, &encoder, &config)?;
     asked.check(model.arch.vocab_size, false)?;
@@ -48,8 +52,11 @@ pub fn infer(mut job: Job) -> Result<(), Error> {
         adapter.display(),
         file.examples.len()
     ));
+    if let Some(note) = &setup.chosen.note {
+        console.line(note);
+    }
     let summary = Summary::started("infer", &config.task.name, &setup.chosen.name);
-    let mut work = || -> Result<(), Error> {
+    let work = || -> Result<(), Error> {
         summary.write(&run.summary())?;
         let answers = asked.generate(&mut model, &config.inference, config.seed, true)?;
         predictions::write(&run.predictions(), &file.examples, &answers)?;
@@ -66,7 +73,7 @@ pub fn infer(mut job: Job) -> Result<(), Error> {
         console.line(&format!("run        {}", run.root().display()));
         Ok(())
     };
-    let outcome = work();
+    let outcome = watch_answers(device, &config, work);
     close(&run, &console, summary, began, outcome)
 }
 

@@ -233,6 +233,13 @@ pub fn peak_memory_bytes() -> Option<u64> {
         .or_else(max_rss)
 }
 
+/// The memory this process holds now, in bytes (resident set). None where the
+/// system does not say.
+pub fn memory_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    kibibytes(&status, "VmRSS:")
+}
+
 /// Lets [`peak_memory_bytes`] begin anew at what the process holds now. Only
 /// Linux knows how (proc_pid_clear_refs(5)); elsewhere the mark stays.
 pub fn reset_peak_memory() {
@@ -242,7 +249,11 @@ pub fn reset_peak_memory() {
 
 /// `VmHWM:   123 kB` in /proc/self/status, in bytes.
 fn high_water_mark(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
+    kibibytes(status, "VmHWM:")
+}
+
+fn kibibytes(status: &str, field: &str) -> Option<u64> {
+    let line = status.lines().find_map(|l| l.strip_prefix(field))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     kib.checked_mul(1024)
 }

@@ -3,8 +3,10 @@
 
 pub mod checkpoints;
 pub mod crash;
+pub mod doctor;
 mod error;
 mod eval;
+pub mod forecast;
 pub mod fsx;
 mod infer;
 mod lifecycle;
@@ -13,6 +15,7 @@ pub mod metrics;
 mod predictions;
 pub mod progress;
 pub mod publish;
+mod ready;
 pub mod registry;
 mod resume;
 pub mod run_dir;
@@ -25,6 +28,7 @@ mod watch;
 
 pub use error::Error;
 pub use eval::eval;
+pub use forecast::forecast;
 pub use infer::infer;
 pub use setup::OUTPUTS;
 pub use train::train;

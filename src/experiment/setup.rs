@@ -3,8 +3,6 @@
 
 use std::path::{Path, PathBuf};
 
-use burn::tensor::DType;
-
 use super::error::Error;
 use crate::config::types::{Config, TaskKind};
 use crate::data::Answers;
@@ -14,7 +12,8 @@ use crate::data::formats::read_examples;
 use crate::data::tokenizer::Tokenizer;
 use crate::device::{self, Chosen};
 use crate::evaluate::Questions;
-use crate::model::{Adaptation, Decoder, LoadOptions, load};
+use crate::model::hf_config::ArchConfig;
+use crate::model::{Adaptation, Decoder, LoadError, LoadOptions, load};
 use crate::ops::Precision;
 
 /// Where all runs lie.
@@ -25,6 +24,7 @@ pub struct Setup {
     pub chosen: Chosen,
     pub precision: Precision,
     pub model_dir: PathBuf,
+    pub arch: ArchConfig,
     pub tokenizer: Option<Tokenizer>,
 }
 
@@ -42,13 +42,13 @@ impl Setup {
         let precision = precision(config, &chosen)?;
         let model_dir = model_dir(config)?;
         // Reading config.json first gives the better error for a wrong directory.
-        crate::model::hf_config::ArchConfig::from_dir(&model_dir)
-            .map_err(crate::model::LoadError::from)?;
+        let arch = ArchConfig::from_dir(&model_dir).map_err(LoadError::from)?;
         let tokenizer = Tokenizer::load_optional(&model_dir)?;
         Ok(Self {
             chosen,
             precision,
             model_dir,
+            arch,
             tokenizer,
         })
     }
@@ -84,19 +84,19 @@ impl Setup {
 /// f32 on the CPU; on a GPU bf16 where it has it, unless the config says otherwise.
 fn precision(config: &Config, chosen: &Chosen) -> Result<Precision, Error> {
     let (bf16, fp16) = (config.training.bf16, config.training.fp16);
-    if chosen.name == "cpu" {
+    let Some(gpu) = &chosen.gpu else {
         for (what, set) in [("bf16", bf16), ("fp16", fp16)] {
             if set == Some(true) {
                 return Err(Error::HalfOnCpu { what });
             }
         }
         return Ok(Precision::F32);
-    }
+    };
     if fp16 == Some(true) {
         return Err(Error::Fp16);
     }
-    match (bf16, chosen.device.supports_dtype(DType::BF16)) {
-        (Some(true), false) => Err(Error::NoBf16(chosen.name.clone())),
+    match (bf16, gpu.has_bf16()) {
+        (Some(true), false) => Err(Error::NoBf16(gpu.name.clone())),
         (Some(true) | None, true) => Ok(Precision::Bf16),
         (Some(false), _) | (None, false) => Ok(Precision::F32),
     }

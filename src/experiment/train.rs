@@ -1,28 +1,25 @@
 //! `run train`: from a job to a run directory with an adapter and its result.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 use indexmap::IndexMap;
 
 use super::error::Error;
+use super::forecast::Forecast;
 use super::lifecycle::{begin, close};
 use super::log::Console;
 use super::metrics::MetricsWriter;
+use super::ready::Ready;
 use super::registry::{ResumePlan, ResumeRequest, plan_resume};
 use super::run_dir::RunDir;
-use super::setup::{OUTPUTS, QuestionFile, Setup, questions};
+use super::setup::{OUTPUTS, QuestionFile};
 use super::summary::Summary;
 use super::table::{Comparison, Unit, metric_label, render};
 use super::watch::Watch;
 use super::{fsx, predictions, publish, resume};
 use crate::config::Job;
-use crate::config::types::{Config, Method, ModelInit, TaskKind};
-use crate::data::Answers;
-use crate::data::batch::Schedule as Plan;
-use crate::data::encode::Sample;
-use crate::data::formats::read_examples;
-use crate::data::split::split;
+use crate::config::types::{Config, Method, ModelInit};
 use crate::evaluate::{Scored, score};
 use crate::model::export::WeightType;
 use crate::model::{Adaptation, Decoder};
@@ -49,7 +46,9 @@ pub fn train(mut job: Job) -> Result<(), Error> {
         return Ok(());
     }
     let ready = Ready::new(&job.config)?;
-    let mut model = ready.setup.load(&job.config, adaptation(&job.config))?;
+    let forecast = Forecast::of_run(&ready, &job.config)?;
+    let load = || ready.setup.load(&job.config, adaptation(&job.config));
+    let mut model = forecast.watch(load)?;
     ready.check_vocabulary(&job.config, &model)?;
 
     let (run, checkpoint) = match plan {
@@ -80,10 +79,11 @@ pub fn train(mut job: Job) -> Result<(), Error> {
         console: &console,
         run: &run,
         ready: &ready,
+        forecast: &forecast,
         summary: Summary::started("train", &job.config.task.name, &ready.setup.chosen.name),
         began: Instant::now(),
     };
-    let outcome = session.work(&mut model, optimizer, progress);
+    let outcome = forecast.watch(|| session.work(&mut model, optimizer, progress));
     close(&run, &console, session.summary, session.began, outcome)
 }
 
@@ -94,88 +94,13 @@ fn adaptation(config: &Config) -> Adaptation<'_> {
     }
 }
 
-/// All inputs, read and checked.
-struct Ready {
-    setup: Setup,
-    data_path: PathBuf,
-    train: Vec<Sample>,
-    val: Vec<Sample>,
-    truncated: usize,
-    largest_id: u32,
-    plan: Plan,
-    test: Option<QuestionFile>,
-}
-
-impl Ready {
-    fn new(config: &Config) -> Result<Self, Error> {
-        publish::adapter_path(Path::new(OUTPUTS), &config.task.name)?;
-        let setup = Setup::new(config)?;
-        let path = config.data.path.as_ref();
-        let path = path.ok_or(Error::Missing("data.path", "data/train.csv"))?;
-        let examples = read_examples(path, &config.data, config.task.kind, Answers::Required)?;
-        let encoded = setup.encoder(config)?.encode(&examples, path)?;
-        let parts = split(
-            encoded.samples.len(),
-            config.training.val_ratio,
-            config.seed,
-        );
-        let mut samples: Vec<Option<Sample>> = encoded.samples.into_iter().map(Some).collect();
-        let mut pick = |rows: Vec<usize>| -> Vec<Sample> {
-            rows.into_iter().filter_map(|i| samples[i].take()).collect()
-        };
-        let (train, val) = (pick(parts.train), pick(parts.val));
-        let t = &config.training;
-        let accumulation = t.gradient_accumulation_steps;
-        let plan = Plan::new(
-            train.len(),
-            t.batch_size,
-            accumulation,
-            t.epochs,
-            t.max_steps,
-        )?;
-        let test = match &config.data.test_path {
-            Some(path) if config.task.kind != TaskKind::Text => {
-                Some(questions(path, config, Answers::Required)?)
-            }
-            _ => None,
-        };
-        Ok(Self {
-            setup,
-            data_path: path.clone(),
-            train,
-            val,
-            truncated: encoded.report.truncated,
-            largest_id: encoded.report.largest_id,
-            plan,
-            test,
-        })
-    }
-
-    fn check_vocabulary(&self, config: &Config, model: &Decoder) -> Result<(), Error> {
-        let vocab = model.arch.vocab_size;
-        if self.largest_id as usize >= vocab {
-            return Err(Error::Vocabulary {
-                path: self.data_path.clone(),
-                id: self.largest_id,
-                vocab,
-            });
-        }
-        // Found now, not after an hour of training.
-        if let Some(test) = &self.test {
-            let encoder = self.setup.encoder(config)?;
-            let questions = test.with(&self.setup, &encoder, config)?;
-            questions.check(vocab, config.task.kind == TaskKind::Mcq)?;
-        }
-        Ok(())
-    }
-}
-
 /// One run from its first step to its summary.
 struct Session<'a> {
     config: &'a Config,
     console: &'a Console,
     run: &'a RunDir,
     ready: &'a Ready,
+    forecast: &'a Forecast,
     summary: Summary,
     began: Instant,
 }
@@ -190,6 +115,7 @@ impl Session<'_> {
         let (trainable, total) = (model.params.count(), model.total_parameters());
         self.summary.trainable_parameters = Some(trainable as u64);
         self.summary.trainable_percent = Some(100.0 * trainable as f64 / total as f64);
+        self.summary.planned_memory_bytes = Some(self.forecast.memory.total);
         self.summary.write(&self.run.summary())?;
         self.introduce(trainable, total);
 
@@ -230,6 +156,12 @@ impl Session<'_> {
             "{trainable} of {total} parameters train ({:.2} %)",
             100.0 * trainable as f64 / total as f64
         ));
+        if let Some(note) = &ready.setup.chosen.note {
+            self.console.line(note);
+        }
+        for line in self.forecast.lines_of_run() {
+            self.console.line(&line);
+        }
         if let (Some(dir), Method::Lora) = (&config.lora.init_from, config.method) {
             self.console.line(&format!(
                 "adapter starts from {}, with its own rank, alpha and modules",

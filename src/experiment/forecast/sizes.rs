@@ -1,0 +1,107 @@
+//! How long the sequences of a run are, and the batches that a config makes of
+//! them.
+
+use super::super::error::Error;
+use super::super::ready::Ready;
+use crate::config::types::{Config, TaskKind};
+use crate::data::batch::{Schedule, supervised};
+use crate::data::encode::Sample;
+use crate::plan::{Batch, Lengths, Test, Workload};
+
+/// The sequences of a run.
+#[derive(Clone, Debug)]
+pub(super) struct Sizes {
+    train: Vec<Lengths>,
+    val: Vec<Lengths>,
+    /// Prompts of the test set.
+    test: Option<Vec<Lengths>>,
+    kind: TaskKind,
+}
+
+fn of_sample(sample: &Sample) -> Lengths {
+    Lengths {
+        tokens: sample.input_ids.len() as u64,
+        supervised: supervised(&sample.labels) as u64,
+    }
+}
+
+impl Sizes {
+    /// Those of the data, as read.
+    ///
+    /// # Errors
+    /// A test question that cannot be encoded.
+    pub(super) fn of(ready: &Ready, config: &Config) -> Result<Sizes, Error> {
+        let prompt = |tokens: usize| Lengths {
+            tokens: tokens as u64,
+            supervised: 0,
+        };
+        let test = ready.test_lengths(config)?;
+        Ok(Sizes {
+            train: ready.train.iter().map(of_sample).collect(),
+            val: ready.val.iter().map(of_sample).collect(),
+            test: test.map(|lengths| lengths.into_iter().map(prompt).collect()),
+            kind: config.task.kind,
+        })
+    }
+
+    /// Without data: one step of sequences as long as the config allows, every token
+    /// supervised.
+    pub(super) fn assumed(config: &Config) -> Sizes {
+        let training = &config.training;
+        let longest = Lengths {
+            tokens: training.max_seq_length as u64,
+            supervised: training.max_seq_length as u64,
+        };
+        let step = training.batch_size * training.gradient_accumulation_steps;
+        let has_test = config.task.kind != TaskKind::Text;
+        Sizes {
+            train: vec![longest; step],
+            val: match training.val_ratio > 0.0 {
+                true => vec![longest; training.batch_size],
+                false => Vec::new(),
+            },
+            test: has_test.then(|| vec![longest; config.inference.batch_size]),
+            kind: config.task.kind,
+        }
+    }
+
+    pub(super) fn examples(&self) -> (usize, usize) {
+        (self.train.len(), self.val.len())
+    }
+
+    /// The batches of `config`, which may ask for smaller or shorter ones than the
+    /// config that the sequences were read with.
+    ///
+    /// # Errors
+    /// A config that makes no schedule.
+    pub(super) fn workload(&self, config: &Config) -> Result<Workload, Error> {
+        let training = &config.training;
+        let cut = |all: &[Lengths]| -> Vec<Lengths> {
+            let one = |l: &Lengths| l.within(training.max_seq_length);
+            all.iter().map(one).collect()
+        };
+        let schedule = Schedule::new(
+            self.train.len(),
+            training.batch_size,
+            training.gradient_accumulation_steps,
+            training.epochs,
+            training.max_steps,
+        )?;
+        let train = cut(&self.train);
+        let mut workload = Workload::training(&train, schedule, config.seed, training.shuffle);
+        workload.checkpoints = training.save_steps > 0 && training.save_steps < workload.steps;
+        workload.validation =
+            (!self.val.is_empty()).then(|| Batch::largest(&cut(&self.val), training.batch_size));
+        workload.test = self.test.as_deref().map(|prompts| {
+            let prompts = Batch::largest(&cut(prompts), config.inference.batch_size);
+            match self.kind {
+                TaskKind::Mcq => Test::Ranked(prompts),
+                TaskKind::Saq | TaskKind::Text => Test::Generated {
+                    prompts,
+                    capacity: prompts.longest + config.inference.max_new_tokens as u64,
+                },
+            }
+        });
+        Ok(workload)
+    }
+}

@@ -1,0 +1,407 @@
+//! A run with sizes in place of tensors: every function here follows the one of
+//! the same name in `model` or `train` and takes and lets go of memory where it
+//! does. When one changes, so must the other; tests/plan_counted.rs compares the two.
+
+use super::meter::{Memory, Meter, Part, Phase};
+use super::workload::{Batch, Test, Workload};
+use super::{CONTEXT_BYTES, Dims, Nf4Layout, Place, Recipe};
+use crate::ops::chunk_rows;
+
+/// Bytes of the f32 numbers of adapters, moments, log-sums and logits.
+const F32: u64 = 4;
+/// Query rows of one task of the CPU's attention.
+const BLOCK: u64 = 64;
+/// The gemm crate packs so many rows of the right operand, and no more than a
+/// share of the third-level cache, for which this stands.
+const PANEL_ROWS: u64 = 512;
+const PANEL_BYTES: u64 = 32 << 20;
+
+impl Recipe {
+    /// The most memory that a run takes.
+    pub fn memory(&self, workload: &Workload, place: Place) -> Memory {
+        let mut walk = Walk {
+            recipe: self,
+            dims: self.dims(),
+            place,
+            meter: Meter::new(),
+            dropout: false,
+        };
+        walk.run(workload);
+        walk.meter.finish()
+    }
+}
+
+struct Walk<'a> {
+    recipe: &'a Recipe,
+    dims: Dims,
+    place: Place,
+    meter: Meter,
+    /// Whether the pass at hand drops adapter inputs.
+    dropout: bool,
+}
+
+/// What a layer's forward leaves, besides its input and its output.
+struct Tape(u64);
+
+impl Walk<'_> {
+    fn run(&mut self, workload: &Workload) {
+        let recipe = self.recipe;
+        match self.place {
+            Place::Cpu { program_bytes, .. } => self.meter.hold(Part::Program, program_bytes),
+            Place::Gpu => self.meter.hold(Part::Context, CONTEXT_BYTES),
+        }
+        self.meter.begin(Phase::Loading);
+        self.load(recipe.nf4, recipe.full);
+        let trainable = recipe.trainable();
+        if !recipe.full {
+            self.meter.hold(Part::Trained, F32 * trainable);
+        }
+
+        self.meter.begin(Phase::Step);
+        self.meter.hold(Part::Moments, 2 * F32 * trainable);
+        let longest = workload.validation.map_or(0, |batch| batch.longest);
+        self.reserve_positions(workload.train.longest.max(longest));
+        self.dropout = recipe.dropout;
+        self.loss_backward(workload.train);
+        if workload.accumulates {
+            // The gradients of the first wait for those of the second.
+            self.loss_backward(workload.train);
+        }
+        let gradients = self.meter.held(Part::Gradients);
+        self.meter.release(Part::Gradients, gradients);
+        self.dropout = false;
+
+        if let Some(batch) = workload.validation {
+            self.meter.begin(Phase::Validation);
+            self.loss(batch);
+        }
+        if workload.checkpoints {
+            self.meter.begin(Phase::Checkpoint);
+            // Values and moments are copied out before they are written.
+            self.meter.touch(Part::InTransit, 3 * F32 * trainable);
+        }
+        self.meter.release(Part::Moments, 2 * F32 * trainable);
+
+        if let Some(test) = workload.test {
+            self.meter.begin(Phase::Test);
+            if recipe.second_base {
+                self.load(None, false);
+            }
+            self.test(test);
+        }
+    }
+
+    /// `model::load`: a tensor at a time is read as f32, then quantised or kept.
+    /// What trains is f32; the rest that is not quantised is as the precision says.
+    fn load(&mut self, nf4: Option<Nf4Layout>, trains: bool) {
+        let Dims { d, vocab, .. } = self.dims;
+        self.load_dense(Part::Embedding, vocab * d, trains);
+        for _ in 0..self.recipe.arch.num_layers {
+            for (out, inn) in self.recipe.linears() {
+                let n = out * inn;
+                let Some(layout) = nf4 else {
+                    self.load_dense(Part::DenseLinears, n, trains);
+                    continue;
+                };
+                let (codes, scales) = layout.bytes(n);
+                let read = self.on_cpu(F32 * n + F32 * n.div_ceil(layout.block_size as u64));
+                self.meter.hold(Part::InTransit, read);
+                self.meter.hold(Part::Nf4Codes, codes);
+                self.meter.hold(Part::Nf4Scales, scales);
+                self.meter.release(Part::InTransit, read);
+            }
+            self.load_dense(Part::Norms, 2 * d, trains);
+        }
+        self.load_dense(Part::Norms, d, trains);
+        if !self.recipe.arch.tie_word_embeddings {
+            self.load_dense(Part::Head, vocab * d, trains);
+        }
+    }
+
+    /// The numbers that are read become the tensor.
+    fn load_dense(&mut self, part: Part, n: u64, trains: bool) {
+        match trains {
+            true => self.meter.hold(Part::Trained, F32 * n),
+            false => self.meter.hold(part, self.recipe.precision.dense * n),
+        }
+    }
+
+    /// On a GPU the host's memory is not counted.
+    fn on_cpu(&self, bytes: u64) -> u64 {
+        match self.place {
+            Place::Cpu { .. } => bytes,
+            Place::Gpu => 0,
+        }
+    }
+
+    fn reserve_positions(&mut self, positions: u64) {
+        let columns = self.recipe.arch.head_dim as u64 / 2;
+        let table = 2 * F32 * columns * positions.next_power_of_two();
+        let table = self.on_cpu(table);
+        let held = self.meter.held(Part::RotaryTable);
+        if table > held {
+            self.meter.hold(Part::RotaryTable, table);
+            self.meter.release(Part::RotaryTable, held);
+        }
+    }
+
+    fn activation(&self, rows: u64, width: u64) -> u64 {
+        self.recipe.precision.activation * rows * width
+    }
+
+    /// `Decoder::loss_backward`.
+    fn loss_backward(&mut self, batch: Batch) {
+        let rows = batch.tokens;
+        let width = self.activation(rows, self.dims.d);
+        let layers = self.recipe.arch.num_layers;
+        let mut kept = Vec::with_capacity(layers);
+        self.meter.hold(Part::Layer, width); // x
+        for layer in 0..layers {
+            let Tape(tape) = self.layer_forward(layer, batch);
+            let keep = match self.recipe.checkpointing {
+                true => {
+                    self.meter.release(Part::Layer, tape);
+                    width
+                }
+                false => width + tape,
+            };
+            self.meter.turn(Part::Layer, Part::Kept, keep);
+            kept.push(keep);
+        }
+        self.head_backward(batch); // x becomes dx
+        for layer in (0..layers).rev() {
+            let keep = kept.pop().unwrap_or_default();
+            self.meter.turn(Part::Kept, Part::Layer, keep);
+            let mut tape = Tape(keep - width);
+            if self.recipe.checkpointing {
+                tape = self.layer_forward(layer, batch);
+                self.meter.release(Part::Layer, width); // its output
+            }
+            self.layer_backward(layer, batch, tape);
+        }
+        self.meter.release(Part::Layer, width); // dx
+        if self.recipe.full {
+            self.gradients_of(self.embedding());
+        }
+    }
+
+    fn embedding(&self) -> u64 {
+        self.dims.vocab * self.dims.d
+    }
+
+    /// `Layer::forward`: the caller holds x; afterwards also y and the tape.
+    fn layer_forward(&mut self, layer: usize, batch: Batch) -> Tape {
+        let rows = batch.tokens;
+        let Dims {
+            d, f, hq, heads, ..
+        } = self.dims;
+        let before = self.meter.held(Part::Layer);
+        let hold = |walk: &mut Self, width: u64| {
+            walk.meter.hold(Part::Layer, walk.activation(rows, width));
+        };
+        hold(self, d); // n1
+        for i in 0..3 {
+            self.linear_forward(layer, i, rows); // q, k, v
+        }
+        hold(self, hq); // out
+        self.meter.hold(Part::Layer, F32 * rows * heads); // lse
+        self.attention_buffers(batch, 1);
+        self.linear_forward(layer, 3, rows); // h
+        hold(self, d); // n2
+        self.linear_forward(layer, 4, rows); // gate
+        self.linear_forward(layer, 5, rows); // up
+        let s = self.activation(rows, f);
+        self.meter.hold(Part::Layer, s);
+        self.linear_forward(layer, 6, rows); // y
+        self.meter.release(Part::Layer, s);
+        let y = self.activation(rows, d);
+        Tape(self.meter.held(Part::Layer) - before - y)
+    }
+
+    fn attention_buffers(&mut self, batch: Batch, buffers: u64) {
+        if let Place::Cpu { threads, .. } = self.place {
+            let scores = BLOCK.min(batch.longest) * batch.longest;
+            let bytes = F32 * scores * buffers * threads as u64;
+            self.meter.touch(Part::Attention, bytes);
+        }
+    }
+
+    /// The dense weight of linear `i` while a product needs it.
+    fn with_dense(&mut self, i: usize, inside: impl FnOnce(&mut Self)) {
+        let (out, inn) = self.recipe.linears()[i];
+        let bytes = match self.recipe.nf4 {
+            Some(_) => self.recipe.precision.dense * out * inn,
+            None => 0,
+        };
+        self.meter.hold(Part::Dequantised, bytes);
+        inside(self);
+        self.meter.release(Part::Dequantised, bytes);
+    }
+
+    /// What the CPU's matrix product packs of its right operand, `[k, n]`.
+    fn panel(&mut self, k: u64, n: u64) {
+        let bytes = (F32 * k.min(PANEL_ROWS) * n).min(PANEL_BYTES);
+        let bytes = self.on_cpu(bytes);
+        self.meter.touch(Part::Packed, bytes);
+    }
+
+    /// `Linear::forward`: afterwards y is held, and u where there is an adapter.
+    fn linear_forward(&mut self, layer: usize, i: usize, rows: u64) {
+        let (out, inn) = self.recipe.linears()[i];
+        let y = self.activation(rows, out);
+        self.with_dense(i, |walk| {
+            walk.meter.hold(Part::Layer, y);
+            walk.panel(inn, out);
+        });
+        let rank = self.recipe.ranks[layer][i] as u64;
+        if rank > 0 {
+            let dropped = self.dropped(rows, inn);
+            self.meter.hold(Part::Layer, dropped);
+            self.meter.hold(Part::Layer, self.activation(rows, rank));
+            self.meter.release(Part::Layer, dropped);
+        }
+    }
+
+    /// The adapter's input with dropout; without it, no copy is made.
+    fn dropped(&self, rows: u64, width: u64) -> u64 {
+        match self.dropout {
+            true => self.activation(rows, width),
+            false => 0,
+        }
+    }
+
+    /// `Linear::backward` without what it returns.
+    fn linear_backward(&mut self, layer: usize, i: usize, rows: u64) {
+        let (out, inn) = self.recipe.linears()[i];
+        let rank = self.recipe.ranks[layer][i] as u64;
+        if self.recipe.full {
+            self.gradients_of(out * inn);
+        }
+        if rank > 0 {
+            self.gradients_of(rank * (out + inn));
+            let du = self.activation(rows, rank);
+            let dropped = self.dropped(rows, inn);
+            self.meter.hold(Part::Layer, du + dropped);
+            // The product with A, and its dropout.
+            self.meter.touch(Part::Layer, 2 * dropped);
+            self.meter.release(Part::Layer, du + dropped);
+        }
+    }
+
+    /// Gradients that the first micro-batch makes and later ones add to.
+    fn gradients_of(&mut self, n: u64) {
+        let all = F32 * self.recipe.trainable();
+        let missing = all - self.meter.held(Part::Gradients);
+        self.meter.hold(Part::Gradients, missing.min(F32 * n));
+    }
+
+    /// `Layer::backward`: the caller holds x, the tape and dy; afterwards dx alone.
+    fn layer_backward(&mut self, layer: usize, batch: Batch, tape: Tape) {
+        let rows = batch.tokens;
+        let Dims { d, f, hq, hk, .. } = self.dims;
+        let before = self.meter.held(Part::Layer);
+        // The gradient to the input of linear `i`, made while its weight is dense.
+        let product = |walk: &mut Self, i: usize, new: bool| {
+            let (out, inn) = walk.recipe.linears()[i];
+            let dx = if new { walk.activation(rows, inn) } else { 0 };
+            walk.with_dense(i, |walk| {
+                walk.meter.hold(Part::Layer, dx);
+                walk.panel(out, inn);
+            });
+            walk.linear_backward(layer, i, rows);
+        };
+        let hold = |walk: &mut Self, width: u64| {
+            walk.meter.hold(Part::Layer, walk.activation(rows, width));
+        };
+        hold(self, f); // s
+        product(self, 6, true); // ds
+        hold(self, 2 * f); // d_gate, d_up
+        product(self, 4, true); // dn2
+        product(self, 5, false);
+        hold(self, d); // dh
+        product(self, 3, true); // d_out
+        hold(self, hq + 2 * hk); // dq, dk, dv
+        self.attention_buffers(batch, 2);
+        product(self, 0, true); // dn1
+        product(self, 1, false);
+        product(self, 2, false);
+        hold(self, d); // dx
+        let made = self.meter.held(Part::Layer) - before;
+        let x_and_dy = 2 * self.activation(rows, d);
+        let dx = self.activation(rows, d);
+        self.meter
+            .release(Part::Layer, made + tape.0 + x_and_dy - dx);
+        if self.recipe.full {
+            self.gradients_of(2 * d);
+        }
+    }
+
+    /// `Decoder::head_backward`: x of all rows becomes dx of all rows.
+    fn head_backward(&mut self, batch: Batch) {
+        let d = self.dims.d;
+        let rows = self.activation(batch.supervised, d);
+        let x = self.activation(batch.tokens, d);
+        self.meter.hold(Part::Layer, 2 * rows); // x at the rows, hidden
+        if self.recipe.full {
+            self.gradients_of(self.embedding());
+        }
+        self.meter.hold(Part::Layer, rows); // d_hidden
+        self.logits_chunk(batch.supervised);
+        self.meter.hold(Part::Layer, rows + x); // d_rows, dx
+        self.meter.release(Part::Layer, 4 * rows + x);
+        if self.recipe.full {
+            self.gradients_of(d);
+        }
+    }
+
+    fn logits_chunk(&mut self, rows: u64) {
+        let vocab = self.dims.vocab;
+        let chunk = rows.min(chunk_rows(vocab as usize) as u64);
+        self.meter.hold(Part::Logits, F32 * chunk * vocab);
+        self.panel(self.dims.d, vocab);
+        self.meter.release(Part::Logits, F32 * chunk * vocab);
+    }
+
+    /// `Decoder::hidden`: a forward pass that keeps nothing, then the hidden states
+    /// at some rows. Afterwards only those are held.
+    fn hidden(&mut self, batch: Batch, rows: u64) -> u64 {
+        let x = self.activation(batch.tokens, self.dims.d);
+        self.meter.hold(Part::Layer, x);
+        for layer in 0..self.recipe.arch.num_layers {
+            let Tape(tape) = self.layer_forward(layer, batch);
+            self.meter.release(Part::Layer, x + tape);
+        }
+        let hidden = self.activation(rows, self.dims.d);
+        self.meter.hold(Part::Layer, 2 * hidden);
+        self.meter.release(Part::Layer, x + hidden);
+        hidden
+    }
+
+    /// `Decoder::loss`.
+    fn loss(&mut self, batch: Batch) {
+        let hidden = self.hidden(batch, batch.supervised);
+        self.logits_chunk(batch.supervised);
+        self.meter.release(Part::Layer, hidden);
+    }
+
+    /// The test's largest pass; the logits of its rows come to the host in a second
+    /// copy.
+    fn test(&mut self, test: Test) {
+        let (batch, cached) = match test {
+            Test::Ranked(batch) => (batch, 0),
+            Test::Generated { prompts, capacity } => {
+                self.reserve_positions(capacity);
+                (prompts, prompts.sequences * capacity)
+            }
+        };
+        self.reserve_positions(batch.longest);
+        let layers = self.recipe.arch.num_layers as u64;
+        let cache = 2 * layers * self.activation(cached, self.dims.hk);
+        self.meter.hold(Part::KvCache, cache);
+        let hidden = self.hidden(batch, batch.sequences);
+        let logits = F32 * batch.sequences * self.dims.vocab;
+        self.meter.touch(Part::Logits, logits + self.on_cpu(logits));
+        self.meter.release(Part::Layer, hidden);
+        self.meter.release(Part::KvCache, cache);
+    }
+}

@@ -1,0 +1,237 @@
+//! The plan beside what a run really takes: every byte that the allocator gives
+//! out while a small model trains, counted.
+
+mod common;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+use burn::tensor::Device;
+use kiln::config::Config;
+use kiln::config::types::{Method, ModelInit, QuantMethod, TargetModules};
+use kiln::model::hf_config::ArchConfig;
+use kiln::model::{Adaptation, DropoutKey, Grads, LoadOptions, Ragged, StepOptions, Weight, load};
+use kiln::plan::{Batch, Memory, Part, Phase, Place, Recipe, Workload};
+use kiln::rng::Stream;
+use kiln::train::Optimizer;
+
+/// The system's allocator with a count of what it has given out.
+struct Counting;
+
+static LIVE: AtomicUsize = AtomicUsize::new(0);
+static MOST: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: every call goes to the system's allocator as it came.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let live = LIVE.fetch_add(layout.size(), SeqCst) + layout.size();
+        MOST.fetch_max(live, SeqCst);
+        // SAFETY: as the caller vouches.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        let live = LIVE.fetch_add(layout.size(), SeqCst) + layout.size();
+        MOST.fetch_max(live, SeqCst);
+        // SAFETY: as the caller vouches.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        LIVE.fetch_sub(layout.size(), SeqCst);
+        // SAFETY: as the caller vouches.
+        unsafe { System.dealloc(at, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Bytes given out since `before` at the fullest moment since the last call.
+fn most_since(before: usize) -> u64 {
+    let most = MOST.swap(LIVE.load(SeqCst), SeqCst);
+    most.saturating_sub(before) as u64
+}
+
+const MODEL: &str = r#"{"model_type": "llama", "vocab_size": 2048, "hidden_size": 192,
+    "intermediate_size": 512, "num_hidden_layers": 4, "num_attention_heads": 6,
+    "num_key_value_heads": 2, "tie_word_embeddings": false}"#;
+const SEQUENCES: usize = 6;
+const TOKENS: usize = 100;
+
+/// Sequences of which the second half is supervised.
+fn batch() -> Ragged {
+    let random = Stream::new(3, &[]);
+    let mut batch = Ragged::default();
+    for row in 0..SEQUENCES {
+        let id = |i: usize| (random.bits((row * TOKENS + i) as u64) % 2048) as u32;
+        let ids: Vec<u32> = (0..TOKENS).map(id).collect();
+        let labels: Vec<i64> = (0..TOKENS)
+            .map(|i| {
+                if i < TOKENS / 2 {
+                    -100
+                } else {
+                    i64::from(ids[i])
+                }
+            })
+            .collect();
+        batch.push_labelled(&ids, &labels);
+    }
+    batch
+}
+
+/// What loading and two micro-batches of training took at most, and validation.
+fn counted(dir: &std::path::Path, config: &Config) -> [u64; 3] {
+    let device = Device::flex();
+    let before = LIVE.load(SeqCst);
+    most_since(before);
+    let adaptation = match config.method {
+        Method::Lora => Adaptation::Lora(&config.lora),
+        Method::Full => Adaptation::Full,
+    };
+    let mut model = load(&LoadOptions {
+        dir,
+        init: ModelInit::Random,
+        quantization: &config.quantization,
+        adaptation,
+        seed: 5,
+        device: &device,
+    })
+    .unwrap();
+    let loading = most_since(before);
+    check_weights(&model, dir, config);
+    let batch = batch();
+    model.reserve_positions(TOKENS);
+    let mut optimizer = Optimizer::new(&model.params);
+    let mut grads = Grads::new(&model.params);
+    for micro in 0..2 {
+        let options = StepOptions {
+            scale: 0.01,
+            checkpointing: config.training.gradient_checkpointing,
+            dropout: Some(DropoutKey {
+                seed: 1,
+                step: 0,
+                micro,
+            }),
+        };
+        model.loss_backward(&batch, options, &mut grads);
+    }
+    let ops = model.ops();
+    optimizer.step(ops, &mut model.params, grads, &config.training, 1e-4);
+    let step = most_since(before);
+    model.loss(&batch, true);
+    [loading, step, most_since(before)]
+}
+
+/// The bytes of the weights, part by part, to the byte.
+fn check_weights(model: &kiln::model::Decoder, dir: &std::path::Path, config: &Config) {
+    let memory = planned(dir, config);
+    let part = |wanted| {
+        let found = memory.parts.iter().find(|(part, _)| *part == wanted);
+        found.map_or(0, |(_, bytes)| *bytes as usize)
+    };
+    let frozen = |weights: &[&Weight]| weights.iter().map(|w| w.frozen_bytes()).sum::<usize>();
+    let layers = &model.layers;
+    let linears: Vec<&Weight> = layers
+        .iter()
+        .flat_map(|layer| layer.linears().map(|linear| &linear.weight))
+        .collect();
+    let in_linears = part(Part::Nf4Codes) + part(Part::Nf4Scales) + part(Part::DenseLinears);
+    assert_eq!(frozen(&linears), in_linears);
+    assert_eq!(frozen(&[&model.embedding]), part(Part::Embedding));
+    assert_eq!(frozen(&[model.head.as_ref().unwrap()]), part(Part::Head));
+    let mut norms = vec![&model.norm];
+    norms.extend(layers.iter().flat_map(|l| [&l.attention_norm, &l.mlp_norm]));
+    assert_eq!(frozen(&norms), part(Part::Norms));
+    let trained = 4 * model.params.count();
+    assert_eq!(trained, part(Part::Trained));
+    assert_eq!(
+        (trained, 2 * trained),
+        (part(Part::Gradients), part(Part::Moments))
+    );
+}
+
+fn planned(dir: &std::path::Path, config: &Config) -> Memory {
+    let arch = ArchConfig::from_dir(dir).unwrap();
+    let batch = Batch {
+        tokens: (SEQUENCES * TOKENS) as u64,
+        supervised: (SEQUENCES * TOKENS / 2) as u64,
+        longest: TOKENS as u64,
+        sequences: SEQUENCES as u64,
+    };
+    let workload = Workload {
+        train: batch,
+        accumulates: true,
+        validation: Some(batch),
+        test: None,
+        checkpoints: false,
+        steps: 1,
+        tokens: batch.tokens,
+        supervised: batch.supervised,
+        squares: 0,
+    };
+    let place = Place::Cpu {
+        program_bytes: 0,
+        threads: rayon::current_num_threads(),
+    };
+    let recipe = Recipe::new(&arch, config).unwrap();
+    recipe.memory(&workload, place)
+}
+
+type Case<'a> = (&'a str, &'a dyn Fn(&mut Config));
+
+#[test]
+fn the_plan_is_what_the_allocator_counts() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("config.json"), MODEL).unwrap();
+    let all = |config: &mut Config| {
+        config.lora.target_modules = TargetModules::Named("all-linear".into());
+    };
+    let cases: [Case; 6] = [
+        ("QLoRA", &|_| {}),
+        ("QLoRA, all linears", &all),
+        ("QLoRA, tapes kept", &|c| {
+            all(c);
+            c.training.gradient_checkpointing = false;
+        }),
+        ("LoRA without dropout", &|c| {
+            c.quantization.method = QuantMethod::None;
+            c.lora.dropout = 0.0;
+        }),
+        ("full", &|c| {
+            c.method = Method::Full;
+            c.quantization.method = QuantMethod::None;
+        }),
+        ("full, tapes kept", &|c| {
+            c.method = Method::Full;
+            c.quantization.method = QuantMethod::None;
+            c.training.gradient_checkpointing = false;
+        }),
+    ];
+    let mut config = common::default_config();
+    // Once for what is made on first use: threads, tables, buffers of products.
+    counted(dir.path(), &config);
+    for (name, change) in cases {
+        config = common::default_config();
+        change(&mut config);
+        let memory = planned(dir.path(), &config);
+        let counted = counted(dir.path(), &config);
+        let phases = [Phase::Loading, Phase::Step, Phase::Validation];
+        for ((phase, plan), (wanted, counted)) in
+            memory.phases.iter().zip(phases.iter().zip(counted))
+        {
+            assert_eq!(phase, wanted);
+            let off = *plan as f64 / counted as f64 - 1.0;
+            println!(
+                "{name}, {}: planned {plan}, counted {counted}, {:+.2} %",
+                phase.label(),
+                100.0 * off
+            );
+            assert!(
+                off.abs() < 0.02,
+                "{name}, {}: planned {plan}, counted {counted}",
+                phase.label()
+            );
+        }
+    }
+}
