@@ -161,6 +161,12 @@ fn on_gpu(_: &Gpu) -> Chosen {
     Chosen::cpu(None)
 }
 
+/// Bytes of a GPU that the allocator has taken: weights, and pools that grow and
+/// do not shrink. `None` on the CPU, whose allocator is the system's.
+pub fn reserved(device: &Device) -> Option<u64> {
+    device.memory_pool_usage().map(|usage| usage.bytes_reserved)
+}
+
 /// Tells glibc to keep large freed blocks instead of giving them back and
 /// faulting them in again at every step. Call once, before the first threads.
 pub fn keep_freed_memory() {

@@ -77,5 +77,12 @@ pub fn eval(mut job: Job) -> Result<(), Error> {
         Ok(())
     };
     let outcome = watch_answers(device, &config, work);
-    close(&run, &console, summary, began, outcome)
+    close(
+        &run,
+        &console,
+        &setup.chosen.device,
+        summary,
+        began,
+        outcome,
+    )
 }

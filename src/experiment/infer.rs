@@ -74,7 +74,14 @@ pub fn infer(mut job: Job) -> Result<(), Error> {
         Ok(())
     };
     let outcome = watch_answers(device, &config, work);
-    close(&run, &console, summary, began, outcome)
+    close(
+        &run,
+        &console,
+        &setup.chosen.device,
+        summary,
+        began,
+        outcome,
+    )
 }
 
 /// `adapter`, else the published adapter of the task.

@@ -4,9 +4,11 @@
 use std::path::Path;
 use std::time::Instant;
 
+use burn::tensor::Device;
+
 use super::error::Error;
 use super::log::Console;
-use super::metrics::peak_memory_bytes;
+use super::metrics::{peak_memory, peak_memory_bytes};
 use super::publish;
 use super::run_dir::{RunDir, Snapshot};
 use super::setup::OUTPUTS;
@@ -62,12 +64,17 @@ fn prepare(job: &mut Job, run: &RunDir, console: &Console) -> Result<(), Error> 
 pub fn close(
     run: &RunDir,
     console: &Console,
+    device: &Device,
     mut summary: Summary,
     began: Instant,
     outcome: Result<(), Error>,
 ) -> Result<(), Error> {
     summary.duration_s = Some(began.elapsed().as_secs_f64());
-    summary.peak_memory_bytes = peak_memory_bytes();
+    // A device that failed may not answer any more.
+    summary.peak_memory_bytes = match outcome {
+        Ok(()) => peak_memory(device),
+        Err(_) => peak_memory_bytes(),
+    };
     match &outcome {
         Ok(()) => summary.status = Status::Finished,
         Err(error) => {

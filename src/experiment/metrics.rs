@@ -4,10 +4,12 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use burn::tensor::Device;
 use serde::Serialize;
 use thiserror::Error;
 
 use super::fsx::{self, FsError};
+use crate::device;
 
 /// The columns, in order.
 pub const COLUMNS: [&str; 10] = [
@@ -222,6 +224,12 @@ pub fn read(path: &Path) -> Result<Vec<MetricRow>, MetricsError> {
             MetricRow::from_csv(&record).map_err(|what| wrong(i + 1, what))
         })
         .collect()
+}
+
+/// The most memory that the run has taken, in bytes: on a GPU what the allocator
+/// has taken of it, which it keeps; on the CPU what the process has held.
+pub fn peak_memory(device: &Device) -> Option<u64> {
+    device::reserved(device).or_else(peak_memory_bytes)
 }
 
 /// The most memory this process has held so far, in bytes (resident set).

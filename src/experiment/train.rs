@@ -84,7 +84,15 @@ pub fn train(mut job: Job) -> Result<(), Error> {
         began: Instant::now(),
     };
     let outcome = forecast.watch(|| session.work(&mut model, optimizer, progress));
-    close(&run, &console, session.summary, session.began, outcome)
+    let device = &ready.setup.chosen.device;
+    close(
+        &run,
+        &console,
+        device,
+        session.summary,
+        session.began,
+        outcome,
+    )
 }
 
 fn adaptation(config: &Config) -> Adaptation<'_> {
@@ -204,6 +212,7 @@ impl Session<'_> {
             done,
             training,
             before,
+            self.ready.setup.chosen.device.clone(),
         );
         let tokens_before = progress.tokens;
         let mut trainer = Trainer {

@@ -3,9 +3,11 @@
 
 use std::time::Instant;
 
+use burn::tensor::Device;
+
 use super::error::Error;
 use super::log::Console;
-use super::metrics::{MetricRow, MetricsWriter, Split, peak_memory_bytes};
+use super::metrics::{MetricRow, MetricsWriter, Split, peak_memory};
 use super::progress::{Progress as Bar, StepReport};
 use super::resume;
 use super::run_dir::RunPaths;
@@ -23,6 +25,7 @@ pub struct Watch<'a> {
     /// Seconds that earlier sessions of a resumed run took.
     pub elapsed_before: f64,
     pub began: Instant,
+    device: Device,
     /// Smoothed for the bar.
     tokens_per_s: f64,
     last_step: Instant,
@@ -38,6 +41,7 @@ impl<'a> Watch<'a> {
         done: usize,
         training: &crate::config::types::TrainingConfig,
         elapsed_before: f64,
+        device: Device,
     ) -> Self {
         Self {
             paths,
@@ -47,6 +51,7 @@ impl<'a> Watch<'a> {
             save_total_limit: training.save_total_limit,
             elapsed_before,
             began: Instant::now(),
+            device,
             tokens_per_s: 0.0,
             last_step: Instant::now(),
             last_lr: 0.0,
@@ -88,7 +93,7 @@ impl Observer for Watch<'_> {
             grad_norm: event.grad_norm,
             supervised_tokens: Some(event.supervised_tokens),
             tokens_per_s: Some(event.tokens_per_s),
-            peak_memory_bytes: peak_memory_bytes(),
+            peak_memory_bytes: peak_memory(&self.device),
             elapsed_s: self.elapsed_before + self.began.elapsed().as_secs_f64(),
         })?;
         if event.validation {

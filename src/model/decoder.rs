@@ -216,7 +216,7 @@ impl Decoder {
         grads: &mut Grads,
     ) -> (Scalar, Tensor<2>) {
         let (ops, eps) = (self.ops, self.arch.rms_norm_eps as f32);
-        let dx = ops.zeros(x.dims(), &self.device);
+        let shape = x.dims();
         let x = ops.gather_rows(&x, &batch.rows);
         let hidden = ops.rms_norm(&x, &self.norm.stored(pass), eps);
         let head = self.head();
@@ -233,6 +233,7 @@ impl Decoder {
         }
         let d_hidden = out.d_hidden.unwrap_or_else(|| hidden.zeros_like());
         let d_rows = norm_backward(pass, &self.norm, &x, &d_hidden, eps, grads);
+        let dx = ops.zeros(shape, &self.device);
         (out.loss_sum, ops.write_rows(dx, &batch.rows, &d_rows))
     }
 

@@ -302,6 +302,10 @@ pub fn for_device(device: &Device, precision: Precision) -> &'static dyn HotOps 
     panic!("no operations for {device:?} at {precision:?}: built without a GPU backend");
 }
 
+/// Rows of logits that the chunked cross-entropy holds at once on a GPU: enough to
+/// keep the matrix units busy, 256 MiB in f32 for a vocabulary of 128k.
+pub(crate) const GPU_LOGIT_ROWS: usize = 512;
+
 /// Rows of logits that the chunked cross-entropy holds at once, so that a chunk
 /// stays near 16 MiB.
 pub(crate) fn chunk_rows(vocab: usize) -> usize {

@@ -5,7 +5,7 @@
 use super::meter::{Memory, Meter, Part, Phase};
 use super::workload::{Batch, Test, Workload};
 use super::{CONTEXT_BYTES, Dims, Nf4Layout, Place, Recipe};
-use crate::ops::chunk_rows;
+use crate::ops::{GPU_LOGIT_ROWS, chunk_rows};
 
 /// Bytes of the f32 numbers of adapters, moments, log-sums and logits.
 const F32: u64 = 4;
@@ -298,7 +298,14 @@ impl Walk<'_> {
     /// `Layer::backward`: the caller holds x, the tape and dy; afterwards dx alone.
     fn layer_backward(&mut self, layer: usize, batch: Batch, tape: Tape) {
         let rows = batch.tokens;
-        let Dims { d, f, hq, hk, .. } = self.dims;
+        let Dims {
+            d,
+            f,
+            hq,
+            hk,
+            heads,
+            ..
+        } = self.dims;
         let before = self.meter.held(Part::Layer);
         // The gradient to the input of linear `i`, made while its weight is dense.
         let product = |walk: &mut Self, i: usize, new: bool| {
@@ -313,24 +320,35 @@ impl Walk<'_> {
         let hold = |walk: &mut Self, width: u64| {
             walk.meter.hold(Part::Layer, walk.activation(rows, width));
         };
+        let release = |walk: &mut Self, width: u64| {
+            walk.meter
+                .release(Part::Layer, walk.activation(rows, width));
+        };
         hold(self, f); // s
         product(self, 6, true); // ds
+        release(self, f); // s
         hold(self, 2 * f); // d_gate, d_up
+        release(self, 3 * f); // gate, up, ds
         product(self, 4, true); // dn2
+        release(self, f); // d_gate
         product(self, 5, false);
+        release(self, d + f); // n2, d_up
         hold(self, d); // dh
+        release(self, 3 * d); // h, dn2, dy
         product(self, 3, true); // d_out
         hold(self, hq + 2 * hk); // dq, dk, dv
         self.attention_buffers(batch, 2);
+        release(self, 3 * hq + 2 * hk); // q, k, v, out, d_out
+        self.meter.release(Part::Layer, F32 * rows * heads); // lse
         product(self, 0, true); // dn1
         product(self, 1, false);
         product(self, 2, false);
+        release(self, d + hq + 2 * hk); // n1, dq, dk, dv
         hold(self, d); // dx
-        let made = self.meter.held(Part::Layer) - before;
-        let x_and_dy = 2 * self.activation(rows, d);
-        let dx = self.activation(rows, d);
-        self.meter
-            .release(Part::Layer, made + tape.0 + x_and_dy - dx);
+        // Afterwards there is dx in place of x, dy and the tape.
+        let after = before - tape.0 - self.activation(rows, d);
+        let held = self.meter.held(Part::Layer);
+        self.meter.release(Part::Layer, held - after);
         if self.recipe.full {
             self.gradients_of(2 * d);
         }
@@ -356,10 +374,15 @@ impl Walk<'_> {
 
     fn logits_chunk(&mut self, rows: u64) {
         let vocab = self.dims.vocab;
-        let chunk = rows.min(chunk_rows(vocab as usize) as u64);
-        self.meter.hold(Part::Logits, F32 * chunk * vocab);
+        // A GPU keeps a chunk and its gradient, the CPU turns one into the other.
+        let (most, number) = match self.place {
+            Place::Cpu { .. } => (chunk_rows(vocab as usize), F32),
+            Place::Gpu => (GPU_LOGIT_ROWS, F32 + self.recipe.precision.activation),
+        };
+        let bytes = number * rows.min(most as u64) * vocab;
+        self.meter.hold(Part::Logits, bytes);
         self.panel(self.dims.d, vocab);
-        self.meter.release(Part::Logits, F32 * chunk * vocab);
+        self.meter.release(Part::Logits, bytes);
     }
 
     /// `Decoder::hidden`: a forward pass that keeps nothing, then the hidden states

@@ -19,7 +19,7 @@ use crate::config::Job;
 use crate::config::types::Config;
 use crate::data::encode::EncodeError;
 use crate::device::{Memory as HostMemory, give_back_freed_memory};
-use crate::ops::for_device;
+use crate::ops::{Precision, for_device};
 use crate::plan::{
     Asked, Change, Memory, Place, Recipe, Work, Workload, fit, layer_product, out_of_memory,
 };
@@ -223,7 +223,7 @@ impl Forecast {
         };
         let (rows, out, inn) = layer_product(&self.recipe, &self.workload, TIMED_PRODUCT);
         let device = Device::flex();
-        let ops = for_device(&device);
+        let ops = for_device(&device, Precision::F32);
         let (x, w) = (
             Tensor::<2>::ones([rows, inn], &device),
             Tensor::<2>::ones([out, inn], &device),

@@ -31,14 +31,10 @@ pub use nf4::GpuNf4;
 use tensors::{buffer, empty, integers, tensor, upload_floats, upload_integers, view, writable};
 
 use super::{
-    AdamW, AttentionShape, Clip, CrossEntropy, CrossEntropyGrad, HotOps, Indices, Nf4Tensor,
-    Precision, RopeTable, Scalar, Spans,
+    AdamW, AttentionShape, Clip, CrossEntropy, CrossEntropyGrad, GPU_LOGIT_ROWS, HotOps, Indices,
+    Nf4Tensor, Precision, RopeTable, Scalar, Spans,
 };
 use crate::rng::Stream;
-
-/// Rows of logits that the cross-entropy holds at once: enough to keep the
-/// matrix units busy, 256 MiB in f32 for a vocabulary of 128k.
-const LOGIT_ROWS: usize = 512;
 
 /// The GPU implementation of [`HotOps`].
 pub struct Gpu {
@@ -277,10 +273,10 @@ impl HotOps for Gpu {
         let on_device = ids_on_device(targets, &hidden.device());
         let losses = empty(&on_device, &[rows], DType::F32);
         let mut d_hidden = Vec::new();
-        for first in (0..rows).step_by(LOGIT_ROWS) {
+        for first in (0..rows).step_by(GPU_LOGIT_ROWS) {
             let x = hidden
                 .clone()
-                .narrow(0, first, LOGIT_ROWS.min(rows - first));
+                .narrow(0, first, GPU_LOGIT_ROWS.min(rows - first));
             let logits = product(&x, false, head, true, 1.0).compute(None, DType::F32);
             let (ids, losses) = (on_device.clone(), losses.clone());
             let gradient = loss::chunk(logits, ids, losses, first, scale, self.compute);

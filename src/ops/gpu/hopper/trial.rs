@@ -3,7 +3,6 @@
 
 use burn::tensor::{DType, Shape, Tensor};
 use burn_cubecl::tensor::CubeTensor;
-use cubecl::prelude::*;
 
 use super::attention::{FlashPlan, flash_backward, flash_forward, starts};
 use super::gemm::{Maxima, Nf4Buffers, Product, nf4_product, product};
