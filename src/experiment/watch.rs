@@ -33,6 +33,7 @@ pub struct Watch<'a> {
 }
 
 impl<'a> Watch<'a> {
+    #[allow(clippy::too_many_arguments)]
     pub fn new(
         paths: &'a RunPaths,
         console: &Console,

@@ -40,6 +40,7 @@ pub struct StepOptions {
 }
 
 impl Decoder {
+    #[allow(clippy::too_many_arguments)]
     pub(super) fn new(
         arch: ArchConfig,
         embedding: Weight,

@@ -98,6 +98,7 @@ fn rms_norm_backward_kernel<F: Float, G: Float, N: Size>(
 
 /// One unit a column, rows in order.
 #[cube(launch_unchecked)]
+#[allow(clippy::needless_range_loop)] // kernels have no iterators
 fn gain_gradient_kernel<F: Float>(
     x: &[F],
     dy: &[F],

@@ -82,7 +82,8 @@ pub fn dims(tensor: &CubeTensor) -> [usize; 2] {
 
 /// The widest vectors that divide `width` elements.
 pub fn vector_size(width: usize) -> usize {
-    [4, 2, 1].into_iter().find(|n| width % n == 0).unwrap_or(1)
+    let divides = |n: &usize| width.is_multiple_of(*n);
+    [4, 2, 1].into_iter().find(divides).unwrap_or(1)
 }
 
 /// `n` cubes; kernels find theirs by `CUBE_POS` and stop where it is beyond `n`.
