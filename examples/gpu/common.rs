@@ -1,0 +1,56 @@
+//! What the parts share: the device, the config's defaults, what is trained.
+
+use anyhow::{Context, Result};
+use burn::tensor::{DType, Device};
+use kiln::compose::{Map, Node, Origin, Value};
+use kiln::config::Config;
+use kiln::config::types::{LoraConfig, QuantMethod, QuantizationConfig, TargetModules};
+use kiln::ops::Precision;
+
+/// The device that this build measures.
+pub fn card() -> Result<Device> {
+    kiln::device::for_checks().context(if cfg!(feature = "cuda") {
+        "no NVIDIA GPU was found: check the driver with nvidia-smi"
+    } else {
+        "this build has no GPU backend: build with --features cuda, or --features wgpu for software Vulkan"
+    })
+}
+
+pub fn has_bf16(device: &Device) -> bool {
+    device.supports_dtype(DType::BF16)
+}
+
+pub fn name(precision: Precision) -> &'static str {
+    match precision {
+        Precision::F32 => "f32",
+        Precision::Bf16 => "bf16",
+    }
+}
+
+/// The built-in defaults of every key.
+pub fn defaults() -> Result<Config> {
+    let empty = Node {
+        value: Value::Map(Map::new()),
+        origin: Origin::BuiltIn,
+    };
+    kiln::config::from_tree(&empty).context("the built-in defaults")
+}
+
+/// LoRA on all linear layers, alpha twice the rank.
+pub fn all_linear(r: usize, dropout: f64) -> Result<LoraConfig> {
+    Ok(LoraConfig {
+        r,
+        alpha: 2.0 * r as f64,
+        dropout,
+        target_modules: TargetModules::Named("all-linear".into()),
+        ..defaults()?.lora
+    })
+}
+
+pub fn double_nf4() -> QuantizationConfig {
+    QuantizationConfig {
+        method: QuantMethod::Nf4,
+        double_quant: true,
+        block_size: 64,
+    }
+}

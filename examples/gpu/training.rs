@@ -1,0 +1,243 @@
+//! `gpu training`: a small random Llama trains for 20 steps on the CPU and on the
+//! device, from the same adapter on the same batches.
+
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Context, Result, anyhow};
+use burn::tensor::Device;
+use kiln::config::types::{ModelInit, Scheduler, TrainingConfig};
+use kiln::data::batch::Schedule as Plan;
+use kiln::data::encode::{IGNORED, Sample};
+use kiln::model::{Adaptation, Decoder, LoadOptions, load};
+use kiln::ops::Precision;
+use kiln::rng::Stream;
+use kiln::train::{Event, Observer, Optimizer, Progress, Schedule, Trainer};
+
+use super::{common, table};
+
+const STEPS: usize = 20;
+const VOCABULARY: u64 = 1000;
+/// Sequences draw their tokens from so many, so that there is something to learn.
+const USED: u64 = 50;
+const CONFIG: &str = r#"{"architectures": ["LlamaForCausalLM"], "model_type": "llama",
+"vocab_size": 1000, "hidden_size": 256, "intermediate_size": 688, "num_hidden_layers": 4,
+"num_attention_heads": 8, "num_key_value_heads": 2, "max_position_embeddings": 512,
+"rms_norm_eps": 1e-5, "rope_theta": 10000.0, "initializer_range": 0.05,
+"tie_word_embeddings": false, "bos_token_id": 1, "eos_token_id": 2}"#;
+/// What rounding explains of the losses' relative difference.
+const F32_BOUND: f64 = 2e-5;
+const BF16_BOUND: f64 = 2e-2;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Of the weights, the tokens and the dropout
+    #[arg(long, default_value_t = 42)]
+    seed: u64,
+    /// Tokens of the longest sequence
+    #[arg(long, default_value_t = 96)]
+    longest: u64,
+}
+
+/// Losses and gradient norms by step, and the adapter's file.
+struct Outcome {
+    losses: Vec<f64>,
+    norms: Vec<f64>,
+    adapter: Vec<u8>,
+    seconds: f64,
+}
+
+#[derive(Default)]
+struct Log {
+    losses: Vec<f64>,
+    norms: Vec<f64>,
+}
+
+impl Observer for Log {
+    type Error = anyhow::Error;
+    fn step(&mut self, _: usize, _: usize, _: f64, _: f64, _: u64) {}
+    fn event(&mut self, event: &Event) -> Result<()> {
+        self.losses.push(event.loss);
+        self.norms.push(event.grad_norm.unwrap_or(f64::NAN));
+        Ok(())
+    }
+    fn checkpoint(&mut self, _: &Decoder, _: &Optimizer, _: &Progress) -> Result<()> {
+        Ok(())
+    }
+    fn diverged(&self, step: usize, loss: f64) -> anyhow::Error {
+        anyhow!("the loss of step {step} is {loss}")
+    }
+}
+
+/// True where the device agrees with the CPU and with itself.
+pub fn call(args: &Args) -> Result<bool> {
+    let device = common::card()?;
+    let folder = tempfile::tempdir().context("a temporary folder")?;
+    let base = folder.path().join("base");
+    std::fs::create_dir(&base)?;
+    std::fs::write(base.join("config.json"), CONFIG)?;
+    let samples = samples(args.seed, args.longest.max(8));
+    let tokens: usize = samples.iter().map(|s| s.input_ids.len()).sum();
+    println!(
+        "device {device:?}, seed {}: {STEPS} steps, {} sequences with {tokens} tokens",
+        args.seed,
+        samples.len()
+    );
+    let run = |device: &Device, precision, checkpointing| {
+        train(&base, &samples, device, precision, checkpointing, args.seed)
+    };
+    let cpu = run(&Device::flex(), Precision::F32, true)?;
+    println!(
+        "the CPU's loss went from {:.4} to {:.4} in {:.1} s",
+        cpu.losses[0],
+        cpu.losses[STEPS - 1],
+        cpu.seconds
+    );
+    let mut report = Report::default();
+    for (precision, bound) in [(Precision::F32, F32_BOUND), (Precision::Bf16, BF16_BOUND)] {
+        let name = common::name(precision);
+        if precision == Precision::Bf16 && !common::has_bf16(&device) {
+            println!("{name}: left out, this device does not compute in it");
+            continue;
+        }
+        let first = run(&device, precision, true)?;
+        println!("{name}: {:.1} s on the device", first.seconds);
+        let again = run(&device, precision, true)?;
+        let kept = run(&device, precision, false)?;
+        let worst = difference(&first.losses, &cpu.losses);
+        report.number(name, "losses beside the CPU's", worst, Some(bound));
+        let worst = difference(&first.norms, &cpu.norms);
+        report.number(name, "gradient norms beside the CPU's", worst, None);
+        report.equal(name, "the same run again", &first, &again);
+        report.equal(name, "without recomputation", &first, &kept);
+    }
+    println!();
+    table::print(&["type", "what", "seen", "bound", ""], &report.rows);
+    Ok(!report.failed)
+}
+
+#[derive(Default)]
+struct Report {
+    rows: Vec<Vec<String>>,
+    failed: bool,
+}
+
+impl Report {
+    fn number(&mut self, name: &str, what: &str, seen: f64, bound: Option<f64>) {
+        // NaN does not pass.
+        let verdict = bound.map(|bound| seen <= bound);
+        let bound = bound.map_or("-".to_string(), |b| format!("{b:.0e}"));
+        self.push(name, what, format!("{seen:.2e}"), bound, verdict);
+    }
+
+    fn equal(&mut self, name: &str, what: &str, a: &Outcome, b: &Outcome) {
+        let bits = |x: &[f64]| x.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+        let losses = bits(&a.losses) == bits(&b.losses);
+        let adapters = a.adapter == b.adapter;
+        let seen = match (losses, adapters) {
+            (true, true) => "same bytes".to_string(),
+            (true, false) => "same losses, another adapter".to_string(),
+            _ => format!("losses differ by {:.1e}", difference(&b.losses, &a.losses)),
+        };
+        let bound = "same bytes".to_string();
+        self.push(name, what, seen, bound, Some(losses && adapters));
+    }
+
+    fn push(&mut self, name: &str, what: &str, seen: String, bound: String, ok: Option<bool>) {
+        self.failed |= ok == Some(false);
+        let verdict = match ok {
+            Some(true) => "ok",
+            Some(false) => "FAILED",
+            None => "",
+        };
+        let row = [name, what, &seen, &bound, verdict];
+        self.rows.push(row.map(String::from).to_vec());
+    }
+}
+
+/// The largest relative difference; NaN where either holds one.
+fn difference(got: &[f64], want: &[f64]) -> f64 {
+    if got.len() != want.len() {
+        return f64::NAN;
+    }
+    let each = got.iter().zip(want).map(|(g, w)| (g - w).abs() / w.abs());
+    each.fold(0.0, |worst, d| if d <= worst { worst } else { d })
+}
+
+/// Sequences of unequal lengths; the first third of each is not supervised.
+fn samples(seed: u64, longest: u64) -> Vec<Sample> {
+    let sequence = |row: u64| {
+        let random = Stream::new(seed, &[row]);
+        let n = 3 + random.bits(0) % (longest - 2);
+        let token = |t| (random.bits(t + 1) % USED * (VOCABULARY / USED)) as u32;
+        let input_ids: Vec<u32> = (0..n).map(token).collect();
+        let prompt = input_ids.len() / 3;
+        let label = |(t, id): (usize, &u32)| match t < prompt {
+            true => IGNORED,
+            false => i64::from(*id),
+        };
+        Sample {
+            row: row as usize + 1,
+            labels: input_ids.iter().enumerate().map(label).collect(),
+            input_ids,
+            cut: 0,
+        }
+    };
+    (0..4 * STEPS as u64).map(sequence).collect()
+}
+
+fn train(
+    base: &Path,
+    samples: &[Sample],
+    device: &Device,
+    precision: Precision,
+    checkpointing: bool,
+    seed: u64,
+) -> Result<Outcome> {
+    let began = Instant::now();
+    let lora = common::all_linear(8, 0.05)?;
+    let mut model = load(&LoadOptions {
+        dir: base,
+        init: ModelInit::Random,
+        quantization: &common::double_nf4(),
+        adaptation: Adaptation::Lora(&lora),
+        seed,
+        device,
+        precision,
+    })?;
+    let config = TrainingConfig {
+        max_steps: Some(STEPS),
+        batch_size: 2,
+        gradient_accumulation_steps: 2,
+        learning_rate: 1e-3,
+        warmup_steps: Some(3),
+        scheduler: Scheduler::Cosine,
+        weight_decay: 0.01,
+        gradient_checkpointing: checkpointing,
+        logging_steps: 1,
+        ..common::defaults()?.training
+    };
+    let mut log = Log::default();
+    let mut trainer = Trainer {
+        optimizer: Optimizer::new(&model.params),
+        model: &mut model,
+        progress: Progress::default(),
+        config: &config,
+        seed,
+        train: samples,
+        val: &[],
+        plan: Plan::new(samples.len(), 2, 2, 1.0, Some(STEPS))?,
+        schedule: Schedule::new(&config, STEPS),
+    };
+    trainer.run(&mut log)?;
+    let folder = tempfile::tempdir()?;
+    let adapter = folder.path().join("adapter");
+    let lora = model.adapter(base).context("the model has no adapter")?;
+    lora.write(&adapter)?;
+    Ok(Outcome {
+        losses: log.losses,
+        norms: log.norms,
+        adapter: std::fs::read(adapter.join("adapter_model.safetensors"))?,
+        seconds: began.elapsed().as_secs_f64(),
+    })
+}
