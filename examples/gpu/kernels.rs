@@ -60,17 +60,19 @@ pub struct Bench<'a> {
     pub timer: Timer,
 }
 
-type Group = (&'static str, fn(&mut Bench<'_>));
+type Group<'a> = (&'static str, fn(&mut Bench<'a>));
 
-const GROUPS: [Group; 7] = [
-    ("nf4", Bench::nf4),
-    ("gemm", Bench::products),
-    ("lora", Bench::lora),
-    ("rows", Bench::rows),
-    ("attention", Bench::attention),
-    ("loss", Bench::loss),
-    ("adamw", Bench::optimiser),
-];
+fn groups<'a>() -> [Group<'a>; 7] {
+    [
+        ("nf4", Bench::nf4),
+        ("gemm", Bench::products),
+        ("lora", Bench::lora),
+        ("rows", Bench::rows),
+        ("attention", Bench::attention),
+        ("loss", Bench::loss),
+        ("adamw", Bench::optimiser),
+    ]
+}
 
 pub fn call(args: &Args) -> Result<bool> {
     if args.heads == 0 || args.hidden % args.heads != 0 || args.tokens < 2 {
@@ -105,7 +107,8 @@ pub fn call(args: &Args) -> Result<bool> {
         },
     };
     let mut broken = false;
-    for (name, group) in GROUPS.iter().filter(|(name, _)| name.contains(&args.only)) {
+    let groups = groups().into_iter();
+    for (name, group) in groups.filter(|(name, _)| name.contains(&args.only)) {
         if let Err(why) = crash::catch(|| group(&mut bench)) {
             println!("{name}: {why}");
             broken = true;
