@@ -96,6 +96,7 @@ fn counted(dir: &std::path::Path, config: &Config) -> [u64; 3] {
         adaptation,
         seed: 5,
         device: &device,
+        precision: kiln::ops::Precision::F32,
     })
     .unwrap();
     let loading = most_since(before);
