@@ -1,21 +1,27 @@
 #!/usr/bin/env python3
-"""Composition beside Hydra: whole processes over one config tree, and the cells of a sweep.
+"""Composition, completion and sweeps beside Hydra: whole processes over one config tree.
 
     benches/compose.py --run target/release/run [--cells target/release/examples/sweep_cells]
-                       [--python PYTHON] [--runs 20]
+                       [--python PYTHON] [--runs 20] [--sweep-runs 1]
 
 PYTHON has hydra-core 1.3.8 (this one by default). The tree is made in a temporary
 directory: 40 files, of which a composition reads all. Both sides print it
 (`run compose --config-dir TREE`, `app.py --cfg job`), in rounds that alternate them;
 the outputs are compared once. Times are wall clock and user + system of the child.
+Completion: what a shell asks at each TAB (`-sc query=bash` with the line in COMP_LINE),
+over the same tree, and for `run train`, whose keys Hydra would not know.
 The cells: a program that expands `a=range(10) b=range(10) c=range(10)` and prints the
-seconds it took, beside Hydra's BasicSweeper doing the same.
+seconds it took, beside Hydra's BasicSweeper doing the same. The sweep: the whole process
+`run train -m seed=range(1000) --dry-run`, which expands, composes, checks and lists 1,000
+cells; beside it BasicSweeper over the same configs, which expands and composes them
+(`validate_batch_is_legal`). That takes minutes: `--sweep-runs` says how often.
 """
 
 import argparse
 import os
 import pathlib
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -47,6 +53,35 @@ seconds = time.perf_counter() - start
 assert sum(len(batch) for batch in batches) == 1000
 print(seconds)
 """
+
+
+# Hydra's steps from `-m seed=range(1000)` to configs that are known to compose.
+SWEEP = """
+import os
+from hydra import initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import HydraContext, RunMode
+texts = ["seed=range(1000)"]
+with initialize_config_dir(config_dir=os.path.abspath("job"), version_base=None):
+    hydra = GlobalHydra.instance().hydra
+    config = hydra.compose_config("config", texts, RunMode.MULTIRUN)
+    sweeper = BasicSweeper(max_batch_size=None)
+    context = HydraContext(config_loader=hydra.config_loader, callbacks=hydra.callbacks)
+    sweeper.setup(config=config, hydra_context=context, task_function=None)
+    parsed = OverridesParser.create(hydra.config_loader).parse_overrides(texts)
+    batches = BasicSweeper.split_arguments(parsed, None)
+    assert sum(len(batch) for batch in batches) == 1000
+    for batch in batches:
+        sweeper.validate_batch_is_legal(batch)
+"""
+
+# What is typed before the TAB, after the command.
+TREE_LINES = ["mod", "model=", "model.nested.val", "optim.rate=", "hydra/l"]
+JOB_LINES = ["", "model=ti", "lora.", "training.scheduler=co", "lora.r=", "seed=1 hydra.sw"]
+
+REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 
 
 def make_tree(root):
@@ -82,14 +117,19 @@ def make_tree(root):
     write("config.yaml", f"defaults:\n{defaults}- _self_\n- experiment: fast\nroot: /tmp\nseed: 1\n")
     (root / "app.py").write_text(APP)
     (root / "split.py").write_text(SPLIT)
+    (root / "sweep.py").write_text(SWEEP)
+    # The configs of jobs, which Kiln has within; `experiments` is a group there.
+    shutil.copytree(REPOSITORY / "configs", root / "job")
+    shutil.copytree(REPOSITORY / "experiments", root / "job" / "experiment")
     return count
 
 
-def timed(command, cwd):
-    """Wall seconds, user + system seconds and output of one child."""
+def timed(command, cwd, line=None):
+    """Wall seconds, user + system seconds and output of one child; `line` is what is completed."""
+    env = dict(os.environ) if line is None else {**os.environ, "COMP_LINE": line, "COMP_WORDBREAKS": " \t\n\"'@><=;|&(:"}
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     start = time.perf_counter()
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True)
     wall = time.perf_counter() - start
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode != 0:
@@ -98,20 +138,61 @@ def timed(command, cwd):
     return wall, cpu, done.stdout
 
 
-def measure(sides, cwd, runs):
+def measure(sides, cwd, runs, lines=None):
     """Medians of (wall, cpu) a side; the sides take turns, after one round that does not count."""
+    lines = lines or {}
     times = {name: [] for name in sides}
     outputs = {}
     for round_ in range(runs + 1):
         for name, command in sides.items():
-            wall, cpu, outputs[name] = timed(command, cwd)
+            wall, cpu, outputs[name] = timed(command, cwd, lines.get(name))
             if round_ > 0:
                 times[name].append((wall, cpu))
     return {n: [statistics.median(t) for t in zip(*v)] for n, v in times.items()}, outputs
 
 
 def row(cells):
-    print("| " + " | ".join(cells) + " |")
+    print("| " + " | ".join(cells) + " |", flush=True)
+
+
+def complete(args, root):
+    """Times completion; gives the ratios of the tree's lines."""
+    ratios = []
+    query = {"Kiln": [args.run.absolute(), "-sc", "query=bash"], "Hydra": [args.python, "app.py", "-sc", "query=bash"]}
+    for text in TREE_LINES:
+        lines = {"Kiln": f"run compose -cd conf {text}", "Hydra": f"app.py {text}"}
+        medians, outputs = measure(query, root, args.runs, lines)
+        if not all(outputs.values()):
+            sys.exit(f"TAB after {text}: nothing is offered: {outputs}")
+        for name, (wall, cpu) in medians.items():
+            row([f"TAB after `{lines[name]}`", name, f"{wall * 1e3:.1f}", f"{cpu * 1e3:.1f}"])
+        ratios.append(medians["Hydra"][1] / medians["Kiln"][1])
+    for text in JOB_LINES:
+        lines = {"Kiln": f"run train {text}"}
+        medians, outputs = measure({"Kiln": query["Kiln"]}, root, args.runs, lines)
+        if not all(outputs.values()):
+            sys.exit(f"TAB after {text}: nothing is offered")
+        wall, cpu = medians["Kiln"]
+        row([f"TAB after `{lines['Kiln']}`", "Kiln", f"{wall * 1e3:.1f}", f"{cpu * 1e3:.1f}"])
+    return f"TAB: CPU {min(ratios):.0f} to {max(ratios):.0f} x"
+
+
+def sweep(args, root):
+    """Times a sweep of 1,000 cells from the command line to configs known to be right."""
+    sides = {
+        "Kiln": ([args.run.absolute(), "train", "-m", "seed=range(1000)", "--dry-run"], args.runs),
+        "Hydra": ([args.python, "sweep.py"], args.sweep_runs),
+    }
+    medians = {}
+    for name, (command, runs) in sides.items():
+        times = [timed(command, root)[:2] for _ in range(runs)]
+        if times:
+            wall, cpu = medians[name] = [statistics.median(t) for t in zip(*times)]
+            row(["1,000 cells composed", name, f"{wall * 1e3:.1f}", f"{cpu * 1e3:.1f}"])
+    if len(medians) < 2:
+        return "1,000 cells composed: Kiln alone"
+    ours, theirs = medians.values()
+    return f"1,000 cells composed: wall {theirs[0] / ours[0]:.0f} x, CPU {theirs[1] / ours[1]:.0f} x"
 
 
 def main():
@@ -120,6 +201,7 @@ def main():
     parser.add_argument("--cells", type=pathlib.Path, help="the program that expands a sweep")
     parser.add_argument("--python", default=sys.executable, help="has hydra-core")
     parser.add_argument("--runs", type=int, default=20)
+    parser.add_argument("--sweep-runs", type=int, default=1, help="of Hydra's side of the sweep")
     args = parser.parse_args()
     run = args.run.absolute()
     with tempfile.TemporaryDirectory() as folder:
@@ -145,6 +227,7 @@ def main():
                 row([what, name, f"{wall * 1e3:.1f}", f"{cpu * 1e3:.1f}"])
             ours, theirs = medians["Kiln"], medians["Hydra"]
             ratios.append(f"{what}: wall {theirs[0] / ours[0]:.0f} x, CPU {theirs[1] / ours[1]:.0f} x")
+        ratios.append(complete(args, root))
         if args.cells:
             sides = {
                 "Kiln": [args.cells.absolute()],
@@ -156,9 +239,10 @@ def main():
                     seconds[name].append(float(timed(command, root)[2]))
             medians = {name: statistics.median(times) for name, times in seconds.items()}
             for name, median in medians.items():
-                row(["1,000 cells, in the process", name, f"{median * 1e3:.2f}", ""])
+                row(["1,000 cells expanded, in the process", name, f"{median * 1e3:.2f}", ""])
             ours, theirs = medians.values()
-            ratios.append(f"1,000 cells: {theirs / ours:.0f} x")
+            ratios.append(f"1,000 cells expanded: {theirs / ours:.0f} x")
+        ratios.append(sweep(args, root))
         print("\nHydra / Kiln: " + "; ".join(ratios))
 
 

@@ -174,6 +174,34 @@ fn zipped_keys_advance_together_beside_a_product() {
 }
 
 #[test]
+fn a_mistake_in_the_params_of_a_file_names_the_file() {
+    let sandbox = Sandbox::new();
+    sandbox.write(
+        "own/experiment/grid.yaml",
+        "# @package _global_\nhydra:\n  sweeper:\n    params:\n      lora.r: 4,x\n      \
+         +lora.rr: 1,2\n      model: tiny,tinny\n",
+    );
+    let done = sandbox.run(&format!(
+        "train -m {MCQ} --config-dir own experiment=grid seed=7,y"
+    ));
+    assert_eq!(done.code, Some(1));
+    for part in [
+        "own/experiment/grid.yaml:5: `lora.r` must be a whole number",
+        "own/experiment/grid.yaml:6: unknown key `lora.rr`",
+        "own/experiment/grid.yaml:7: in 'config': the group 'model' has no option 'tinny'",
+        "command line: seed=y: `seed` must be a whole number",
+    ] {
+        assert!(done.stderr.contains(part), "{part}\n{}", done.stderr);
+    }
+    assert!(
+        !done.stderr.contains("command line: lora"),
+        "{}",
+        done.stderr
+    );
+    assert!(!sandbox.path("outputs").exists());
+}
+
+#[test]
 fn params_of_the_config_stand_before_the_command_line() {
     let sandbox = Sandbox::new();
     sandbox.write(

@@ -7,6 +7,7 @@ use super::grammar::element::Element;
 use super::grammar::overrides::{Kind, Override, Parsed};
 use super::hydra;
 use super::interpolate::{Fail, Resolver, Step, at, at_mut, dotted};
+use super::library::Library;
 use super::list_edit;
 use super::merge::{Fault, merge};
 use super::nearest;
@@ -18,8 +19,8 @@ use super::unknown::Unknown;
 /// What the overrides of one composition share.
 #[derive(Clone, Copy)]
 pub(crate) struct Setting<'e> {
-    /// Names of the config groups, for hints.
-    pub groups: &'e [String],
+    /// Its groups, for hints.
+    pub library: &'e Library,
     pub scope: &'e Scope,
     /// A schema follows that knows every key, so adding one is no way out.
     pub closed: bool,
@@ -30,10 +31,10 @@ pub(crate) struct Setting<'e> {
 /// # Errors
 /// Unknown keys with the nearest known one, `+` on a key that is there, and so on.
 pub(crate) fn apply(root: &mut Node, one: &Override, setting: Setting<'_>) -> Result<(), Problem> {
-    let groups = setting.groups;
     let origin = one.origin();
     let at_origin = |problem: Problem| problem.at(&origin);
     if let Some(package) = &one.package {
+        let groups = setting.library.groups();
         let near = nearest(&one.key, groups.iter().map(String::as_str));
         return Err(at_origin(
             Problem::new(format!(
@@ -382,7 +383,7 @@ impl Edit<'_> {
         Unknown {
             root: self.root,
             steps,
-            groups: self.setting.groups,
+            library: self.setting.library,
             add: add.filter(|_| !self.setting.closed),
         }
         .problem(what)
@@ -423,7 +424,7 @@ mod tests {
         let mut root = read_yaml(CONFIG, &path).map_err(|p| p.to_string())?;
         let one = Override::parse(text).map_err(|f| f.message)?;
         let setting = Setting {
-            groups: &["model".to_string()],
+            library: &Library::embedded(&[("model/one.yaml", "")]),
             scope: &Scope::new(chrono::Local::now()),
             closed: false,
         };

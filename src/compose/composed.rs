@@ -1,5 +1,6 @@
 //! What goes into composition and what comes out.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Local};
@@ -37,6 +38,9 @@ pub struct Request {
     pub base: Option<Saved>,
     /// Overrides as typed, flags already taken out.
     pub overrides: Vec<String>,
+    /// Where an override was written, by its index, if not on the command line:
+    /// in the `hydra.sweeper.params` of a file.
+    pub origins: BTreeMap<usize, Origin>,
     /// `hydra.job.name` unless the config or an override sets it.
     pub job_name: String,
     /// A sweep's master config: swept values such as `a=1,2` are allowed and left
@@ -145,11 +149,12 @@ impl Typed<'_> {
             unusable: Vec::new(),
             problems: Vec::new(),
         };
-        for text in &req.overrides {
+        for (index, text) in req.overrides.iter().enumerate() {
             if typed.problems.len() > MAX_PROBLEMS {
                 break;
             }
-            let read = Override::read(text).and_then(|one| {
+            let read = Override::read(text).and_then(|mut one| {
+                one.written = req.origins.get(&index).cloned();
                 let refused = refuse_sweep(&one, req.multirun);
                 typed.overrides.push(one);
                 refused.map_or(Ok(()), Err)
@@ -396,9 +401,8 @@ fn apply_all(
     problems: &mut Vec<Problem>,
     watch: &mut Watch,
 ) {
-    let groups = library.groups();
     let setting = Setting {
-        groups: &groups,
+        library,
         scope,
         closed: req.closed,
     };

@@ -83,6 +83,8 @@ pub(crate) struct Resolver<'a> {
     stack: Vec<(*const Node, Vec<Step>)>,
     /// Failures are not shown to anybody.
     quiet: bool,
+    /// The interpolation that comes next is to be a part of a text.
+    as_text: bool,
     /// The interpolations whose collections are being resolved value by value.
     open: Vec<(*const Node, Vec<Step>)>,
     depth: usize,
@@ -99,6 +101,7 @@ impl<'a> Resolver<'a> {
             scope,
             stack: Vec::new(),
             quiet: false,
+            as_text: false,
             open: Vec::new(),
             depth: 0,
             levels: 0,
@@ -234,12 +237,13 @@ impl<'a> Resolver<'a> {
                 self.open.push((self.root, place.unwrap_or_default()));
                 let resolved = self.tree(&found.node, found.place, problems);
                 self.open.pop();
-                resolved.map(|resolved| {
-                    let origin = match resolved.value {
-                        Value::Map(_) | Value::List(_) => resolved.origin,
-                        _ => node.origin.clone(),
-                    };
-                    Node::new(resolved.value, origin)
+                resolved.map(|mut resolved| {
+                    match resolved.value {
+                        // Collections of the config keep their lines, those a resolver made get one.
+                        Value::Map(_) | Value::List(_) => resolved.fill_origin(&node.origin),
+                        _ => resolved.origin = node.origin.clone(),
+                    }
+                    resolved
                 })
             }
             Err(Fail::Missing(_)) => Ok(Node::new(Value::Str("???".into()), node.origin.clone())),
@@ -346,6 +350,7 @@ impl<'a> Resolver<'a> {
             match part {
                 Part::Text(text) => out.push_str(text),
                 Part::Interpolation(one) => {
+                    self.as_text = true;
                     let found = self.interpolation(one, place)?;
                     let text = python::to_str(&found.node.value);
                     self.scope.spend_text(text.len())?;
@@ -361,19 +366,23 @@ impl<'a> Resolver<'a> {
         one: &Interpolation,
         place: Option<&[Step]>,
     ) -> Result<Located<'a>, Fail> {
+        let as_text = std::mem::take(&mut self.as_text);
         self.scope.spend(1)?;
         self.depth += 1;
         let result = if self.depth > MAX_DEPTH {
             fail(format!("interpolations nested deeper than {MAX_DEPTH}"))
         } else {
             match one {
-                Interpolation::Node(path) => self.node(path, place),
+                Interpolation::Node(path) => self.node(path, place, as_text),
                 Interpolation::Resolver { name, args } => self.name(name, place).and_then(|name| {
                     let args = args
                         .iter()
                         .map(|arg| self.arg(arg, place))
                         .collect::<Result<Vec<_>, _>>()?;
-                    resolvers::call(self, &name, args, place)
+                    self.as_text = as_text;
+                    let called = resolvers::call(self, &name, args, place);
+                    self.as_text = false;
+                    called
                 }),
             }
         };
@@ -404,8 +413,14 @@ impl<'a> Resolver<'a> {
         Ok(out)
     }
 
-    fn node(&mut self, path: &[Part], place: Option<&[Step]>) -> Result<Located<'a>, Fail> {
+    fn node(
+        &mut self,
+        path: &[Part],
+        place: Option<&[Step]>,
+        as_text: bool,
+    ) -> Result<Located<'a>, Fail> {
         let key = self.name(path, place)?;
+        self.as_text = as_text;
         let found = self.select(&key, place, true)?;
         let Some(found) = found else {
             return fail(self.not_found(&key, place));
@@ -471,6 +486,7 @@ impl<'a> Resolver<'a> {
                 return Ok(found.into_owned());
             }
             Arg::Quoted(template) => {
+                self.as_text = matches!(template.parts.as_slice(), [Part::Interpolation(_)]);
                 let found = self.template(template, place)?;
                 Value::Str(python::to_str(&found.node.value))
             }
@@ -541,6 +557,7 @@ impl<'a> Resolver<'a> {
         key: &str,
         mandatory: bool,
     ) -> Result<Option<Located<'a>>, Fail> {
+        let as_text = std::mem::take(&mut self.as_text);
         let Some(node) = at(self.root, &base) else {
             return Ok(None);
         };
@@ -560,7 +577,10 @@ impl<'a> Resolver<'a> {
                 }
                 return Ok(last.then_some(child));
             }
-            here = self.follow(child)?;
+            self.as_text = as_text && last;
+            let followed = self.follow(child);
+            self.as_text = false;
+            here = followed?;
             if !last && !matches!(here.node.value, Value::Map(_) | Value::List(_)) {
                 let parent = steps[..=index].join(".");
                 return Err(Fail::NotContainer(format!(
@@ -591,6 +611,7 @@ impl<'a> Resolver<'a> {
     }
 
     /// The value of `${hydra:path}`, resolved in the whole tree; null where there is none.
+    /// As part of a text a collection is written as it stands, as any other is.
     pub(crate) fn hydra(&mut self, path: &str) -> Result<Located<'a>, Fail> {
         let Some(whole) = self.whole else {
             return fail("'hydra:' is known only once the config is composed");
@@ -602,6 +623,7 @@ impl<'a> Resolver<'a> {
         inner.levels = self.levels;
         inner.nodes = self.nodes;
         inner.quiet = self.quiet;
+        inner.as_text = std::mem::take(&mut self.as_text);
         let result = inner.hydra_value(path);
         self.stack = inner.stack;
         self.open = inner.open;
@@ -610,12 +632,17 @@ impl<'a> Resolver<'a> {
     }
 
     fn hydra_value(&mut self, path: &str) -> Result<Value, Fail> {
+        let as_text = std::mem::take(&mut self.as_text);
         let base = vec![Step::Key(Key::from("hydra"))];
         let Some(found) = self.select_from(base, path, false)? else {
             return Ok(Value::Null);
         };
         if found.node.is_missing() {
             return Ok(Value::Null);
+        }
+        if as_text && matches!(found.node.value, Value::Map(_) | Value::List(_)) {
+            self.scope.spend(found.node.size())?;
+            return Ok(found.node.into_owned().value);
         }
         let mut problems = Vec::new();
         let node = self.tree(&found.node, found.place, &mut problems)?;

@@ -1,7 +1,7 @@
 //! The configs that a search path holds: looked up, read once, taken apart into
 //! body, package header and defaults list.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -50,6 +50,7 @@ const MAX_GROUPS: usize = 5_000;
 pub(crate) struct Library {
     sources: Vec<Source>,
     cache: RefCell<HashMap<String, Read>>,
+    groups: OnceCell<Vec<String>>,
 }
 
 impl Library {
@@ -59,7 +60,18 @@ impl Library {
         Library {
             sources: all,
             cache: RefCell::default(),
+            groups: OnceCell::new(),
         }
+    }
+
+    /// Over files that are no files.
+    #[cfg(test)]
+    pub(crate) fn embedded(files: &'static [(&'static str, &'static str)]) -> Library {
+        Library::new(&[Source {
+            provider: "main".to_string(),
+            tree: super::source::Tree::Embedded(files),
+            mount: None,
+        }])
     }
 
     pub(crate) fn sources(&self) -> &[Source] {
@@ -69,6 +81,7 @@ impl Library {
     /// Adds the entries of `hydra.searchpath`. What is read already stays.
     pub(crate) fn extend(&mut self, sources: Vec<Source>) {
         self.sources.extend(sources);
+        self.groups = OnceCell::new();
     }
 
     /// Reads a config by its path, with or without `.yaml`. `None` if no source has it.
@@ -170,7 +183,11 @@ impl Library {
     }
 
     /// Every group with its subgroups, as `group/sub`, sorted.
-    pub(crate) fn groups(&self) -> Vec<String> {
+    pub(crate) fn groups(&self) -> &[String] {
+        self.groups.get_or_init(|| self.find_groups())
+    }
+
+    fn find_groups(&self) -> Vec<String> {
         let mut found = Vec::new();
         let mut open = VecDeque::from(self.subgroups(""));
         while let Some(group) = open.pop_front() {

@@ -32,6 +32,7 @@ mod scope;
 mod source;
 mod sweep;
 mod unknown;
+mod yaml_indent;
 mod yaml_read;
 mod yaml_scalar;
 mod yaml_write;

@@ -250,6 +250,20 @@ impl Node {
         }
     }
 
+    /// Gives an origin to what the program made: the node, and what it holds
+    /// down to values that have an origin of their own.
+    pub(crate) fn fill_origin(&mut self, origin: &Origin) {
+        if self.origin != Origin::BuiltIn {
+            return;
+        }
+        self.origin = origin.clone();
+        match &mut self.value {
+            Value::List(items) => items.iter_mut().for_each(|item| item.fill_origin(origin)),
+            Value::Map(map) => map.values_mut().for_each(|item| item.fill_origin(origin)),
+            _ => {}
+        }
+    }
+
     /// How many values there are, the node itself included.
     pub(crate) fn size(&self) -> usize {
         1 + match &self.value {

@@ -86,8 +86,8 @@ pub fn options(sources: &[Source], group: &str) -> Vec<String> {
 /// `group/sub`. Hydra's own groups come too.
 pub fn groups(sources: &[Source]) -> Vec<(String, Vec<String>)> {
     let library = Library::new(sources);
-    let groups = library.groups().into_iter();
+    let groups = library.groups().iter();
     groups
-        .map(|group| (group.clone(), library.options(&group)))
+        .map(|group| (group.clone(), library.options(group)))
         .collect()
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::arithmetic;
 use super::interpolate::{Fail, Located, Resolver, Step, fail, made};
 use super::nearest;
-use super::node::{Key, Node, Value};
+use super::node::{Key, Node, Origin, Value};
 use super::python;
 use super::yaml_read;
 
@@ -158,7 +158,10 @@ fn create<'a>(resolver: &Resolver<'a>, args: &[Node]) -> Result<Located<'a>, Fai
         Value::Str(text) => {
             let name = Arc::new(PathBuf::from("oc.create"));
             match yaml_read::read_yaml(text, &name) {
-                Ok(node) => Ok(made(node.value)),
+                Ok(mut node) => {
+                    node.set_origin(&Origin::BuiltIn);
+                    Ok(made(node.value))
+                }
                 Err(problem) => fail(problem.to_string()),
             }
         }
@@ -211,7 +214,11 @@ fn dictionary<'a>(
         Key::Bool(b) => Value::Bool(*b),
         Key::Float(bits) => Value::Float(f64::from_bits(*bits)),
     };
-    let items = map.keys().map(|of| Node::built_in(item(of))).collect();
+    // An item comes from the line of its entry.
+    let items = map
+        .iter()
+        .map(|(of, entry)| Node::new(item(of), entry.origin.clone()))
+        .collect();
     let mut list = made(Value::List(items));
     list.place = place.map(<[Step]>::to_vec);
     Ok(list)
@@ -281,6 +288,39 @@ mod tests {
         let node = resolver.resolve_all().map_err(join)?;
         let value = node.select("x.y.z").map(|n| n.to_json().to_string());
         Ok(value.unwrap_or_default())
+    }
+
+    #[test]
+    fn what_a_resolver_makes_comes_from_lines_of_the_config() {
+        let yaml = "d:\n  a: 1\n  b: ${n}\n  c: [x]\nn: 2\n\
+            values: ${oc.dict.values:d}\n\
+            keys: ${oc.dict.keys:d}\n\
+            made: ${oc.create:[1,${d.c}]}\n\
+            read: \"${oc.create:'p: [1]'}\"\n\
+            decoded: \"${oc.decode:'{q: [1]}'}\"\n";
+        let path = Arc::new(PathBuf::from("r.yaml"));
+        let root = yaml_read::read_yaml(yaml, &path).expect("valid");
+        let scope = Scope::new(chrono::Local::now());
+        let resolved = Resolver::new(&root, None, &scope).resolve_all();
+        let resolved = resolved.expect("resolves");
+        for (key, line) in [
+            ("values", 6),
+            ("values.0", 2),
+            ("values.1", 3),
+            ("values.2", 4),
+            ("values.2.0", 4),
+            ("keys", 7),
+            ("keys.2", 4),
+            ("made", 8),
+            ("made.0", 8),
+            ("made.1", 4),
+            ("read", 9),
+            ("read.p.0", 9),
+            ("decoded.q.0", 10),
+        ] {
+            let origin = &resolved.select(key).expect(key).origin;
+            assert_eq!(origin.to_string(), format!("r.yaml:{line}"), "{key}");
+        }
     }
 
     /// Appendix F of the measured OmegaConf behaviour.

@@ -24,6 +24,8 @@ pub struct Multirun {
     /// The swept keys, in the order of the overrides.
     pub keys: Vec<String>,
     pub cells: Vec<Cell>,
+    /// Where the overrides of a cell were written, if not on the command line.
+    origins: Vec<Option<Origin>>,
     request: Request,
     opened: Opened,
 }
@@ -65,6 +67,7 @@ impl Multirun {
         request.overrides.clone_from(&master.hydra_overrides);
         (request.multirun, request.now) = (false, Some(master.now));
         Ok(Multirun {
+            origins: (dimensions.iter().flat_map(|d| &d.written).cloned()).collect(),
             keys: dimensions.into_iter().flat_map(|d| d.swept).collect(),
             cells,
             request,
@@ -80,6 +83,11 @@ impl Multirun {
     pub fn compose(&self, num: usize) -> Result<Composed, Error> {
         let mut request = self.request.clone();
         if let Some(cell) = self.cells.get(num) {
+            let first = request.overrides.len();
+            let written = self.origins.iter().cloned().enumerate();
+            request.origins = written
+                .filter_map(|(index, origin)| Some((first + index, origin?)))
+                .collect();
             request.overrides.extend(cell.overrides.iter().cloned());
         }
         let mut composed = compose_in(&request, &self.opened)?;
@@ -116,10 +124,9 @@ fn mode(composed: &Composed) -> Option<&str> {
 /// # Errors
 /// As [`Multirun::new`].
 pub fn expand_sweep(overrides: &[String]) -> Result<Vec<Vec<String>>, Error> {
-    let (hydra, task): (Vec<_>, Vec<_>) = typed(overrides)?
-        .into_iter()
-        .partition(|(one, _)| one.is_hydra());
-    let fixed: Vec<String> = hydra.iter().map(|(one, _)| one.input.clone()).collect();
+    let (hydra, task): (Vec<_>, Vec<_>) =
+        typed(overrides)?.into_iter().partition(Override::is_hydra);
+    let fixed: Vec<String> = hydra.iter().map(|one| one.input.clone()).collect();
     let swept_hydra = expand::refuse_swept(&hydra);
     let dimensions = expand::dimensions(&task, &|_| None);
     if !swept_hydra.is_empty() {
@@ -155,22 +162,12 @@ fn behind(fixed: &[String], cells: Vec<Cell>) -> Result<Vec<Vec<String>>, Error>
         .collect())
 }
 
-/// Parsed overrides, each with where it was written.
-type Placed = Vec<(Override, Origin)>;
-
-fn typed(texts: &[String]) -> Result<Placed, Error> {
-    let parsed = Override::parse_all(texts).map_err(Error::new)?;
-    Ok(parsed
-        .into_iter()
-        .map(|one| {
-            let origin = one.origin();
-            (one, origin)
-        })
-        .collect())
+fn typed(texts: &[String]) -> Result<Vec<Override>, Error> {
+    Override::parse_all(texts).map_err(Error::new)
 }
 
 /// `hydra.sweeper.params` as overrides: each key with its text.
-fn params_of(params: &Node) -> Result<Placed, Error> {
+fn params_of(params: &Node) -> Result<Vec<Override>, Error> {
     let fault = |node: &Node| {
         Error::from(
             Problem::new("hydra.sweeper.params maps keys to swept values")
@@ -193,7 +190,10 @@ fn params_of(params: &Node) -> Result<Placed, Error> {
             _ => return Err(fault(node)),
         };
         match Override::parse(&text) {
-            Ok(one) => placed.push((one, node.origin.clone())),
+            Ok(one) => placed.push(Override {
+                written: Some(node.origin.clone()),
+                ..one
+            }),
             Err(fault) => problems.push(
                 Problem::new(format!("hydra.sweeper.params: {}", fault.message))
                     .at(&node.origin)
@@ -201,19 +201,14 @@ fn params_of(params: &Node) -> Result<Placed, Error> {
             ),
         }
     }
-    problems.extend(
-        placed
-            .iter()
-            .filter(|(one, _)| one.is_hydra())
-            .map(|(one, origin)| {
-                Problem::new(format!(
-                    "hydra.sweeper.params: '{}' belongs to hydra, whose keys cannot be swept",
-                    one.key
-                ))
-                .at(origin)
-                .help("set it in the node 'hydra' of the config itself")
-            }),
-    );
+    problems.extend(placed.iter().filter(|one| one.is_hydra()).map(|one| {
+        Problem::new(format!(
+            "hydra.sweeper.params: '{}' belongs to hydra, whose keys cannot be swept",
+            one.key
+        ))
+        .at(&one.origin())
+        .help("set it in the node 'hydra' of the config itself")
+    }));
     if problems.is_empty() {
         Ok(placed)
     } else {

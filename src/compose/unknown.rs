@@ -2,6 +2,7 @@
 //! keys beside it. Only where nothing is near may adding it be the way out.
 
 use super::error::{Cause, Problem};
+use super::library::Library;
 use super::nearest;
 use super::node::{Key, Node, Value};
 
@@ -9,8 +10,8 @@ use super::node::{Key, Node, Value};
 pub(crate) struct Unknown<'u> {
     pub root: &'u Node,
     pub steps: &'u [String],
-    /// Names of all config groups: a choice may have been meant.
-    pub groups: &'u [String],
+    /// Its groups: a choice may have been meant.
+    pub library: &'u Library,
     /// The override that would add the key, where adding is a way out.
     pub add: Option<String>,
 }
@@ -67,7 +68,7 @@ impl Unknown<'_> {
             _ => Vec::new(),
         };
         if known == 0 {
-            names.extend(self.groups.iter().cloned());
+            names.extend(self.library.groups().iter().cloned());
         }
         if let Some(near) = nearest(wrong, names.iter().map(String::as_str)) {
             let mut path: Vec<String> = self.steps[..known].to_vec();
@@ -144,7 +145,7 @@ mod tests {
         let unknown = Unknown {
             root: &root,
             steps: &steps,
-            groups: &["server/tls".to_string()],
+            library: &Library::embedded(&[("server/tls/on.yaml", "")]),
             add: Some(format!("+{key}=1")),
         };
         unknown.problem("cannot override").help.unwrap_or_default()

@@ -5,12 +5,13 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use saphyr_parser::{Event, Parser, ScalarStyle, Span, StrInput, Tag};
+use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span, StrInput, Tag};
 
 use super::error::Problem;
 use super::grammar::interpolation;
 use super::node::{Key, MAX_LEVELS, Map, Node, Origin, Value, insert_key};
 use super::scalar;
+use super::yaml_indent::Indented;
 
 /// A file with more nodes than this, aliases expanded, is refused.
 const MAX_NODES: usize = 200_000;
@@ -23,20 +24,15 @@ const MAX_NODES: usize = 200_000;
 pub(crate) fn read_yaml(text: &str, path: &Arc<PathBuf>) -> Result<Node, Problem> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     refuse_control_characters(text, path)?;
-    let mut reader = Reader {
-        parser: Parser::new_from_str(text),
-        text,
-        chars: if text.is_ascii() {
-            Vec::new()
-        } else {
-            text.chars().collect()
-        },
-        path: path.clone(),
-        anchors: HashMap::new(),
-        nodes: 0,
-        anchored: 0,
+    let mut source = Indented::new(text);
+    let node = loop {
+        let mut reader = Reader::new(&source, path);
+        match (reader.document(), reader.fault) {
+            (Ok(node), _) => break node,
+            (Err(_), Some(fault)) if source.mend(&fault) => {}
+            (Err(problem), _) => return Err(problem),
+        }
     };
-    let node = reader.document()?;
     Ok(match node.value {
         Value::Null => Node::new(Value::Map(Map::new()), node.origin),
         // OmegaConf reads a lone word as a key without a value.
@@ -80,7 +76,9 @@ fn refuse_control_characters(text: &str, path: &Arc<PathBuf>) -> Result<(), Prob
 
 struct Reader<'t> {
     parser: Parser<'t, StrInput<'t>>,
-    text: &'t str,
+    source: &'t Indented<'t>,
+    /// The fault of the syntax that ended the reading.
+    fault: Option<ScanError>,
     /// The characters of a text that is not ASCII, to find them by their index.
     chars: Vec<char>,
     path: Arc<PathBuf>,
@@ -106,6 +104,24 @@ enum ReadKey {
 }
 
 impl<'t> Reader<'t> {
+    fn new(source: &'t Indented<'t>, path: &Arc<PathBuf>) -> Reader<'t> {
+        let text = source.text();
+        Reader {
+            parser: Parser::new_from_str(text),
+            source,
+            fault: None,
+            chars: if text.is_ascii() {
+                Vec::new()
+            } else {
+                text.chars().collect()
+            },
+            path: path.clone(),
+            anchors: HashMap::new(),
+            nodes: 0,
+            anchored: 0,
+        }
+    }
+
     fn origin(&self, line: usize) -> Origin {
         Origin::File {
             path: self.path.clone(),
@@ -120,16 +136,13 @@ impl<'t> Reader<'t> {
     fn next(&mut self) -> Result<(Event<'t>, Span), Problem> {
         match self.parser.next_event() {
             Some(Ok(event)) => Ok(event),
-            Some(Err(e)) => Err(self
-                .problem(
-                    e.marker().line(),
-                    format!(
-                        "not valid YAML: {} (column {})",
-                        e.info(),
-                        e.marker().col() + 1
-                    ),
-                )
-                .help("check indentation, brackets and quotes near this line")),
+            Some(Err(e)) => {
+                let column = self.source.column(&e);
+                let message = format!("not valid YAML: {} (column {column})", e.info());
+                let problem = self.problem(e.marker().line(), message);
+                self.fault = Some(e);
+                Err(problem.help("check indentation, brackets and quotes near this line"))
+            }
             None => Err(self.problem(1, "not valid YAML: the text ends too early")),
         }
     }
@@ -217,7 +230,7 @@ impl<'t> Reader<'t> {
         };
         if self.chars.is_empty() {
             // All bytes are characters.
-            let text = self.text.get(start..end).unwrap_or_default();
+            let text = self.source.text().get(start..end).unwrap_or_default();
             text.split('\n').any(|line| bracket_in(&mut line.chars()))
         } else {
             let text = self.chars.get(start..end).unwrap_or_default();

@@ -2,6 +2,8 @@
 //! another and extracts the typed [`Config`]. Each origin is a figment provider
 //! of its own, so figment's errors name it too.
 
+use std::sync::LazyLock;
+
 use figment::value::{Dict, Empty, Map as Profiles, Num, Tag, Value as Figvalue};
 use figment::{Figment, Metadata, Profile, Provider, Source};
 
@@ -31,11 +33,25 @@ pub fn from_tree(job: &Node) -> Result<Config, ConfigErrors> {
     if !errors.is_empty() {
         return Err(ConfigErrors(errors));
     }
+    let config: Config = extract(vec![Layer::whole(job)]).or_else(|_| {
+        // Anew, with an origin for each error.
+        extract(Layer::of_tree(job))
+    })?;
+    let errors = cross::check(&config, job);
+    if errors.is_empty() {
+        Ok(config)
+    } else {
+        Err(ConfigErrors(errors))
+    }
+}
+
+/// The layers over the defaults, as one typed config.
+fn extract(layers: Vec<Layer>) -> Result<Config, ConfigErrors> {
     let mut figment = Figment::from(Layer::defaults());
-    for layer in Layer::of_tree(job) {
+    for layer in layers {
         figment = figment.merge(layer);
     }
-    let config: Config = figment.extract().map_err(|error| {
+    figment.extract().map_err(|error| {
         ConfigErrors(
             error
                 .into_iter()
@@ -48,13 +64,7 @@ pub fn from_tree(job: &Node) -> Result<Config, ConfigErrors> {
                 })
                 .collect(),
         )
-    })?;
-    let errors = cross::check(&config, job);
-    if errors.is_empty() {
-        Ok(config)
-    } else {
-        Err(ConfigErrors(errors))
-    }
+    })
 }
 
 /// The tree with the default of every key that it lacks, in the table's order.
@@ -94,6 +104,7 @@ pub(super) fn default_node(default: &Default) -> Node {
 }
 
 /// The values of one origin.
+#[derive(Clone)]
 struct Layer {
     origin: Origin,
     values: Dict,
@@ -102,12 +113,28 @@ struct Layer {
 impl Layer {
     /// The default of every key.
     fn defaults() -> Layer {
-        let tree = complete(&Node::built_in(Value::Map(Map::new())));
-        let mut layers = Layer::of_tree(&tree);
-        layers.pop().unwrap_or(Layer {
+        static DEFAULTS: LazyLock<Dict> = LazyLock::new(|| {
+            let tree = complete(&Node::built_in(Value::Map(Map::new())));
+            Layer::whole(&tree).values
+        });
+        Layer {
             origin: Origin::BuiltIn,
-            values: Dict::new(),
-        })
+            values: DEFAULTS.clone(),
+        }
+    }
+
+    /// The values of a tree, wherever they were written.
+    fn whole(tree: &Node) -> Layer {
+        let mut values = Dict::new();
+        for key in keys::all() {
+            if let Some(node) = tree.select(key.name) {
+                put(&mut values, key.name, figvalue(node, &key.kind));
+            }
+        }
+        Layer {
+            origin: Origin::BuiltIn,
+            values,
+        }
     }
 
     /// The values of a tree, sorted by where they were written.

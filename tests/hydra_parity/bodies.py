@@ -71,17 +71,30 @@ class Body:
                 lines += self.item(deeper, depth + 1)
             return lines
         if kind == "flow":
-            return [f"{head}{anchor} {self.flow(0)}"]
+            return f"{head}{anchor} {self.over_lines(self.flow(0), pad)}".split("\n")
         if kind == "multi":
-            text = dice.pick(["plain one\n%s two\n\n%s three", "'single one\n%s two''s\n\n\n%s three'", '"double \\\n%s one\n%s two \\x41"',
+            text = dice.pick(["plain one\n%s two\n\n%s three", "'single one\n%s two''s\n\n\n%s three'", "'one\n%s'", '"one\n\n%s"', '"double \\\n%s one\n%s two \\x41"',
                               '"a  \n%s  b\n\n%s c"', "x: y\n%s z\n%sw" if dice.odd(3) else "p\n%s q"])
             more = pad + " " * dice.pick([1, 2, 4])
+            if text[0] in "'\"" and dice.chance(0.3):
+                more = dice.pick(["", " ", "\t", pad])
             return f"{head}{anchor} {text.replace('%s', more)}".split("\n")
         style = dice.pick("|>") + dice.weighted([("", 4), ("-", 2), ("+", 2), ("2", 1), ("2-", 1), ("+1", 0.5), ("9", 1 if dice.odd(3) else 0)])
         more = pad + "  "
         body = dice.some(["first line", "  indented", "", "second: x", "# no comment", "trailing  ", "${top} x", "\ttab", "- item", "ünï",
                           "a long line that goes on and on until it is surely longer than the eighty columns of the printer"], 1, 5)
         return [f"{head}{anchor} {style}"] + [more + line if line else line for line in ["start"] + body]
+
+    def over_lines(self, text, pad):
+        """Brackets whose lines may stand anywhere."""
+        dice = self.dice
+        if not dice.chance(0.15):
+            return text
+        starts = ["", " ", pad, pad + "  "]
+        first, *others = text.split(", ")
+        for part in others:
+            first += (",\n" + dice.pick(starts) if dice.chance(0.6) else ", ") + part
+        return first[:-1] + "\n" + dice.pick(starts) + first[-1] if dice.chance(0.3) else first
 
     def item(self, indent, depth):
         dice, pad = self.dice, " " * indent

@@ -4,14 +4,15 @@
 Reads one JSON request a line from stdin, `{"case": .., "directory": .., "readings": ..}`, and
 answers each with one line: `{"yaml": TEXT}`, or `{"refused": WHY}`. The files of the case lie
 in `directory`, which is written `/DIR` in the answer. The composing call is the one that
-`python app.py --cfg job` makes. With `readings` the answer is what Hydra gives where one of two
-accidents of its own is taken out (README.md explains them), by the name of the accident.
+`python app.py --cfg job` makes. With `readings` the answer is what Hydra gives where some of
+three accidents are taken out (README.md explains them), by the names of the accidents.
 """
 
 import contextlib
 import copy
 import enum
 import io
+import itertools
 import json
 import logging
 import os
@@ -36,8 +37,9 @@ WANTED = "1.3.8"
 PYTHON = {"major": "3", "minor": "3.11", "micro": "3.11.7"}
 # Seconds of processor time, longer than any case takes: what does not end is refused.
 SECONDS = 20
-SHARED, IN_PLACE = "a config merged twice", "resolved in place"
+SHARED, IN_PLACE, MERGE_LIST = "a config merged twice", "resolved in place", "lists of merge keys"
 as_loaded = CachingConfigRepository.load_config
+as_flattened = yaml.constructor.SafeConstructor.flatten_mapping
 
 
 @contextlib.contextmanager
@@ -106,16 +108,39 @@ def answer(compose, case, directory):
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
 
 
+def first_wins(self, node):
+    """Takes the merge keys of a mapping apart; of a list's mappings the first one wins, as YAML has it."""
+    merged, own = [], []
+    for key, value in node.value:
+        if key.tag != "tag:yaml.org,2002:merge":
+            if key.tag == "tag:yaml.org,2002:value":
+                key.tag = "tag:yaml.org,2002:str"
+            own.append((key, value))
+            continue
+        mappings = value.value if isinstance(value, yaml.SequenceNode) else [value]
+        for one in mappings:
+            if not isinstance(one, yaml.MappingNode):
+                raise yaml.constructor.ConstructorError(None, None, "only mappings can be merged", one.start_mark)
+            self.flatten_mapping(one)
+        merged += [pair for one in reversed(mappings) for pair in one.value]
+    node.value = merged + own
+
+
 def readings(case, directory):
-    """The answers without the accidents. Configs that Hydra keeps are shared by all that include them."""
+    """The answers without the accidents, fewest first."""
+    lists = any("<<: [" in text for text in case["files"].values())
     found = {}
-    if case["resolve"]:
-        found[IN_PLACE] = answer(read, case, directory)
-    CachingConfigRepository.load_config = copied
-    found[SHARED] = answer(printed, case, directory)
-    if case["resolve"]:
-        found[f"{SHARED}, {IN_PLACE}"] = answer(read, case, directory)
-    CachingConfigRepository.load_config = as_loaded
+    accidents = [SHARED] + [IN_PLACE] * case["resolve"] + [MERGE_LIST] * lists
+    for count in range(1, len(accidents) + 1):
+        for taken in itertools.combinations(accidents, count):
+            if SHARED in taken:
+                # Configs that Hydra keeps are shared by all that include them.
+                CachingConfigRepository.load_config = copied
+            if MERGE_LIST in taken:
+                yaml.constructor.SafeConstructor.flatten_mapping = first_wins
+            found[", ".join(taken)] = answer(read if IN_PLACE in taken else printed, case, directory)
+            CachingConfigRepository.load_config = as_loaded
+            yaml.constructor.SafeConstructor.flatten_mapping = as_flattened
     return found
 
 

@@ -41,6 +41,8 @@ pub(crate) struct Override {
     pub value: Parsed,
     /// As typed.
     pub input: String,
+    /// Where it was written, if not on the command line.
+    pub written: Option<Origin>,
 }
 
 impl Override {
@@ -84,9 +86,10 @@ impl Override {
     }
 
     pub(crate) fn origin(&self) -> Origin {
-        Origin::CommandLine {
+        let typed = || Origin::CommandLine {
             text: self.input.as_str().into(),
-        }
+        };
+        self.written.clone().unwrap_or_else(typed)
     }
 
     pub(crate) fn is_hydra(&self) -> bool {
@@ -201,6 +204,7 @@ impl Parser {
             package,
             value,
             input: input.to_string(),
+            written: None,
         })
     }
 

@@ -34,6 +34,8 @@ pub(super) struct Dimension {
     pub positions: Vec<Cell>,
     /// Where the first key was written.
     pub origin: Origin,
+    /// Where each key was written, if not on the command line.
+    pub written: Vec<Option<Origin>>,
 }
 
 /// The options of a group; `None` where it is none.
@@ -42,14 +44,14 @@ type Options<'o> = dyn Fn(&str) -> Option<Vec<String>> + 'o;
 /// Each override as a dimension, in order; of two with the same key the later
 /// one counts, in the place of the first. Edits of a list count one after another.
 pub(super) fn dimensions(
-    overrides: &[(Override, Origin)],
+    overrides: &[Override],
     options: &Options,
 ) -> Result<Vec<Dimension>, Error> {
     let mut dimensions = IndexMap::new();
     // The keys with edits among the dimensions.
     let mut edited = HashSet::new();
     let mut problems = Vec::new();
-    for (index, (one, origin)) in overrides.iter().enumerate() {
+    for (index, one) in overrides.iter().enumerate() {
         match positions(one, options) {
             Ok(positions) => {
                 let is_swept = matches!(one.value, Parsed::Sweep(_));
@@ -57,7 +59,8 @@ pub(super) fn dimensions(
                     keys: vec![one.key_element()],
                     swept: is_swept.then(|| one.bare_key()).into_iter().collect(),
                     positions,
-                    origin: origin.clone(),
+                    origin: one.origin(),
+                    written: vec![one.written.clone()],
                 };
                 let key = one.key_element();
                 // No key has a space.
@@ -72,7 +75,7 @@ pub(super) fn dimensions(
                     dimensions.insert(key, dimension);
                 }
             }
-            Err(message) => problems.push(Problem::new(message).at(origin)),
+            Err(message) => problems.push(Problem::new(message).at(&one.origin())),
         }
     }
     if problems.is_empty() {
@@ -180,12 +183,13 @@ pub(super) fn refuse_large(bytes_of_one: usize, count: usize) -> Result<(), Erro
 }
 
 /// A problem for each override of `hydra` that is swept.
-pub(super) fn refuse_swept(overrides: &[(Override, Origin)]) -> Vec<Problem> {
+pub(super) fn refuse_swept(overrides: &[Override]) -> Vec<Problem> {
     overrides
         .iter()
-        .filter(|(one, _)| matches!(one.value, Parsed::Sweep(_)))
-        .map(|(one, origin)| {
-            Problem::new(format!("'{}': the keys of hydra cannot be swept", one.key)).at(origin)
+        .filter(|one| matches!(one.value, Parsed::Sweep(_)))
+        .map(|one| {
+            Problem::new(format!("'{}': the keys of hydra cannot be swept", one.key))
+                .at(&one.origin())
         })
         .collect()
 }

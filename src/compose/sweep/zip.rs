@@ -122,6 +122,7 @@ fn join(dimensions: &mut Vec<Dimension>, places: Vec<usize>) {
     for other in moved {
         target.keys.extend(other.keys);
         target.swept.extend(other.swept);
+        target.written.extend(other.written);
         for (cell, more) in target.positions.iter_mut().zip(other.positions) {
             let Cell { overrides, values } = more;
             cell.overrides.extend(overrides);
