@@ -7,8 +7,8 @@ use common::sandbox::Sandbox;
 #[test]
 fn the_command_prints_a_plan_and_makes_nothing() {
     let sandbox = Sandbox::new();
-    let plan =
-        "plan model.path=model data.path=mcq.csv data.test_path=mcq_test.csv training.batch_size=2";
+    let plan = "plan model.path=model data.path=mcq.csv data.test_path=mcq_test.csv training.batch_size=2 \
+         inference.batch_size=1";
     let text = sandbox.ok(plan);
     for part in [
         "24,736 parameters, 7,168 of them train (28.98 %)",

@@ -50,10 +50,15 @@ pub struct Precision {
 }
 
 impl Precision {
-    /// f32, in which every device computes in this version.
+    /// f32, in which the CPU computes.
     pub const F32: Precision = Precision {
         activation: 4,
         dense: 4,
+    };
+    /// bf16, in which a GPU that has it computes.
+    pub const BF16: Precision = Precision {
+        activation: 2,
+        dense: 2,
     };
 }
 

@@ -21,7 +21,8 @@ use crate::data::encode::EncodeError;
 use crate::device::{Memory as HostMemory, give_back_freed_memory};
 use crate::ops::{Precision, for_device};
 use crate::plan::{
-    Asked, Change, Memory, Place, Recipe, Work, Workload, fit, layer_product, out_of_memory,
+    Asked, Change, Memory, Place, Precision as Numbers, Recipe, Work, Workload, fit, layer_product,
+    out_of_memory,
 };
 
 use sizes::Sizes;
@@ -110,7 +111,8 @@ impl Forecast {
         if gpu.is_some() {
             // The device that is only thought of cannot be asked.
             config.device = "cpu".to_string();
-            (config.training.bf16, config.training.fp16) = (None, None);
+            config.training.bf16 = config.training.bf16.filter(|on| !on);
+            config.training.fp16 = None;
         }
         let assumed = match &config.data.path {
             None => "data.path is not set",
@@ -137,7 +139,15 @@ impl Forecast {
         gpu: Option<u64>,
         assumed: Option<String>,
     ) -> Result<Forecast, Error> {
-        let recipe = Recipe::new(&setup.arch, config)?;
+        let mut recipe = Recipe::new(&setup.arch, config)?;
+        let bf16 = match gpu {
+            // A card that is not here is taken for a recent one.
+            Some(_) => config.training.bf16 != Some(false),
+            None => setup.precision == Precision::Bf16,
+        };
+        if bf16 {
+            recipe.precision = Numbers::BF16;
+        }
         let workload = sizes.workload(config)?;
         let chosen = &setup.chosen;
         // What was freed is there for the model.
@@ -202,6 +212,7 @@ impl Forecast {
         let read = given.lora.init_from.take().map(|_| &self.recipe.ranks);
         let plan = |config: &Config| -> Option<u64> {
             let mut recipe = Recipe::new(&self.recipe.arch, config).ok()?;
+            recipe.precision = self.recipe.precision;
             if let (Some(ranks), false) = (read, recipe.full) {
                 recipe.ranks.clone_from(ranks);
             }

@@ -11,7 +11,9 @@ fn forecast(available: Option<u64>) -> Forecast {
         value: crate::compose::Value::Map(crate::compose::Map::new()),
         origin: crate::compose::Origin::BuiltIn,
     };
-    let config = crate::config::from_tree(&empty).unwrap();
+    let mut config = crate::config::from_tree(&empty).unwrap();
+    // So that training, not answering, decides.
+    config.inference.batch_size = 1;
     let sizes = Sizes::assumed(&config);
     let recipe = Recipe::new(&arch, &config).unwrap();
     let workload = sizes.workload(&config).unwrap();
