@@ -104,8 +104,7 @@ impl Forecast {
 
     fn table(&self, text: &mut String) {
         let memory = &self.memory;
-        let heading = format!("memory in {}", memory.phase.label());
-        let _ = writeln!(text, "\n{heading:<40}");
+        let _ = writeln!(text, "\nmemory in {}", memory.phase.label());
         let mut row = |name: &str, bytes: u64| {
             let share = 100.0 * bytes as f64 / memory.total.max(1) as f64;
             let _ = writeln!(
