@@ -25,6 +25,6 @@ fn gpu_trains_as_the_cpu_does() {
         println!("left out: no GPU");
         return;
     }
-    let line = Line::parse_from(["gpu", "--longest", "40"]);
+    let line = Line::parse_from(["gpu", "--longest", "24", "--hidden", "64", "--layers", "2"]);
     assert!(training::call(&line.args).unwrap());
 }
