@@ -118,7 +118,7 @@ def goals(kiln, peers, plans):
         rows.append([goal, mode, seen, wanted, verdict(reached)])
 
     for checkpointing, (mode, landing, aim, floor, memory) in GOALS.items():
-        own = [r for r in kiln if r["checkpointing"] == checkpointing]
+        own = [r for r in kiln if r["checkpointing"] == checkpointing and r["label"] != "portable"]
         warm = [r for r in own if r["label"] != "cold"] or own
         if not warm:
             rows.append(["no run of Kiln", mode, "-", "-", "-"])
@@ -156,7 +156,8 @@ def goals(kiln, peers, plans):
 
 def same_losses(kiln, rows):
     """Runs of one seed: cold beside warm, recomputed beside kept."""
-    for a, b in zip(kiln, kiln[1:]):
+    alike = [r for r in kiln if r["label"] != "portable"]
+    for a, b in zip(alike, alike[1:]):
         steps = min(len(a["losses"]), len(b["losses"]))
         equal = a["losses"][:steps] == b["losses"][:steps]
         names = [f"{GOALS[r['checkpointing']][0]} {r['label']}" for r in (a, b)]
@@ -181,13 +182,22 @@ def kernels(rows):
             print(f"  failed: {r['op']} {r['shape']}: {r['failure'][:120]}")
 
 
+def warnings(logs):
+    """What Kiln warned of, each once: kernels that stay out make other figures."""
+    seen = []
+    for name in sorted(os.listdir(logs)):
+        if name.endswith(".err"):
+            seen += [l for l in lines(logs, name) if l.startswith("warning: ") and l not in seen]
+    return seen
+
+
 def everything(logs):
     results = []
     for name in sorted(os.listdir(logs)):
         # A plan is one JSON object over many lines.
         if name.endswith(".out") and not name.startswith("plan-"):
             results += objects(logs, name)
-    order = {"small-cold": 0, "small-warm": 1, "fast-warm": 2, "fast-cold": 3}
+    order = {"small-cold": 0, "small-warm": 1, "fast-warm": 2, "fast-cold": 3, "fast-portable": 4}
     kiln = [r for r in results if r.get("side") == "kiln"]
     kiln.sort(key=lambda r: order.get(f"{GOALS[r['checkpointing']][0]}-{r['label']}", 9))
     peers = [r for r in results if r.get("side") == "torch"]
@@ -200,6 +210,8 @@ def everything(logs):
         name, seconds, outcome = line.split("\t", 2)
         if outcome != "ok":
             print(f"step {name}: {outcome} ({seconds} s)")
+    for warning in warnings(logs):
+        print(warning)
     for line in lines(logs, "peers-qlora.err") + lines(logs, "peers-dense.err"):
         if "left out" in line or "out of time" in line:
             print(f"peer {line}")

@@ -142,6 +142,8 @@ ceilings=$(timeout 10 python3 "$benches/gpu_table.py" ceilings "$logs")
 kiln kernels 100 25 warm kernels --json "$logs/kernels.jsonl" $ceilings
 peers peers-dense-2 80 d true
 bench fast-cold 90 30 fast false cold --steps 5 --warmup 2
+# Without the kernels for Hopper: what they are worth.
+KILN_HOPPER=0 bench fast-portable 90 30 portable false portable --steps 10 --warmup 2 --at-most 20
 
 # Few files: whoever lends the machine may limit how many come back.
 grep -h '^{"' "$logs"/*.out >"$out/results.jsonl" || true

@@ -7,13 +7,15 @@ use kiln::config::Config;
 use kiln::config::types::{LoraConfig, QuantMethod, QuantizationConfig, TargetModules};
 use kiln::ops::Precision;
 
-/// The device that this build measures.
+/// The device that this build measures: the first NVIDIA GPU, or software Vulkan.
+#[cfg(not(feature = "wgpu"))]
 pub fn card() -> Result<Device> {
-    kiln::device::for_checks().context(if cfg!(feature = "cuda") {
-        "no NVIDIA GPU was found: check the driver with nvidia-smi"
-    } else {
-        "this build has no GPU backend: build with --features cuda, or --features wgpu for software Vulkan"
-    })
+    Ok(kiln::device::choose("cuda")?.device)
+}
+
+#[cfg(feature = "wgpu")]
+pub fn card() -> Result<Device> {
+    kiln::device::for_checks().context("there is no software Vulkan")
 }
 
 pub fn has_bf16(device: &Device) -> bool {

@@ -20,22 +20,36 @@ impl Bench<'_> {
             let value = |i: usize| random.uniform(i as u64) - 0.5;
             let values: Vec<f32> = (0..n).into_par_iter().map(value).collect();
             let weight = Nf4Tensor::new(quantize(&values, [out, input], 64, true), self.device());
-            let cost = Cost {
-                bytes: weight.bytes() as f64 + self.width * n as f64,
-                flops: 0.0,
-                calls: 2 * count * self.args.layers,
-            };
             let ops = self.ops;
             let shape = name(out, input);
-            self.timer.time("nf4_dequantize", shape, cost, |_| {
-                drop(ops.nf4_dequantize(&weight));
+            // A part of the product on cards without a kernel that does both.
+            let dense = Cost {
+                bytes: weight.bytes() as f64 + self.width * n as f64,
+                flops: 0.0,
+                calls: 0,
+            };
+            self.timer
+                .time("nf4_dequantize", shape.clone(), dense, |_| {
+                    drop(ops.nf4_dequantize(&weight));
+                });
+            let t = self.args.tokens;
+            let (x, dy) = (self.sets(t, input), self.sets(t, out));
+            let flops = 2.0 * (t * out) as f64 * input as f64;
+            let mut cost = self.cost(t * (input + out), flops, count * self.args.layers);
+            cost.bytes += weight.bytes() as f64;
+            self.timer.time("nf4_gemm x.W^T", shape.clone(), cost, |i| {
+                drop(ops.nf4_gemm(None, &x[i % SETS], &weight, true));
+            });
+            self.timer.time("nf4_gemm dy.W", shape, cost, |i| {
+                drop(ops.nf4_gemm(None, &dy[i % SETS], &weight, false));
             });
         }
     }
 
+    /// The same products of a dense weight, which a step with NF4 does not make.
     pub fn products(&mut self) {
         let (ops, t) = (self.ops, self.args.tokens);
-        for (out, input, count) in self.linears() {
+        for (out, input, _) in self.linears() {
             let (x, w, dy) = (
                 self.sets(t, input),
                 self.random(out, input),
@@ -43,7 +57,7 @@ impl Bench<'_> {
             );
             let flops = 2.0 * (t * out) as f64 * input as f64;
             let numbers = t * input + out * input + t * out;
-            let cost = self.cost(numbers, flops, count * self.args.layers);
+            let cost = self.cost(numbers, flops, 0);
             let shape = name(out, input);
             self.timer.time("gemm x.W^T", shape.clone(), cost, |i| {
                 drop(ops.gemm(&x[i % SETS], false, &w, true, 1.0));
