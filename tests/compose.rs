@@ -149,10 +149,8 @@ fn the_hydra_node_is_filled() {
         text("job_logging.handlers.file.filename"),
         "/somewhere/out/myname.log"
     );
-    assert_eq!(
-        hydra.select("sweep.subdir").and_then(|n| n.as_i64()),
-        Some(4)
-    );
+    // The key holds text, whatever its interpolation finds.
+    assert_eq!(text("sweep.subdir"), "4");
 }
 
 #[test]

@@ -497,7 +497,9 @@ impl Composed {
         let hydra = Resolver::new(&all, Some(&all), &Scope::new(self.now))
             .resolve_path("hydra")
             .map_err(errors)?;
-        Ok(hydra.unwrap_or_else(Node::empty_map))
+        let mut hydra = hydra.unwrap_or_else(Node::empty_map);
+        hydra::convert_resolved(&mut hydra);
+        Ok(hydra)
     }
 
     /// The whole tree with every interpolation resolved; `???` stays.
@@ -506,9 +508,13 @@ impl Composed {
     /// As [`Composed::resolved_job`].
     pub fn resolved_all(&self) -> Result<Node, Error> {
         let all = self.all();
-        Resolver::new(&all, Some(&all), &Scope::new(self.now))
+        let mut resolved = Resolver::new(&all, Some(&all), &Scope::new(self.now))
             .resolve_all()
-            .map_err(errors)
+            .map_err(errors)?;
+        if let Some(hydra) = resolved.child_mut("hydra") {
+            hydra::convert_resolved(hydra);
+        }
+        Ok(resolved)
     }
 
     /// One value of the whole tree, resolved: `resolve("hydra.run.dir")`. `None`

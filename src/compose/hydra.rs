@@ -164,6 +164,13 @@ pub(crate) fn check(hydra: &mut Node, strict: bool) -> Vec<Problem> {
     problems
 }
 
+/// Gives resolved values the types of their keys, where they can have them: an
+/// interpolation brings what it finds.
+pub(crate) fn convert_resolved(hydra: &mut Node) {
+    // What is wrong with a value by itself was told before it was resolved.
+    check_kind("hydra", hydra, Fixed(SCHEMA), false, &mut Vec::new());
+}
+
 /// Whether a dotted key below `hydra` may be set although the tree lacks it.
 pub(crate) fn may_be_absent(steps: &[String]) -> bool {
     matches!(steps, [group, key] if group == "sweeper" && key == ZIP)

@@ -270,8 +270,9 @@ fn header_package(text: &str) -> Result<Option<String>, String> {
         let words: Vec<&str> = body.split(' ').filter(|w| !w.is_empty()).collect();
         match words[..] {
             [key, value] => {
-                if key == "@package" {
-                    package = Some(value.to_string());
+                // Only spaces part words, other white space is cut off.
+                if key.trim() == "@package" {
+                    package = Some(value.trim().to_string());
                 }
             }
             [_] | [] => {
@@ -297,6 +298,8 @@ mod tests {
             Ok(Some("_global_".into()))
         );
         assert_eq!(package("\n  #@package a.b\n"), Ok(Some("a.b".into())));
+        assert_eq!(package("# @package\t x\n"), Ok(Some("x".into())));
+        assert_eq!(package("# @package \tx\n"), Ok(Some("x".into())));
         assert_eq!(package("# comment\n# @package x\n"), Ok(None));
         assert_eq!(package("# @other 1\n# @package x\n"), Ok(Some("x".into())));
         assert_eq!(package("a: 1\n# @package x\n"), Ok(None));

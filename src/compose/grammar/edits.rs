@@ -61,7 +61,7 @@ impl ListEdit {
 
     /// As it can be typed.
     pub(crate) fn to_text(&self) -> String {
-        let items: Vec<String> = self.items.iter().map(Element::to_text).collect();
+        let items: Vec<String> = self.items.iter().map(Element::to_inner_text).collect();
         format!("{}({})", self.function, items.join(","))
     }
 

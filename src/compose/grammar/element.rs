@@ -92,13 +92,25 @@ impl Element {
             Element::Str(text) => escape(text),
             Element::Quoted { text, quote } => with_quotes(text, *quote),
             Element::List(items) => {
-                format!("[{}]", join(items.iter().map(Element::to_text).collect()))
+                format!(
+                    "[{}]",
+                    join(items.iter().map(Element::to_inner_text).collect())
+                )
             }
             Element::Dict(pairs) => {
-                let pair = |(k, v): &(Element, Element)| format!("{}:{}", k.to_text(), v.to_text());
+                let pair =
+                    |(k, v): &(Element, Element)| format!("{}:{}", k.to_text(), v.to_inner_text());
                 format!("{{{}}}", join(pairs.iter().map(pair).collect()))
             }
             Element::Edit(edit) => edit.to_text(),
+        }
+    }
+
+    /// As [`Element::to_text`], for a place among others, where nothing is no value.
+    pub(super) fn to_inner_text(&self) -> String {
+        match self {
+            Element::Str(text) if text.is_empty() => with_quotes(text, '\''),
+            other => other.to_text(),
         }
     }
 

@@ -267,6 +267,17 @@ mod tests {
             cells(&["k=choice('a#b',c)"]).expect("valid"),
             ["k='a#b'", "k=c"]
         );
+        // Nothing is no item.
+        for (text, cell) in [
+            ("k=append({},'')", "k=append({},'')"),
+            ("k=append({}, '')", "k=append({},'')"),
+            ("k=str(['',a])", "k=['',a]"),
+            ("k=str({a:''})", "k={a:''}"),
+        ] {
+            let written = cells(&[text]).expect("valid");
+            assert_eq!(written, [cell], "{text}");
+            assert_eq!(cells(&[&written[0]]).expect("valid"), [cell], "{text}");
+        }
     }
 
     #[test]
