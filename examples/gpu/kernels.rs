@@ -75,7 +75,7 @@ fn groups<'a>() -> [Group<'a>; 7] {
 }
 
 pub fn call(args: &Args) -> Result<bool> {
-    if args.heads == 0 || args.hidden % args.heads != 0 || args.tokens < 2 {
+    if args.heads == 0 || !args.hidden.is_multiple_of(args.heads) || args.tokens < 2 {
         bail!("--hidden must be a multiple of --heads, --tokens at least 2");
     }
     let device = common::card()?;
