@@ -59,16 +59,18 @@ print(seconds)
 SWEEP = """
 import os
 from hydra import initialize_config_dir
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra._internal.callbacks import Callbacks
 from hydra.types import HydraContext, RunMode
 texts = ["seed=range(1000)"]
 with initialize_config_dir(config_dir=os.path.abspath("job"), version_base=None):
     hydra = GlobalHydra.instance().hydra
     config = hydra.compose_config("config", texts, RunMode.MULTIRUN)
+    # Only now: Hydra's search for plugins loads it anew.
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
     sweeper = BasicSweeper(max_batch_size=None)
-    context = HydraContext(config_loader=hydra.config_loader, callbacks=hydra.callbacks)
+    context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks(config))
     sweeper.setup(config=config, hydra_context=context, task_function=None)
     parsed = OverridesParser.create(hydra.config_loader).parse_overrides(texts)
     batches = BasicSweeper.split_arguments(parsed, None)
