@@ -102,7 +102,7 @@ fn precision(config: &Config, chosen: &Chosen) -> Result<Precision, Error> {
     }
 }
 
-fn model_dir(config: &Config) -> Result<PathBuf, Error> {
+pub(super) fn model_dir(config: &Config) -> Result<PathBuf, Error> {
     match (&config.model.path, &config.model.name) {
         (Some(path), _) => Ok(path.clone()),
         (None, Some(name)) => Err(Error::NoModelPath(name.clone())),

@@ -168,15 +168,6 @@ impl ArchConfig {
                 &SUPPORTED_ACTIVATIONS,
             ));
         }
-        if keys.present("quantization_config") {
-            return Err(keys.error(
-                "quantization_config",
-                "says that the weights are already quantised; give the dense checkpoint and set \
-                 quantization=nf4, which quantises it while loading"
-                    .into(),
-            ));
-        }
-
         let hidden_size = keys.size("hidden_size", MAX_WIDTH)?;
         let num_heads = keys.size("num_attention_heads", MAX_WIDTH)?;
         if !hidden_size.is_multiple_of(num_heads) {

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use burn::tensor::{Device, Tensor, TensorData};
 
+use super::bnb::{self, BnbError};
 use super::checkpoint::{Checkpoint, CheckpointError};
 use super::decoder::Decoder;
 use super::hf_config::{ArchConfig, ConfigError, Parameter};
@@ -22,6 +23,8 @@ pub enum LoadError {
     Config(#[from] ConfigError),
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    #[error(transparent)]
+    Bnb(#[from] BnbError),
     #[error(transparent)]
     Peft(#[from] PeftError),
     #[error(
@@ -79,15 +82,7 @@ pub fn load(options: &LoadOptions<'_>) -> Result<Decoder, LoadError> {
     }
     let source = match options.init {
         ModelInit::Random => None,
-        ModelInit::Pretrained => {
-            let mut checkpoint = Checkpoint::open(options.dir)?;
-            if arch.tie_word_embeddings {
-                // Some files keep the one shared matrix under the head's name.
-                checkpoint.rename("lm_head.weight", "model.embed_tokens.weight");
-            }
-            checkpoint.check(&arch)?;
-            Some(checkpoint)
-        }
+        ModelInit::Pretrained => Some(open(&arch, options)?),
     };
     // Everything about the adapter that can be wrong is found before weights are read.
     let adapter = resolve_adapter(&arch, options)?;
@@ -133,17 +128,31 @@ pub fn load(options: &LoadOptions<'_>) -> Result<Decoder, LoadError> {
     Ok(model)
 }
 
+/// The weights, and whether they are NF4 already.
+fn open(arch: &ArchConfig, options: &LoadOptions<'_>) -> Result<(Checkpoint, bool), LoadError> {
+    let (checkpoint, quantised) = bnb::open(options.dir, arch)?;
+    let dir = options.dir.to_path_buf();
+    match (options.adaptation, options.quantization.method) {
+        _ if quantised.is_none() => Ok((checkpoint, false)),
+        (Adaptation::Full, _) => Err(BnbError::Full { dir }.into()),
+        (_, QuantMethod::None) => Err(BnbError::NotDense { dir }.into()),
+        (_, QuantMethod::Nf4) => Ok((checkpoint, true)),
+    }
+}
+
 struct Loader<'a> {
     arch: &'a ArchConfig,
     options: &'a LoadOptions<'a>,
-    source: Option<Checkpoint>,
+    /// With whether it is quantised already.
+    source: Option<(Checkpoint, bool)>,
     params: Params,
 }
 
 impl Loader<'_> {
     fn values(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, LoadError> {
         Ok(match &self.source {
-            Some(checkpoint) => checkpoint.tensor_f32(name, shape)?,
+            Some((checkpoint, true)) => bnb::tensor_f32(checkpoint, name, shape)?,
+            Some((checkpoint, false)) => checkpoint.tensor_f32(name, shape)?,
             None => {
                 let parameter = Parameter {
                     name: name.into(),
@@ -162,14 +171,22 @@ impl Loader<'_> {
         shape: [usize; 2],
         quantise: bool,
     ) -> Result<Weight, LoadError> {
+        let held = match &self.source {
+            Some((checkpoint, true)) if quantise => Some(bnb::held(checkpoint, name, shape)?),
+            _ => None,
+        };
+        let device = self.options.device;
+        if let Some(Some(weight)) = held {
+            return Ok(Weight::Nf4(Nf4Tensor::new(weight, device)));
+        }
         let values = self.values(name, &shape)?;
         let full = matches!(self.options.adaptation, Adaptation::Full);
         let q = self.options.quantization;
-        if quantise && !full && q.method == QuantMethod::Nf4 {
+        // A linear that a quantised checkpoint holds dense was left out on purpose.
+        if quantise && held.is_none() && !full && q.method == QuantMethod::Nf4 {
             let weight = nf4::quantize(&values, shape, q.block_size, q.double_quant);
-            return Ok(Weight::Nf4(Nf4Tensor::new(weight, self.options.device)));
+            return Ok(Weight::Nf4(Nf4Tensor::new(weight, device)));
         }
-        let device = self.options.device;
         Ok(if full {
             let tensor = tensor(values, shape, device);
             Weight::Param(self.params.push(name.into(), tensor, true))

@@ -1,9 +1,11 @@
 //! Decoder models described by data: HF configuration and weights in and out,
 //! LoRA, NF4 weights, PEFT adapters; forward and backward layer by layer.
 
+pub mod bnb;
 pub mod checkpoint;
 mod decoder;
 pub mod export;
+pub mod gguf;
 pub mod hf_config;
 pub mod init;
 mod kv_cache;
@@ -13,7 +15,9 @@ mod load;
 mod params;
 pub mod peft;
 mod ragged;
+pub mod rewrite;
 mod save;
+pub mod shards;
 
 pub use decoder::{Decoder, StepOptions};
 pub use kv_cache::KvCache;

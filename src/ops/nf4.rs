@@ -7,8 +7,8 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-pub use super::nf4_map::dynamic_map;
-use super::nf4_map::{self, NESTED_BLOCK};
+use super::nf4_map;
+pub use super::nf4_map::{NESTED_BLOCK, dynamic_map};
 
 /// Block sizes that bitsandbytes accepts.
 pub const BLOCK_SIZES: [usize; 8] = [32, 64, 128, 256, 512, 1024, 2048, 4096];

@@ -1,0 +1,1 @@
+//! Weights of bitsandbytes in and out, and every kind that must be refused.

@@ -1,0 +1,1 @@
+//! The GGUF file, read back by hand.
