@@ -10,7 +10,7 @@ use super::log::Console;
 use super::quantize::{copy_side_files, shard_bytes, size_line};
 use super::setup::{Setup, model_dir};
 use crate::config::types::{
-    Config, ExportFormat, ExportType, ModelInit, QuantMethod, QuantizationConfig,
+    Config, ExportFormat, ExportType, Method, ModelInit, QuantMethod, QuantizationConfig,
 };
 use crate::device::Memory;
 use crate::model::export::StagedDir;
@@ -44,11 +44,16 @@ pub fn merge(config: &Config) -> Result<(), Error> {
     let base = Base::open(&model_dir(config)?)?;
     let adapter_dir = adapter_dir(config)?;
     let adapter = Adapter::read(&adapter_dir, &base.arch).map_err(RewriteError::from)?;
-    let setup = Setup::new(config)?;
-    let mut quantization = config.quantization.clone();
+    let mut config = config.clone();
+    // What is written is dense whatever the base is.
+    config.method = Method::Lora;
     if base.quantised.is_some() {
-        quantization.method = QuantMethod::Nf4;
+        config.quantization.method = QuantMethod::Nf4;
     }
+    let config = &config;
+    let setup = Setup::new(config)?;
+    let quantization = setup.quantization.clone();
+    let target = Target::new(config, output)?;
     let merged = Merged {
         base: &base,
         adapter,
@@ -77,10 +82,9 @@ pub fn merge(config: &Config) -> Result<(), Error> {
     if let Some(note) = &setup.chosen.note {
         console.line(note);
     }
-    let bytes = match config.export.format {
-        ExportFormat::Gguf => write_gguf(&merged, config.export.dtype, output)?,
-        ExportFormat::Safetensors => {
-            let staged = StagedDir::new_free(output)?;
+    let bytes = match target {
+        Target::File(staged) => write_gguf(&merged, config.export.dtype, staged, output)?,
+        Target::Dir(staged) => {
             let stored = config.export.dtype.and_then(stored_type);
             let written = merged.write(staged.path(), stored, shard_bytes(config))?;
             copy_side_files(&base.dir, staged.path())?;
@@ -113,28 +117,50 @@ fn stored_type(named: ExportType) -> Option<StoredType> {
     }
 }
 
-/// Writes one GGUF file under a temporary name and renames it.
-fn write_gguf(merged: &Merged<'_>, named: Option<ExportType>, output: &Path) -> Result<u64, Error> {
-    if output.is_dir() {
-        return Err(Error::GgufIsDirectory(output.to_path_buf()));
+/// The output under a temporary name. That it can be had is found before the work.
+enum Target {
+    Dir(StagedDir),
+    File(tempfile::NamedTempFile),
+}
+
+impl Target {
+    fn new(config: &Config, output: &Path) -> Result<Self, Error> {
+        if config.export.format == ExportFormat::Safetensors {
+            return Ok(Self::Dir(StagedDir::new_free(output)?));
+        }
+        if output.is_dir() {
+            return Err(Error::GgufIsDirectory(output.to_path_buf()));
+        }
+        if output.exists() {
+            return Err(Error::OutputExists(output.to_path_buf()));
+        }
+        let parent = fsx::parent_of(output);
+        fsx::create_dir_all(parent)?;
+        let mut builder = tempfile::Builder::new();
+        // tempfile's own default would leave the result private to its owner.
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+        let name = output.file_name().unwrap_or_default().to_string_lossy();
+        let prefix = format!(".{name}.tmp-");
+        let file = builder.prefix(&prefix).tempfile_in(parent);
+        Ok(Self::File(
+            file.map_err(|e| FsError::new("write", output, e))?,
+        ))
     }
-    if output.exists() {
-        return Err(Error::OutputExists(output.to_path_buf()));
-    }
+}
+
+/// Writes one GGUF file and gives it its name.
+fn write_gguf(
+    merged: &Merged<'_>,
+    named: Option<ExportType>,
+    staged: tempfile::NamedTempFile,
+    output: &Path,
+) -> Result<u64, Error> {
     let stored = match named {
         Some(ExportType::F32) => GgufType::F32,
         Some(ExportType::Q8_0) => GgufType::Q8_0,
         Some(ExportType::F16 | ExportType::Bf16) | None => GgufType::F16,
     };
     let fail = |e| FsError::new("write", output, e);
-    let parent = fsx::parent_of(output);
-    fsx::create_dir_all(parent)?;
-    let mut builder = tempfile::Builder::new();
-    // tempfile's own default would leave the result private to its owner.
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let name = output.file_name().unwrap_or_default().to_string_lossy();
-    let prefix = format!(".{name}.tmp-");
-    let staged = builder.prefix(&prefix).tempfile_in(parent).map_err(fail)?;
     let bytes = gguf::write(merged, staged.path(), stored)?;
     staged.as_file().sync_all().map_err(fail)?;
     staged

@@ -12,6 +12,7 @@ use thiserror::Error;
 
 use super::checkpoint::{Checkpoint, CheckpointError};
 use super::hf_config::ArchConfig;
+use crate::config::types::{Method, QuantMethod, QuantizationConfig};
 use crate::ops::nf4::{Absmax, BLOCK_SIZES, CODE, NESTED_BLOCK, Nf4, dynamic_map};
 
 const STATE: &str = "quant_state.bitsandbytes__nf4";
@@ -86,6 +87,30 @@ impl PreQuantized {
             double_quant,
         })
     }
+}
+
+/// Puts what a checkpoint that is quantised already says of itself into
+/// `settings`, and returns them; `None` where it is dense.
+///
+/// # Errors
+/// Another quantisation than NF4, or a config that asks for dense weights.
+pub fn settle(
+    dir: &Path,
+    method: Method,
+    settings: &mut QuantizationConfig,
+) -> Result<Option<QuantizationConfig>, BnbError> {
+    let Some(found) = PreQuantized::of_dir(dir)? else {
+        return Ok(None);
+    };
+    let dir = dir.to_path_buf();
+    match (method, settings.method) {
+        (Method::Full, _) => return Err(BnbError::Full { dir }),
+        (Method::Lora, QuantMethod::None) => return Err(BnbError::NotDense { dir }),
+        (Method::Lora, QuantMethod::Nf4) => {}
+    }
+    settings.block_size = found.block_size;
+    settings.double_quant = found.double_quant;
+    Ok(Some(settings.clone()))
 }
 
 /// Opens the weights in `dir`, checks that they are those of `arch`, and tells
