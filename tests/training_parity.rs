@@ -58,8 +58,17 @@ fn samples(run: &Path) -> Vec<Sample> {
 }
 
 fn run(name: &str, method: QuantMethod, checkpointing: bool) -> Option<(Vec<Event>, Decoder)> {
+    run_from("reference/tiny/llama_untied", name, method, checkpointing)
+}
+
+fn run_from(
+    base: &str,
+    name: &str,
+    method: QuantMethod,
+    checkpointing: bool,
+) -> Option<(Vec<Event>, Decoder)> {
     let run = common::shared(&format!("reference/runs/{name}"))?;
-    let base = common::shared("reference/tiny/llama_untied")?;
+    let base = common::shared(base)?;
     let lora = LoraConfig {
         r: 8,
         alpha: 16.0,
@@ -166,6 +175,21 @@ fn lora_equals_peft_without_recomputation() {
 #[test]
 fn qlora_equals_peft_and_bitsandbytes_step_by_step() {
     run("qlora", QuantMethod::Nf4, true);
+}
+
+/// From the checkpoint that bitsandbytes quantised: the same bits as from the dense
+/// one that is quantised while loading.
+#[test]
+fn qlora_from_a_quantised_checkpoint_equals_peft() {
+    let base = "reference/runs/qlora/base_4bit";
+    let (Some((a, _)), Some((b, _))) = (
+        run_from(base, "qlora", QuantMethod::Nf4, true),
+        run("qlora", QuantMethod::Nf4, true),
+    ) else {
+        return;
+    };
+    let losses = |events: &[Event]| events.iter().map(|e| e.loss.to_bits()).collect::<Vec<_>>();
+    assert_eq!(losses(&a), losses(&b));
 }
 
 #[test]

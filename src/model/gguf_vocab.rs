@@ -37,15 +37,15 @@ const SPLITS: [(&str, &str); 2] = [
 
 pub(super) struct Vocabulary {
     tokens: Vec<String>,
-    types: Vec<i32>,
-    kind: Kind,
+    pub types: Vec<i32>,
+    pub kind: Kind,
     /// By the last part of GGUF's key: bos, eos, unknown, padding.
     special: Vec<(&'static str, u32)>,
-    add_bos: bool,
-    chat_template: Option<String>,
+    pub add_bos: bool,
+    pub chat_template: Option<String>,
 }
 
-enum Kind {
+pub(super) enum Kind {
     Bpe {
         pre: &'static str,
         merges: Vec<String>,
@@ -78,6 +78,13 @@ impl Vocabulary {
                     if *kind == token::NORMAL && is_byte(token) {
                         *kind = token::BYTE;
                     }
+                }
+                if types.iter().filter(|kind| **kind == token::BYTE).count() < 256 {
+                    return Err(reader.unsupported(
+                        "the tokenizer lacks some of the byte tokens <0x00> to <0xFF>, without \
+                         which llama.cpp ends at the first character that has no token"
+                            .into(),
+                    ));
                 }
                 Kind::SentencePiece {
                     scores: scores(&tokens, &merges),
@@ -161,9 +168,9 @@ impl Vocabulary {
     }
 }
 
-struct Reader {
-    file: PathBuf,
-    json: Value,
+pub(super) struct Reader {
+    pub file: PathBuf,
+    pub json: Value,
 }
 
 impl Reader {
@@ -233,7 +240,7 @@ impl Reader {
     }
 
     /// llama.cpp's name for the way of cutting text; `None` for SentencePiece.
-    fn split(&self) -> Result<Option<&'static str>, GgufError> {
+    pub fn split(&self) -> Result<Option<&'static str>, GgufError> {
         let pre = &self.json["pre_tokenizer"];
         let parts: Vec<&Value> = match pre["type"].as_str() {
             Some("Sequence") => pre["pretokenizers"]
