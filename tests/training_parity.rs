@@ -58,8 +58,17 @@ fn samples(run: &Path) -> Vec<Sample> {
 }
 
 fn run(name: &str, method: QuantMethod, checkpointing: bool) -> Option<(Vec<Event>, Decoder)> {
+    run_on("llama_untied", name, method, checkpointing)
+}
+
+fn run_on(
+    base: &str,
+    name: &str,
+    method: QuantMethod,
+    checkpointing: bool,
+) -> Option<(Vec<Event>, Decoder)> {
     let run = common::shared(&format!("reference/runs/{name}"))?;
-    let base = common::shared("reference/tiny/llama_untied")?;
+    let base = common::shared(&format!("reference/tiny/{base}"))?;
     let lora = LoraConfig {
         r: 8,
         alpha: 16.0,
@@ -156,6 +165,13 @@ fn compare_adapter(path: &Path, model: &Decoder) {
 #[test]
 fn lora_equals_peft_step_by_step() {
     run("lora", QuantMethod::None, true);
+}
+
+#[test]
+fn other_families_equal_peft_step_by_step() {
+    run_on("gpt2", "lora_gpt2", QuantMethod::None, true);
+    run_on("qwen3_qknorm", "lora_qwen3", QuantMethod::None, true);
+    run_on("qwen3_qknorm", "lora_qwen3", QuantMethod::None, false);
 }
 
 #[test]

@@ -43,6 +43,7 @@ impl Setup {
         let model_dir = model_dir(config)?;
         // Reading config.json first gives the better error for a wrong directory.
         let arch = ArchConfig::from_dir(&model_dir).map_err(LoadError::from)?;
+        check_length(config, &arch)?;
         let tokenizer = Tokenizer::load_optional(&model_dir)?;
         Ok(Self {
             chosen,
@@ -78,6 +79,27 @@ impl Setup {
             self.tokenizer.as_ref(),
             config.training.max_seq_length,
         )?)
+    }
+}
+
+/// Prompts are cut to `max_seq_length` before an answer is generated.
+fn check_length(config: &Config, arch: &ArchConfig) -> Result<(), Error> {
+    let longest = config.training.max_seq_length;
+    let answer = match config.task.kind {
+        TaskKind::Text => 0,
+        _ => config.inference.max_new_tokens,
+    };
+    match arch.longest_sequence() {
+        Some(most) if longest + answer > most => Err(Error::TooLong {
+            longest,
+            and_answer: match answer {
+                0 => String::new(),
+                answer => format!(" and inference.max_new_tokens={answer}"),
+            },
+            most,
+            fits: most.saturating_sub(answer).max(2),
+        }),
+        _ => Ok(()),
     }
 }
 

@@ -190,8 +190,22 @@ impl Checkpoint {
         Ok(entries)
     }
 
+    /// Calls tensors by the names that `arch` knows them by, where the checkpoint
+    /// has others: it was saved without the output projection's wrapper, as GPT-2 on
+    /// the hub, or keeps the one matrix of a tied model under the head's name.
+    pub(super) fn name_as(&mut self, arch: &ArchConfig) {
+        for parameter in arch.parameters() {
+            if let Some(bare) = parameter.name.strip_prefix(arch.base_prefix()) {
+                self.rename(bare, &parameter.name);
+            }
+        }
+        if arch.tie_word_embeddings {
+            self.rename("lm_head.weight", &arch.embedding().name);
+        }
+    }
+
     /// Calls the tensor `stored` by `name` where there is none of that name yet.
-    pub(super) fn rename(&mut self, stored: &str, name: &str) {
+    fn rename(&mut self, stored: &str, name: &str) {
         if !self.contains(name)
             && let Some(entry) = self.tensors.remove(stored)
         {
