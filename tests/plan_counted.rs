@@ -56,6 +56,13 @@ fn most_since(before: usize) -> u64 {
 const MODEL: &str = r#"{"model_type": "llama", "vocab_size": 2048, "hidden_size": 192,
     "intermediate_size": 512, "num_hidden_layers": 4, "num_attention_heads": 6,
     "num_key_value_heads": 2, "tie_word_embeddings": false}"#;
+/// Norms of the heads, biases and a window.
+const QWEN3: &str = r#"{"model_type": "qwen3", "vocab_size": 2048, "hidden_size": 192,
+    "intermediate_size": 512, "num_hidden_layers": 4, "num_attention_heads": 6, "head_dim": 64,
+    "num_key_value_heads": 2, "attention_bias": true, "use_sliding_window": true,
+    "sliding_window": 30, "max_window_layers": 1}"#;
+const GPT2: &str = r#"{"model_type": "gpt2", "vocab_size": 2048, "n_embd": 192, "n_layer": 4,
+    "n_head": 6, "n_positions": 128, "tie_word_embeddings": false}"#;
 const SEQUENCES: usize = 6;
 const TOKENS: usize = 100;
 
@@ -139,11 +146,18 @@ fn check_weights(model: &kiln::model::Decoder, dir: &std::path::Path, config: &C
         .collect();
     let in_linears = part(Part::Nf4Codes) + part(Part::Nf4Scales) + part(Part::DenseLinears);
     assert_eq!(frozen(&linears), in_linears);
-    assert_eq!(frozen(&[&model.embedding]), part(Part::Embedding));
+    let tables: Vec<&Weight> = [&model.embedding]
+        .into_iter()
+        .chain(&model.positions)
+        .collect();
+    assert_eq!(frozen(&tables), part(Part::Embedding));
     assert_eq!(frozen(&[model.head.as_ref().unwrap()]), part(Part::Head));
-    let mut norms = vec![&model.norm];
-    norms.extend(layers.iter().flat_map(|l| [&l.attention_norm, &l.mlp_norm]));
-    assert_eq!(frozen(&norms), part(Part::Norms));
+    let norms = layers.iter().flat_map(|layer| layer.norms());
+    let norms = norms.chain([&model.norm]).flat_map(|norm| norm.weights());
+    let biases = layers.iter().flat_map(|layer| layer.linears());
+    let biases = biases.filter_map(|linear| linear.bias.as_ref());
+    let vectors: Vec<&Weight> = norms.chain(biases).collect();
+    assert_eq!(frozen(&vectors), part(Part::Norms));
     let trained = 4 * model.params.count();
     assert_eq!(trained, part(Part::Trained));
     assert_eq!(
@@ -184,7 +198,8 @@ type Case<'a> = (&'a str, &'a dyn Fn(&mut Config));
 #[test]
 fn the_plan_is_what_the_allocator_counts() {
     let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("config.json"), MODEL).unwrap();
+    let model = |text| std::fs::write(dir.path().join("config.json"), text).unwrap();
+    model(MODEL);
     let all = |config: &mut Config| {
         config.lora.target_modules = TargetModules::Named("all-linear".into());
     };
@@ -212,9 +227,20 @@ fn the_plan_is_what_the_allocator_counts() {
     let mut config = common::default_config();
     // Once for what is made on first use: threads, tables, buffers of products.
     counted(dir.path(), &config);
-    for (name, change) in cases {
+    let families: [(&str, &str); 3] = [("llama", MODEL), ("qwen3", QWEN3), ("gpt2", GPT2)];
+    let all_cases = families
+        .iter()
+        .flat_map(|family| cases.iter().map(move |case| (family, case)));
+    for ((family, text), (name, change)) in all_cases {
+        model(text);
+        let name = format!("{family}, {name}");
         config = common::default_config();
         change(&mut config);
+        if *family == "gpt2"
+            && config.lora.target_modules == common::default_config().lora.target_modules
+        {
+            config.lora.target_modules = TargetModules::List(vec!["c_attn".into()]);
+        }
         let memory = planned(dir.path(), &config);
         let counted = counted(dir.path(), &config);
         let phases = [Phase::Loading, Phase::Step, Phase::Validation];
@@ -229,7 +255,8 @@ fn the_plan_is_what_the_allocator_counts() {
                 100.0 * off
             );
             assert!(
-                off.abs() < 0.02,
+                // A panel too many is better than one too few.
+                (-0.02..0.04).contains(&off),
                 "{name}, {}: planned {plan}, counted {counted}",
                 phase.label()
             );

@@ -58,17 +58,17 @@ fn samples(run: &Path) -> Vec<Sample> {
 }
 
 fn run(name: &str, method: QuantMethod, checkpointing: bool) -> Option<(Vec<Event>, Decoder)> {
-    run_from("reference/tiny/llama_untied", name, method, checkpointing)
+    run_on("tiny/llama_untied", name, method, checkpointing)
 }
 
-fn run_from(
+fn run_on(
     base: &str,
     name: &str,
     method: QuantMethod,
     checkpointing: bool,
 ) -> Option<(Vec<Event>, Decoder)> {
     let run = common::shared(&format!("reference/runs/{name}"))?;
-    let base = common::shared(base)?;
+    let base = common::shared(&format!("reference/{base}"))?;
     let lora = LoraConfig {
         r: 8,
         alpha: 16.0,
@@ -168,6 +168,13 @@ fn lora_equals_peft_step_by_step() {
 }
 
 #[test]
+fn other_families_equal_peft_step_by_step() {
+    run_on("tiny/gpt2", "lora_gpt2", QuantMethod::None, true);
+    run_on("tiny/qwen3_qknorm", "lora_qwen3", QuantMethod::None, true);
+    run_on("tiny/qwen3_qknorm", "lora_qwen3", QuantMethod::None, false);
+}
+
+#[test]
 fn lora_equals_peft_without_recomputation() {
     run("lora", QuantMethod::None, false);
 }
@@ -181,9 +188,9 @@ fn qlora_equals_peft_and_bitsandbytes_step_by_step() {
 /// one that is quantised while loading.
 #[test]
 fn qlora_from_a_quantised_checkpoint_equals_peft() {
-    let base = "reference/runs/qlora/base_4bit";
+    let base = "runs/qlora/base_4bit";
     let (Some((a, _)), Some((b, _))) = (
-        run_from(base, "qlora", QuantMethod::Nf4, true),
+        run_on(base, "qlora", QuantMethod::Nf4, true),
         run("qlora", QuantMethod::Nf4, true),
     ) else {
         return;

@@ -22,6 +22,7 @@ impl Bench<'_> {
             kv_heads: a.kv_heads,
             head_dim: dim,
             scale: 1.0 / (dim as f32).sqrt(),
+            window: None,
         };
         let (q, k, v) = (
             self.random(t, a.hidden),

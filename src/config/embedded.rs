@@ -21,6 +21,7 @@ pub(super) static CONFIGS: &[(&str, &str)] = &[
     embed!("configs", "config.yaml"),
     embed!("configs", "inference/default.yaml"),
     embed!("configs", "lora/default.yaml"),
+    embed!("configs", "lora/gpt2.yaml"),
     embed!("configs", "model/gpt2.yaml"),
     embed!("configs", "model/llama3_8b.yaml"),
     embed!("configs", "model/mistral_7b.yaml"),

@@ -79,6 +79,16 @@ pub enum Error {
         "training.bf16=true needs a GPU of compute capability 8.0 (Ampere) or later, and {0} is older: leave training.bf16 unset"
     )]
     NoBf16(String),
+    #[error(
+        "training.max_seq_length={longest}{and_answer}: the model has learned {most} positions and \
+         can take no longer sequence; set training.max_seq_length={fits}"
+    )]
+    TooLong {
+        longest: usize,
+        and_answer: String,
+        most: usize,
+        fits: usize,
+    },
     #[error("{0}")]
     OutOfMemory(String),
     #[error(

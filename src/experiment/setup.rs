@@ -48,6 +48,7 @@ impl Setup {
         let model_dir = model_dir(config)?;
         // Reading config.json first gives the better error for a wrong directory.
         let arch = ArchConfig::from_dir(&model_dir).map_err(LoadError::from)?;
+        check_length(config, &arch)?;
         let tokenizer = Tokenizer::load_optional(&model_dir)?;
         let (quantization, quantised_note) = quantization(config, &model_dir)?;
         Ok(Self {
@@ -118,6 +119,27 @@ fn quantization(
         );
     }
     Ok((settings, Some(note)))
+}
+
+/// Prompts are cut to `max_seq_length` before an answer is generated.
+fn check_length(config: &Config, arch: &ArchConfig) -> Result<(), Error> {
+    let longest = config.training.max_seq_length;
+    let answer = match config.task.kind {
+        TaskKind::Text => 0,
+        _ => config.inference.max_new_tokens,
+    };
+    match arch.longest_sequence() {
+        Some(most) if longest + answer > most => Err(Error::TooLong {
+            longest,
+            and_answer: match answer {
+                0 => String::new(),
+                answer => format!(" and inference.max_new_tokens={answer}"),
+            },
+            most,
+            fits: most.saturating_sub(answer).max(2),
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// f32 on the CPU; on a GPU bf16 where it has it, unless the config says otherwise.

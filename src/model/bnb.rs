@@ -4,6 +4,7 @@
 //! `X.nested_absmax` and `X.nested_quant_map`, and `X.quant_state.bitsandbytes__nf4`,
 //! whose bytes are JSON. Codes and scales are taken over as they are.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use safetensors::Dtype;
@@ -16,6 +17,14 @@ use crate::config::types::{Method, QuantMethod, QuantizationConfig};
 use crate::ops::nf4::{Absmax, BLOCK_SIZES, CODE, NESTED_BLOCK, Nf4, dynamic_map};
 
 const STATE: &str = "quant_state.bitsandbytes__nf4";
+/// What follows a weight's name in the names of its parts.
+pub(super) const SUFFIXES: [&str; 5] = [
+    ".absmax",
+    ".quant_map",
+    ".nested_absmax",
+    ".nested_quant_map",
+    ".quant_state.bitsandbytes__nf4",
+];
 /// A state is a line of JSON; more is no state.
 const MAX_STATE_BYTES: usize = 1 << 16;
 
@@ -128,13 +137,28 @@ pub fn open(dir: &Path, arch: &ArchConfig) -> Result<(Checkpoint, Option<PreQuan
         }
         return Ok((checkpoint, None));
     };
+    // `[out, in]`, also where the dense checkpoint has it the other way (Conv1D).
+    let linears: HashMap<String, [usize; 2]> = arch
+        .linears()
+        .into_iter()
+        .map(|l| (l.module, [l.out_features, l.in_features]))
+        .collect();
     for parameter in arch.parameters() {
+        let Some(module) = parameter.name.strip_suffix(".weight") else {
+            continue;
+        };
         if is_quantised(&checkpoint, &parameter.name) {
-            let [rows, columns] = parameter.shape[..] else {
-                let problem = "is quantised, but no matrix".into();
-                return Err(weight_error(&checkpoint, &parameter.name, problem));
+            let shape = match linears.get(module) {
+                Some(shape) => *shape,
+                None => match parameter.shape[..] {
+                    [rows, columns] => [rows, columns],
+                    _ => {
+                        let problem = "is quantised, but no matrix".into();
+                        return Err(weight_error(&checkpoint, &parameter.name, problem));
+                    }
+                },
             };
-            Parts::find(&checkpoint, &parameter.name, [rows, columns])?;
+            Parts::find(&checkpoint, &parameter.name, shape)?;
         }
     }
     let found = PreQuantized::of(&checkpoint, dir, double_quant)?;

@@ -120,10 +120,7 @@ impl Checkpoint {
     /// Those of [`Checkpoint::open`], and a tensor that is missing or does not fit.
     pub fn open_for(dir: &Path, arch: &ArchConfig) -> Result<Self, CheckpointError> {
         let mut checkpoint = Self::open(dir)?;
-        if arch.tie_word_embeddings {
-            // Some files keep the one shared matrix under the head's name.
-            checkpoint.rename("lm_head.weight", "model.embed_tokens.weight");
-        }
+        checkpoint.name_as(arch);
         checkpoint.check(arch)?;
         Ok(checkpoint)
     }
@@ -210,8 +207,28 @@ impl Checkpoint {
         Ok(entries)
     }
 
+    /// Calls tensors by the names that `arch` knows them by, where the checkpoint
+    /// has others: it was saved without the output projection's wrapper, as GPT-2 on
+    /// the hub, or keeps the one matrix of a tied model under the head's name.
+    pub(super) fn name_as(&mut self, arch: &ArchConfig) {
+        for parameter in arch.parameters() {
+            if let Some(bare) = parameter.name.strip_prefix(arch.base_prefix()) {
+                self.rename(bare, &parameter.name);
+                for suffix in super::bnb::SUFFIXES {
+                    self.rename(
+                        &format!("{bare}{suffix}"),
+                        &format!("{}{suffix}", parameter.name),
+                    );
+                }
+            }
+        }
+        if arch.tie_word_embeddings {
+            self.rename("lm_head.weight", &arch.embedding().name);
+        }
+    }
+
     /// Calls the tensor `stored` by `name` where there is none of that name yet.
-    pub(super) fn rename(&mut self, stored: &str, name: &str) {
+    fn rename(&mut self, stored: &str, name: &str) {
         if !self.contains(name)
             && let Some(entry) = self.tensors.remove(stored)
         {

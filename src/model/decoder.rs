@@ -4,8 +4,9 @@ use burn::tensor::{Device, Tensor};
 
 use super::hf_config::ArchConfig;
 use super::kv_cache::KvCache;
-use super::layer::{Layer, LayerContext, LayerTape, norm_backward};
+use super::layer::{Layer, LayerContext, LayerTape};
 use super::linear::{DropoutKey, Pass, Weight};
+use super::norm::Norm;
 use super::params::{Grads, Params};
 use super::peft::AdapterConfig;
 use super::ragged::Ragged;
@@ -17,8 +18,10 @@ use crate::ops::{
 pub struct Decoder {
     pub arch: ArchConfig,
     pub embedding: Weight,
+    /// A vector for each place, where positions are learned.
+    pub positions: Option<Weight>,
     pub layers: Vec<Layer>,
-    pub norm: Weight,
+    pub norm: Norm,
     /// `None` where the head is tied to the embedding.
     pub head: Option<Weight>,
     pub params: Params,
@@ -27,6 +30,15 @@ pub struct Decoder {
     pub(super) rope: RopeTable,
     pub device: Device,
     ops: &'static dyn HotOps,
+}
+
+/// The weights of a [`Decoder`].
+pub(super) struct Parts {
+    pub embedding: Weight,
+    pub positions: Option<Weight>,
+    pub layers: Vec<Layer>,
+    pub norm: Norm,
+    pub head: Option<Weight>,
 }
 
 /// How [`Decoder::loss_backward`] runs.
@@ -40,22 +52,26 @@ pub struct StepOptions {
 }
 
 impl Decoder {
-    #[allow(clippy::too_many_arguments)]
     pub(super) fn new(
         arch: ArchConfig,
-        embedding: Weight,
-        layers: Vec<Layer>,
-        norm: Weight,
-        head: Option<Weight>,
+        parts: Parts,
         params: Params,
         device: Device,
         precision: Precision,
     ) -> Self {
         let rope = RopeTable::new(&arch.inv_freq(), 0);
         let ops = for_device(&device, precision);
+        let Parts {
+            embedding,
+            positions,
+            layers,
+            norm,
+            head,
+        } = parts;
         Self {
             arch,
             embedding,
+            positions,
             layers,
             norm,
             head,
@@ -73,8 +89,14 @@ impl Decoder {
 
     /// Makes the rotary table cover `positions` positions. Call before a pass over
     /// longer sequences than before.
+    ///
+    /// # Panics
+    /// Where positions are learned and there are fewer: callers check lengths
+    /// against [`ArchConfig::longest_sequence`] before.
     pub fn reserve_positions(&mut self, positions: usize) {
-        if self.rope.positions() < positions {
+        if let Some(most) = self.arch.longest_sequence() {
+            assert!(positions <= most, "{positions} positions of {most}");
+        } else if self.rope.positions() < positions {
             self.rope = RopeTable::new(&self.arch.inv_freq(), positions.next_power_of_two());
         }
     }
@@ -92,14 +114,14 @@ impl Decoder {
         LayerContext {
             pass,
             batch,
-            rope: &self.rope,
+            rope: self.positions.is_none().then_some(&self.rope),
             attention: AttentionShape {
                 heads: self.arch.num_heads,
                 kv_heads: self.arch.num_kv_heads,
                 head_dim: self.arch.head_dim,
                 scale: 1.0 / (self.arch.head_dim as f32).sqrt(),
+                window: None,
             },
-            eps: self.arch.rms_norm_eps as f32,
         }
     }
 
@@ -107,9 +129,16 @@ impl Decoder {
         self.head.as_ref().unwrap_or(&self.embedding)
     }
 
-    fn embed(&self, pass: &Pass<'_>, ids: &Indices) -> Tensor<2> {
-        let rows = self.ops.gather_rows(&self.embedding.stored(pass), ids);
-        self.ops.operand(&rows)
+    fn embed(&self, pass: &Pass<'_>, batch: &Ragged) -> Tensor<2> {
+        let rows = |table: &Weight, ids: &Indices| {
+            let rows = self.ops.gather_rows(&table.stored(pass), ids);
+            self.ops.operand(&rows)
+        };
+        let x = rows(&self.embedding, &batch.ids);
+        match &self.positions {
+            Some(table) => self.ops.add(x, &rows(table, &batch.positions)),
+            None => x,
+        }
     }
 
     /// Hidden states after the final norm at `rows`, `[rows, hidden]`.
@@ -123,13 +152,13 @@ impl Decoder {
     ) -> Tensor<2> {
         let pass = self.pass(adapter, None);
         let cx = self.context(pass, batch);
-        let mut x = self.embed(&pass, &batch.ids);
+        let mut x = self.embed(&pass, batch);
         for (i, layer) in self.layers.iter().enumerate() {
             let cache = cache.as_deref_mut().map(|c| &mut c.layers[i]);
             x = layer.forward(&cx, x, cache).0;
         }
         let x = self.ops.gather_rows(&x, rows);
-        self.ops.rms_norm(&x, &self.norm.stored(&pass), cx.eps)
+        self.norm.forward(&pass, &x)
     }
 
     /// Logits at `rows` as `rows.len()` rows of `vocab_size` host numbers.
@@ -169,7 +198,7 @@ impl Decoder {
         let pass = self.pass(true, options.dropout);
         let cx = self.context(pass, batch);
 
-        let mut x = self.embed(&pass, &batch.ids);
+        let mut x = self.embed(&pass, batch);
         let mut kept = Vec::with_capacity(self.layers.len());
         for layer in &self.layers {
             if options.checkpointing {
@@ -184,24 +213,29 @@ impl Decoder {
         }
 
         let (loss, mut dx) = self.head_backward(&pass, batch, x, options.scale, grads);
-        let train_embedding = self.embedding.param();
+        let tables = [
+            (Some(&self.embedding), &batch.ids),
+            (self.positions.as_ref(), &batch.positions),
+        ];
+        let trained = tables.map(|(table, ids)| (table.and_then(Weight::param), ids));
         for (i, layer) in self.layers.iter().enumerate().rev() {
             let tape = match kept.pop() {
                 Some(Kept::Tape(tape)) => tape,
                 Some(Kept::Input(x)) => layer.forward(&cx, x, None).1,
                 None => unreachable!("one entry a layer was kept"),
             };
-            let want_dx = i > 0 || train_embedding.is_some();
+            let want_dx = i > 0 || trained.iter().any(|(id, _)| id.is_some());
             match layer.backward(&cx, tape, dx, grads, want_dx) {
                 Some(d) => dx = d,
                 None => return loss,
             }
         }
-        if let Some(id) = train_embedding {
-            let sum = grads.take(id).unwrap_or_else(|| {
-                Tensor::zeros([self.arch.vocab_size, self.arch.hidden_size], &self.device)
-            });
-            grads.set(id, Some(ops.scatter_add_rows(sum, &batch.ids, &dx)));
+        for (id, ids) in trained {
+            let Some(id) = id else { continue };
+            let shape = self.params.get(id).dims();
+            let sum = grads.take(id);
+            let sum = sum.unwrap_or_else(|| Tensor::zeros(shape, &self.device));
+            grads.set(id, Some(ops.scatter_add_rows(sum, ids, &dx)));
         }
         loss
     }
@@ -216,10 +250,10 @@ impl Decoder {
         scale: f32,
         grads: &mut Grads,
     ) -> (Scalar, Tensor<2>) {
-        let (ops, eps) = (self.ops, self.arch.rms_norm_eps as f32);
+        let ops = self.ops;
         let shape = x.dims();
         let x = ops.gather_rows(&x, &batch.rows);
-        let hidden = ops.rms_norm(&x, &self.norm.stored(pass), eps);
+        let hidden = self.norm.forward(pass, &x);
         let head = self.head();
         let grad = match head.param() {
             Some(id) => CrossEntropyGrad::HiddenAndHead {
@@ -233,7 +267,7 @@ impl Decoder {
             grads.set(id, out.d_head);
         }
         let d_hidden = out.d_hidden.unwrap_or_else(|| hidden.zeros_like());
-        let d_rows = norm_backward(pass, &self.norm, &x, &d_hidden, eps, grads);
+        let d_rows = self.norm.backward(pass, &x, &d_hidden, grads);
         let dx = ops.zeros(shape, &self.device);
         (out.loss_sum, ops.write_rows(dx, &batch.rows, &d_rows))
     }
@@ -245,17 +279,19 @@ impl Decoder {
             Weight::Nf4(w) => w.shape().iter().product(),
             Weight::Param(_) => 0,
         };
-        let mut total = self.params.count() + frozen(&self.embedding) + frozen(&self.norm);
-        total += self.head.as_ref().map_or(0, frozen);
-        for layer in &self.layers {
-            total += frozen(&layer.attention_norm) + frozen(&layer.mlp_norm);
-            total += layer
-                .linears()
-                .iter()
-                .map(|l| frozen(&l.weight))
-                .sum::<usize>();
-        }
-        total
+        let tables = [
+            Some(&self.embedding),
+            self.positions.as_ref(),
+            self.head.as_ref(),
+        ];
+        let norms = self.layers.iter().flat_map(Layer::norms);
+        let linears = self.layers.iter().flat_map(Layer::linears);
+        let weights = tables
+            .into_iter()
+            .flatten()
+            .chain(norms.chain([&self.norm]).flat_map(Norm::weights))
+            .chain(linears.flat_map(|l| std::iter::once(&l.weight).chain(&l.bias)));
+        self.params.count() + weights.map(frozen).sum::<usize>()
     }
 }
 

@@ -30,7 +30,7 @@ const Q8_BYTES: usize = 2 + Q8_BLOCK;
 
 #[derive(Debug, Error)]
 pub enum GgufError {
-    #[error("{}: {problem}; GGUF files can be made of Llama models with a byte-level BPE or a SentencePiece-like tokenizer. Write safetensors instead (export.format=safetensors)", file.display())]
+    #[error("{}: {problem}; GGUF files can be made of Llama, Mistral, Qwen2 and Qwen3 models with a byte-level BPE or a SentencePiece-like tokenizer. Write safetensors instead (export.format=safetensors)", file.display())]
     Unsupported { file: PathBuf, problem: String },
     #[error("{}: cannot read the tokenizer, which a GGUF file contains: {problem}", file.display())]
     Tokenizer { file: PathBuf, problem: String },
@@ -104,11 +104,15 @@ enum Source {
 /// keeps the file from being written.
 pub fn write(merged: &Merged<'_>, file: &Path, stored: GgufType) -> Result<u64, RewriteError> {
     let (base, arch) = (merged.base, &merged.base.arch);
-    let family = family(arch, &base.dir)?;
+    let (family, rope) = family(arch, &base.dir)?;
     let vocab = Vocabulary::read(&base.dir, arch)?;
-    let tensors = tensors(arch, &base.dir, stored)?;
+    let tensors = tensors(arch, rope, &base.dir, stored)?;
     let mut meta = Metadata::default();
-    describe(&mut meta, arch, family, stored, &base.dir);
+    describe(&mut meta, arch, family, rope);
+    let name = base.dir.file_name().map(|name| name.to_string_lossy());
+    meta.string("general.name", name.as_deref().unwrap_or("model"));
+    meta.u32("general.file_type", stored.file_type());
+    meta.u32("general.quantization_version", 2);
     vocab.describe(&mut meta);
     let error = io_error(file);
     let mut out = BufWriter::with_capacity(1 << 20, File::create(file).map_err(&error)?);
@@ -228,6 +232,10 @@ fn quantize_block(block: &[f32], bytes: &mut [u8]) -> bool {
 
 /// Heads of a tensor whose rows llama.cpp wants in pairs.
 fn rotary_heads(arch: &ArchConfig, name: &str) -> Option<usize> {
+    if !["llama", "mistral"].contains(&arch.model_type.as_str()) {
+        // llama.cpp turns the halves of Qwen's heads.
+        return None;
+    }
     if name.contains(".self_attn.q_proj.") {
         Some(arch.num_heads)
     } else if name.contains(".self_attn.k_proj.") {
@@ -253,24 +261,32 @@ fn paired(values: &[f32], heads: usize, width: usize) -> Vec<f32> {
     out
 }
 
-/// llama.cpp's name of the architecture.
-fn family(arch: &ArchConfig, dir: &Path) -> Result<&'static str, GgufError> {
-    match arch.model_type.as_str() {
-        "llama" => Ok("llama"),
-        other => Err(GgufError::Unsupported {
-            file: dir.join("config.json"),
-            problem: format!("model_type is `{other}`"),
-        }),
-    }
+/// llama.cpp's name of the architecture, and the rotary embedding.
+fn family<'a>(arch: &'a ArchConfig, dir: &Path) -> Result<(&'static str, &'a Rope), GgufError> {
+    let name = match arch.model_type.as_str() {
+        "llama" | "mistral" => Some("llama"),
+        "qwen2" => Some("qwen2"),
+        "qwen3" => Some("qwen3"),
+        _ => None,
+    };
+    name.zip(arch.rope()).ok_or_else(|| GgufError::Unsupported {
+        file: dir.join("config.json"),
+        problem: format!("model_type is `{}`", arch.model_type),
+    })
 }
 
-fn tensors(arch: &ArchConfig, dir: &Path, stored: GgufType) -> Result<Vec<Tensor>, GgufError> {
+fn tensors(
+    arch: &ArchConfig,
+    rope: &Rope,
+    dir: &Path,
+    stored: GgufType,
+) -> Result<Vec<Tensor>, GgufError> {
     let mut tensors = Vec::new();
-    if let RopeScaling::Llama3 { .. } = arch.rope.scaling {
+    if let RopeScaling::Llama3 { .. } = rope.scaling {
         // What the plain frequencies are divided by.
         let plain = Rope {
             scaling: RopeScaling::None,
-            ..arch.rope.clone()
+            ..rope.clone()
         };
         let pairs = plain
             .inv_freq(arch.head_dim)
@@ -312,6 +328,8 @@ fn name_of(name: &str) -> Option<String> {
                 "self_attn.k_proj" => "attn_k",
                 "self_attn.v_proj" => "attn_v",
                 "self_attn.o_proj" => "attn_output",
+                "self_attn.q_norm" => "attn_q_norm",
+                "self_attn.k_norm" => "attn_k_norm",
                 "post_attention_layernorm" => "ffn_norm",
                 "mlp.gate_proj" => "ffn_gate",
                 "mlp.up_proj" => "ffn_up",
@@ -324,15 +342,18 @@ fn name_of(name: &str) -> Option<String> {
     Some(format!("{known}.{kind}"))
 }
 
-fn describe(meta: &mut Metadata, arch: &ArchConfig, family: &str, stored: GgufType, dir: &Path) {
+fn describe(meta: &mut Metadata, arch: &ArchConfig, family: &str, rope: &Rope) {
     meta.string("general.architecture", family);
-    let name = dir.file_name().map(|name| name.to_string_lossy());
-    meta.string("general.name", name.as_deref().unwrap_or("model"));
-    meta.u32("general.file_type", stored.file_type());
-    meta.u32("general.quantization_version", 2);
     let mut number = |key: &str, value: usize| meta.u32(&format!("{family}.{key}"), value as u32);
     number("block_count", arch.num_layers);
-    number("context_length", arch.max_position_embeddings);
+    // llama.cpp knows no sliding window in these families: within one it is the same.
+    let window = (0..arch.num_layers)
+        .filter_map(|layer| arch.window(layer))
+        .min();
+    let context = arch
+        .max_position_embeddings
+        .min(window.unwrap_or(usize::MAX));
+    number("context_length", context);
     number("embedding_length", arch.hidden_size);
     number("feed_forward_length", arch.intermediate_size);
     number("attention.head_count", arch.num_heads);
@@ -342,9 +363,9 @@ fn describe(meta: &mut Metadata, arch: &ArchConfig, family: &str, stored: GgufTy
     number("rope.dimension_count", arch.head_dim);
     number("vocab_size", arch.vocab_size);
     let mut real = |key: &str, value: f64| meta.f32(&format!("{family}.{key}"), value as f32);
-    real("attention.layer_norm_rms_epsilon", arch.rms_norm_eps);
-    real("rope.freq_base", arch.rope.theta);
-    if let RopeScaling::Linear { factor } = arch.rope.scaling {
+    real("attention.layer_norm_rms_epsilon", arch.norm_eps);
+    real("rope.freq_base", rope.theta);
+    if let RopeScaling::Linear { factor } = rope.scaling {
         real("rope.scaling.factor", factor);
         meta.string(&format!("{family}.rope.scaling.type"), "linear");
     }

@@ -5,7 +5,7 @@
 
 use rayon::prelude::*;
 
-use super::hf_config::{ArchConfig, Parameter};
+use super::hf_config::{ArchConfig, Naming, Parameter};
 use crate::rng::Stream;
 
 /// Elements that one task draws.
@@ -24,11 +24,15 @@ pub fn initial(parameter: &Parameter, arch: &ArchConfig, seed: u64) -> Vec<f32> 
         return vec![1.0; n];
     }
     let stream = Stream::new(seed, &[MODEL_STREAM, name_key(&parameter.name)]);
-    let std = arch.initializer_range as f32;
+    let mut std = arch.initializer_range as f32;
+    // GPT-2 starts what is added to the residual smaller, the deeper the model.
+    if arch.naming == Naming::Gpt2 && parameter.name.ends_with("c_proj.weight") {
+        std /= (2.0 * arch.num_layers as f32).sqrt();
+    }
     let mut values = vec![0.0; n];
     fill(&mut values, |i| stream.normal(i) * std);
     if let Some(pad) = arch.pad_token_id
-        && parameter.name == "model.embed_tokens.weight"
+        && *parameter == arch.embedding()
     {
         let width = parameter.shape[1];
         let row = values.chunks_exact_mut(width).nth(pad as usize);

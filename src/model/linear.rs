@@ -122,13 +122,15 @@ impl Lora {
     }
 }
 
-/// `y = x W^T (+ LoRA)`.
+/// `y = x W^T (+ bias) (+ LoRA)`.
 #[derive(Clone)]
 pub struct Linear {
     /// As in the checkpoint, e.g. `model.layers.0.self_attn.q_proj`.
     pub module: String,
     /// `[out, in]`.
     pub weight: Weight,
+    /// `[1, out]`.
+    pub bias: Option<Weight>,
     pub lora: Option<Lora>,
 }
 
@@ -140,6 +142,10 @@ impl Linear {
     pub fn forward(&self, pass: &Pass<'_>, x: &Tensor<2>) -> (Tensor<2>, LinearTape) {
         let ops = pass.ops;
         let y = self.weight.product(pass, None, x, true);
+        let y = match &self.bias {
+            Some(bias) => ops.add_bias(y, &bias.stored(pass)),
+            None => y,
+        };
         let Some(lora) = self.lora.as_ref().filter(|_| pass.adapter) else {
             return (y, LinearTape(None));
         };
@@ -166,6 +172,9 @@ impl Linear {
         let ops = pass.ops;
         if let Some(id) = self.weight.param() {
             grads.add_product(ops, id, dy, true, x, false, 1.0);
+        }
+        if let Some(id) = self.bias.as_ref().and_then(Weight::param) {
+            grads.add(ops, id, ops.column_sums(dy));
         }
         let mut dx = if want_dx {
             Some(self.weight.product(pass, dx, dy, false))

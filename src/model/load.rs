@@ -4,13 +4,18 @@ use std::path::Path;
 
 use burn::tensor::{Device, Tensor, TensorData};
 
+use super::attention::{Attention, Qkv};
 use super::bnb::{self, BnbError};
 use super::checkpoint::{Checkpoint, CheckpointError};
-use super::decoder::Decoder;
-use super::hf_config::{ArchConfig, ConfigError, Parameter};
+use super::decoder::{Decoder, Parts};
+use super::hf_config::{
+    ArchConfig, ConfigError, Linear as Described, MlpKind, NormKind, Parameter,
+};
 use super::init::initial;
 use super::layer::Layer;
 use super::linear::{Linear, Lora, Weight};
+use super::mlp::Mlp;
+use super::norm::Norm;
 use super::params::Params;
 use super::peft::{Adapter, AdapterConfig, PeftError, resolve_targets};
 use crate::config::types::{LoraConfig, ModelInit, QuantMethod, QuantizationConfig};
@@ -27,14 +32,6 @@ pub enum LoadError {
     Bnb(#[from] BnbError),
     #[error(transparent)]
     Peft(#[from] PeftError),
-    #[error(
-        "{}: {key}=true (biases on linear layers) is not supported in this version: use a model without them",
-        dir.display()
-    )]
-    Bias {
-        dir: std::path::PathBuf,
-        key: &'static str,
-    },
 }
 
 /// What trains beside or instead of the base weights.
@@ -71,15 +68,6 @@ pub struct LoadOptions<'a> {
 /// Names the file and tensor that cannot be used.
 pub fn load(options: &LoadOptions<'_>) -> Result<Decoder, LoadError> {
     let arch = ArchConfig::from_dir(options.dir)?;
-    for (key, on) in [
-        ("attention_bias", arch.attention_bias),
-        ("mlp_bias", arch.mlp_bias),
-    ] {
-        if on {
-            let dir = options.dir.to_path_buf();
-            return Err(LoadError::Bias { dir, key });
-        }
-    }
     let source = match options.init {
         ModelInit::Random => None,
         ModelInit::Pretrained => Some(open(&arch, options)?),
@@ -92,21 +80,19 @@ pub fn load(options: &LoadOptions<'_>) -> Result<Decoder, LoadError> {
         source,
         params: Params::default(),
     };
-    let hidden = arch.hidden_size;
-    let embedding = loader.weight(
-        "model.embed_tokens.weight",
-        [arch.vocab_size, hidden],
-        false,
-    )?;
+    let embedding = loader.table(&arch.embedding())?;
+    let positions = match arch.position_embedding() {
+        Some(parameter) => Some(loader.table(&parameter)?),
+        None => None,
+    };
     let mut layers = Vec::with_capacity(arch.num_layers);
     for n in 0..arch.num_layers {
         layers.push(loader.layer(n)?);
     }
-    let norm = loader.gain("model.norm.weight")?;
-    let head = if arch.tie_word_embeddings {
-        None
-    } else {
-        Some(loader.weight("lm_head.weight", [arch.vocab_size, hidden], false)?)
+    let norm = loader.norm(arch.final_norm(), arch.hidden_size)?;
+    let head = match arch.tie_word_embeddings {
+        true => None,
+        false => Some(loader.table(&arch.lm_head().weight())?),
     };
     let mut params = loader.params;
     let adapter_config = adapter.as_ref().map(|(adapter, _)| adapter.config.clone());
@@ -114,16 +100,14 @@ pub fn load(options: &LoadOptions<'_>) -> Result<Decoder, LoadError> {
         attach(adapter, dropout, &mut layers, &mut params, options.device);
     }
     let device = options.device.clone();
-    let mut model = Decoder::new(
-        arch,
+    let parts = Parts {
         embedding,
+        positions,
         layers,
         norm,
         head,
-        params,
-        device,
-        options.precision,
-    );
+    };
+    let mut model = Decoder::new(arch, parts, params, device, options.precision);
     model.adapter_config = adapter_config;
     Ok(model)
 }
@@ -163,87 +147,135 @@ impl Loader<'_> {
         })
     }
 
-    /// Linears of the layers are quantised; embedding, head and norms are not, as
-    /// bitsandbytes and transformers have it.
-    fn weight(
-        &mut self,
-        name: &str,
-        shape: [usize; 2],
-        quantise: bool,
-    ) -> Result<Weight, LoadError> {
-        let held = match &self.source {
-            Some((checkpoint, true)) if quantise => Some(bnb::held(checkpoint, name, shape)?),
-            _ => None,
-        };
+    fn full(&self) -> bool {
+        matches!(self.options.adaptation, Adaptation::Full)
+    }
+
+    /// An embedding or the head: never quantised, as bitsandbytes and transformers
+    /// have it.
+    fn table(&mut self, parameter: &Parameter) -> Result<Weight, LoadError> {
+        let values = self.values(&parameter.name, &parameter.shape)?;
+        let shape = [parameter.shape[0], parameter.shape[1]];
+        Ok(self.dense(&parameter.name, values, shape))
+    }
+
+    fn dense(&mut self, name: &str, values: Vec<f32>, shape: [usize; 2]) -> Weight {
         let device = self.options.device;
-        if let Some(Some(weight)) = held {
-            return Ok(Weight::Nf4(Nf4Tensor::new(weight, device)));
-        }
-        let values = self.values(name, &shape)?;
-        let full = matches!(self.options.adaptation, Adaptation::Full);
-        let q = self.options.quantization;
-        // A linear that a quantised checkpoint holds dense was left out on purpose.
-        if quantise && held.is_none() && !full && q.method == QuantMethod::Nf4 {
-            let weight = nf4::quantize(&values, shape, q.block_size, q.double_quant);
-            return Ok(Weight::Nf4(Nf4Tensor::new(weight, device)));
-        }
-        Ok(if full {
+        if self.full() {
             let tensor = tensor(values, shape, device);
-            Weight::Param(self.params.push(name.into(), tensor, true))
-        } else {
-            let ops = for_device(device, self.options.precision);
-            Weight::Dense(ops.frozen(values, shape, device))
+            return Weight::Param(self.params.push(name.into(), tensor, true));
+        }
+        let ops = for_device(device, self.options.precision);
+        Weight::Dense(ops.frozen(values, shape, device))
+    }
+
+    /// A norm's weight or a bias, f32. They do not decay (transformers'
+    /// `Trainer.get_decay_parameter_names`).
+    fn vector(&mut self, name: &str, width: usize) -> Result<Weight, LoadError> {
+        let values = self.values(name, &[width])?;
+        let tensor = tensor(values, [1, width], self.options.device);
+        Ok(match self.full() {
+            true => Weight::Param(self.params.push(name.into(), tensor, false)),
+            false => Weight::Dense(tensor),
         })
     }
 
-    /// Norm gains do not decay (transformers' `Trainer.get_decay_parameter_names`).
-    fn gain(&mut self, name: &str) -> Result<Weight, LoadError> {
-        let width = self.arch.hidden_size;
-        let values = self.values(name, &[width])?;
-        let tensor = tensor(values, [1, width], self.options.device);
-        Ok(match self.options.adaptation {
-            Adaptation::Full => Weight::Param(self.params.push(name.into(), tensor, false)),
-            _ => Weight::Dense(tensor),
+    fn norm(&mut self, module: &str, width: usize) -> Result<Norm, LoadError> {
+        let gain = self.vector(&format!("{module}.weight"), width)?;
+        let bias = match self.arch.norm {
+            NormKind::Rms => None,
+            NormKind::Layer => Some(self.vector(&format!("{module}.bias"), width)?),
+        };
+        Ok(Norm {
+            gain,
+            bias,
+            eps: self.arch.norm_eps as f32,
         })
+    }
+
+    /// A linear of a layer, quantised where asked.
+    fn linear(&mut self, described: Described) -> Result<Linear, LoadError> {
+        let shape = [described.out_features, described.in_features];
+        let weight = self.matrix(&described)?;
+        let bias = match described.bias {
+            true => Some(self.vector(&format!("{}.bias", described.module), shape[0])?),
+            false => None,
+        };
+        Ok(Linear {
+            module: described.module,
+            weight,
+            bias,
+            lora: None,
+        })
+    }
+
+    /// The `[out, in]` weight of a linear.
+    fn matrix(&mut self, described: &Described) -> Result<Weight, LoadError> {
+        let stored = described.weight();
+        let shape = [described.out_features, described.in_features];
+        let held = |weight, device| Weight::Nf4(Nf4Tensor::new(weight, device));
+        let mut quantise = !self.full() && self.options.quantization.method == QuantMethod::Nf4;
+        if let Some((checkpoint, true)) = &self.source {
+            if let Some(weight) = bnb::held(checkpoint, &stored.name, shape)? {
+                return Ok(held(weight, self.options.device));
+            }
+            // A linear that such a checkpoint holds dense was left out on purpose.
+            quantise = false;
+        }
+        let mut values = self.values(&stored.name, &stored.shape)?;
+        if described.transposed {
+            values = transpose(&values, shape[1], shape[0]);
+        }
+        if quantise {
+            let q = self.options.quantization;
+            let weight = nf4::quantize(&values, shape, q.block_size, q.double_quant);
+            return Ok(held(weight, self.options.device));
+        }
+        Ok(self.dense(&stored.name, values, shape))
     }
 
     fn layer(&mut self, n: usize) -> Result<Layer, LoadError> {
-        let (arch, prefix) = (self.arch, format!("model.layers.{n}"));
-        let (hidden, wide) = (arch.hidden_size, arch.intermediate_size);
-        let heads = arch.num_heads * arch.head_dim;
-        let kv = arch.num_kv_heads * arch.head_dim;
-        let mut linear = |name: &str, shape: [usize; 2]| -> Result<Linear, LoadError> {
-            let module = format!("{prefix}.{name}");
-            let weight = self.weight(&format!("{module}.weight"), shape, true)?;
-            Ok(Linear {
-                module,
-                weight,
-                lora: None,
-            })
+        let arch = self.arch;
+        let mut described = arch.layer_linears(n).into_iter();
+        let mut linear = |loader: &mut Self| {
+            let next = described.next();
+            loader.linear(next.expect("the architecture lists every linear of a layer"))
         };
-        let (q, k, v, o) = (
-            linear("self_attn.q_proj", [heads, hidden])?,
-            linear("self_attn.k_proj", [kv, hidden])?,
-            linear("self_attn.v_proj", [kv, hidden])?,
-            linear("self_attn.o_proj", [hidden, heads])?,
-        );
-        let (gate, up, down) = (
-            linear("mlp.gate_proj", [wide, hidden])?,
-            linear("mlp.up_proj", [wide, hidden])?,
-            linear("mlp.down_proj", [hidden, wide])?,
-        );
+        let qkv = match arch.qkv_linears() {
+            1 => Qkv::Fused(linear(self)?),
+            _ => Qkv::Split([linear(self)?, linear(self)?, linear(self)?]),
+        };
+        let o = linear(self)?;
+        let mlp = match arch.mlp {
+            MlpKind::SwiGlu => Mlp::SwiGlu([linear(self)?, linear(self)?, linear(self)?]),
+            MlpKind::Gelu => Mlp::Gelu([linear(self)?, linear(self)?]),
+        };
+        let qk_norm = match arch.qk_norms(n) {
+            Some([q, k]) => Some([self.norm(&q, arch.head_dim)?, self.norm(&k, arch.head_dim)?]),
+            None => None,
+        };
+        let [first, second] = arch.layer_norms(n);
         Ok(Layer {
-            attention_norm: self.gain(&format!("{prefix}.input_layernorm.weight"))?,
-            q,
-            k,
-            v,
-            o,
-            mlp_norm: self.gain(&format!("{prefix}.post_attention_layernorm.weight"))?,
-            gate,
-            up,
-            down,
+            attention_norm: self.norm(&first, arch.hidden_size)?,
+            attention: Attention {
+                qkv,
+                qk_norm,
+                o,
+                window: arch.window(n),
+            },
+            mlp_norm: self.norm(&second, arch.hidden_size)?,
+            mlp,
         })
     }
+}
+
+/// `[rows, columns]` to `[columns, rows]`.
+pub(super) fn transpose(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+    let mut out = Vec::with_capacity(values.len());
+    for column in 0..columns {
+        out.extend((0..rows).map(|row| values[row * columns + column]));
+    }
+    out
 }
 
 fn tensor(values: Vec<f32>, shape: [usize; 2], device: &Device) -> Tensor<2> {
@@ -284,6 +316,9 @@ fn resolve_adapter(
         lora_dropout: lora.dropout,
         target_modules: names,
         use_rslora: lora.use_rslora,
+        // bitsandbytes' linears hold `[out, in]` whatever the checkpoint has.
+        fan_in_fan_out: options.quantization.method == QuantMethod::None
+            && arch.linears().iter().any(|linear| linear.transposed),
     };
     Ok(Some((
         Adapter::initial(config, arch, options.seed)?,

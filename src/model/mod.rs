@@ -1,6 +1,7 @@
 //! Decoder models described by data: HF configuration and weights in and out,
 //! LoRA, NF4 weights, PEFT adapters; forward and backward layer by layer.
 
+mod attention;
 pub mod bnb;
 pub mod checkpoint;
 mod decoder;
@@ -12,6 +13,8 @@ mod kv_cache;
 mod layer;
 mod linear;
 mod load;
+mod mlp;
+mod norm;
 mod params;
 pub mod peft;
 mod ragged;
@@ -23,5 +26,6 @@ pub use decoder::{Decoder, StepOptions};
 pub use kv_cache::KvCache;
 pub use linear::{DropoutKey, Weight};
 pub use load::{Adaptation, LoadError, LoadOptions, load};
+pub use norm::Norm;
 pub use params::{Grads, ParamId, Params};
 pub use ragged::Ragged;

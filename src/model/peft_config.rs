@@ -21,6 +21,9 @@ pub struct AdapterConfig {
     pub target_modules: Vec<String>,
     /// Rank-stabilised scaling (Kalajdzievski, 2023, arXiv:2312.03732).
     pub use_rslora: bool,
+    /// The base stores its weights as `[in, out]`. It tells PEFT so; A and B are
+    /// the same either way.
+    pub fan_in_fan_out: bool,
 }
 
 impl AdapterConfig {
@@ -50,7 +53,7 @@ impl AdapterConfig {
             "ensure_weight_tying": false,
             "eva_config": null,
             "exclude_modules": null,
-            "fan_in_fan_out": false,
+            "fan_in_fan_out": self.fan_in_fan_out,
             "inference_mode": true,
             "init_lora_weights": true,
             "kasa_config": null,
@@ -95,7 +98,7 @@ pub(super) enum Targets {
 }
 
 /// PEFT features that would change the result, and the value that leaves them off.
-const MUST_BE_OFF: [(&str, &str); 16] = [
+const MUST_BE_OFF: [(&str, &str); 15] = [
     ("use_dora", "DoRA"),
     ("use_qalora", "QA-LoRA"),
     ("use_bdlora", "BD-LoRA"),
@@ -104,7 +107,6 @@ const MUST_BE_OFF: [(&str, &str); 16] = [
     ("kasa_config", "KaSA"),
     ("monteclora_config", "MonteCLoRA"),
     ("velora_config", "VeLoRA"),
-    ("fan_in_fan_out", "transposed weights"),
     ("lora_bias", "a bias on B"),
     ("modules_to_save", "fully trained modules"),
     ("trainable_token_indices", "trained tokens"),
@@ -204,6 +206,7 @@ pub(super) fn read_config(text: &str, file: &Path) -> Result<(AdapterConfig, Tar
         lora_dropout: number("lora_dropout", 0.0)?,
         target_modules: Vec::new(),
         use_rslora: get("use_rslora").is_some_and(is_on),
+        fan_in_fan_out: get("fan_in_fan_out").is_some_and(is_on),
     };
     Ok((config, targets))
 }

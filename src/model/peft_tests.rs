@@ -21,6 +21,7 @@ fn config(targets: &[&str]) -> AdapterConfig {
         lora_dropout: 0.05,
         target_modules: targets.iter().map(|name| name.to_string()).collect(),
         use_rslora: false,
+        fan_in_fan_out: false,
     }
 }
 

@@ -2,7 +2,7 @@
 //! an adapter merged in. Memory holds the tensor at hand and what it becomes.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
@@ -15,7 +15,8 @@ use super::bnb::{self, BnbError, PreQuantized};
 use super::checkpoint::{Checkpoint, CheckpointError};
 use super::export::{ExportError, write_text};
 use super::gguf::GgufError;
-use super::hf_config::{ArchConfig, ConfigError, Parameter};
+use super::hf_config::{ArchConfig, ConfigError, Linear, Parameter};
+use super::load::transpose;
 use super::peft::{Adapter, LoraTensors, PeftError};
 use super::shards::{Shard, Sink, Spec, Written, write};
 use crate::config::types::{QuantMethod, QuantizationConfig};
@@ -100,7 +101,7 @@ pub struct Base {
     /// config.json as it stands.
     config: Map<String, Value>,
     /// Weights that quantisation takes: the linears of the decoder layers.
-    linears: BTreeSet<String>,
+    linears: BTreeMap<String, Linear>,
 }
 
 impl Base {
@@ -117,7 +118,7 @@ impl Base {
         let linears = arch.linears().into_iter();
         Ok(Self {
             dir: dir.to_path_buf(),
-            linears: linears.map(|l| format!("{}.weight", l.module)).collect(),
+            linears: linears.map(|l| (l.weight().name, l)).collect(),
             // ArchConfig has read the same text as an object.
             config: serde_json::from_str(&text).unwrap_or_default(),
             quantised,
@@ -141,7 +142,7 @@ impl Base {
 
     /// The type of most weights: that of the first linear.
     pub fn stored_type(&self) -> Result<StoredType, RewriteError> {
-        let name = self.linears.iter().next().map_or("", String::as_str);
+        let name = self.linears.keys().next().map_or("", String::as_str);
         self.dense_type(name).map(StoredType::of)
     }
 
@@ -183,7 +184,7 @@ impl Base {
         let parameters = self.arch.parameters();
         let groups = parameters.iter().map(|parameter| {
             let dtype = self.checkpoint.dtype(&parameter.name).unwrap_or(Dtype::F32);
-            match self.as_linear(parameter) {
+            match self.linear(parameter).map(shape_of) {
                 None => vec![Spec::new(&parameter.name, dtype, &parameter.shape)],
                 Some(shape) => bnb::stored(shape, dtype, block, double)
                     .into_iter()
@@ -199,14 +200,13 @@ impl Base {
         let groups: Vec<Vec<Spec>> = groups.collect();
         write(dir, &groups, max_bytes, |number, shard: &mut Shard| {
             let parameter = &parameters[number];
-            let Some(shape) = self.as_linear(parameter) else {
+            let Some(linear) = self.linear(parameter) else {
                 return shard.put(&parameter.name, |sink| self.copy(parameter, sink));
             };
             let dtype = self.checkpoint.dtype(&parameter.name).unwrap_or(Dtype::F32);
-            let values = self
-                .checkpoint
-                .tensor_f32(&parameter.name, &parameter.shape)?;
-            let weight = nf4::quantize(&values, shape, block, double);
+            // Conv1D is turned before it is quantised, as transformers does.
+            let values = self.matrix(linear)?;
+            let weight = nf4::quantize(&values, shape_of(linear), block, double);
             drop(values);
             for (spec, bytes) in groups[number].iter().zip(bnb::stored_bytes(&weight, dtype)) {
                 shard.put(&spec.name, |sink| sink.add(&bytes))?;
@@ -215,12 +215,23 @@ impl Base {
         })
     }
 
-    fn as_linear(&self, parameter: &Parameter) -> Option<[usize; 2]> {
-        match parameter.shape[..] {
-            [rows, columns] if self.linears.contains(&parameter.name) => Some([rows, columns]),
-            _ => None,
-        }
+    fn linear(&self, parameter: &Parameter) -> Option<&Linear> {
+        self.linears.get(&parameter.name)
     }
+
+    /// A linear's dense weight as `[out, in]`.
+    fn matrix(&self, linear: &Linear) -> Result<Vec<f32>, RewriteError> {
+        let stored = linear.weight();
+        let values = self.checkpoint.tensor_f32(&stored.name, &stored.shape)?;
+        Ok(match linear.transposed {
+            true => transpose(&values, linear.in_features, linear.out_features),
+            false => values,
+        })
+    }
+}
+
+fn shape_of(linear: &Linear) -> [usize; 2] {
+    [linear.out_features, linear.in_features]
 }
 
 /// A base with an adapter merged into it: `W + scale B A`, in f32.
@@ -234,8 +245,7 @@ pub struct Merged<'a> {
 }
 
 impl Merged<'_> {
-    fn lora(&self, name: &str) -> Option<&LoraTensors> {
-        let module = name.strip_suffix(".weight")?;
+    fn lora(&self, module: &str) -> Option<&LoraTensors> {
         self.adapter.modules.iter().find(|m| m.module == module)
     }
 
@@ -245,36 +255,50 @@ impl Merged<'_> {
     /// A tensor that cannot be read.
     fn changed(&self, parameter: &Parameter) -> Result<Option<Vec<f32>>, RewriteError> {
         let checkpoint = &self.base.checkpoint;
-        let lora = self.lora(&parameter.name);
-        let stored = bnb::is_quantised(checkpoint, &parameter.name);
-        let shape = match parameter.shape[..] {
-            [rows, columns] => [rows, columns],
-            _ => return Ok(None),
-        };
-        let as_nf4 = self
-            .quantization
-            .filter(|_| self.base.as_linear(parameter).is_some());
-        let mut values = match (stored, as_nf4) {
-            (true, _) => {
-                let weight = bnb::read(checkpoint, &parameter.name, shape)?;
-                let mut values = vec![0.0; parameter.numel()];
-                self.kernel.dequantize(&weight, &mut values);
-                values
-            }
-            (false, None) if lora.is_none() => return Ok(None),
-            (false, quantise) => {
-                let mut values = checkpoint.tensor_f32(&parameter.name, &parameter.shape)?;
-                if let Some(q) = quantise {
-                    let weight = nf4::quantize(&values, shape, q.block_size, q.double_quant);
-                    self.kernel.dequantize(&weight, &mut values);
+        let Some(linear) = self.base.linear(parameter) else {
+            // An embedding or a head that is quantised as well.
+            return Ok(match parameter.shape[..] {
+                [rows, columns] if bnb::is_quantised(checkpoint, &parameter.name) => {
+                    Some(self.dequantised(parameter, [rows, columns])?)
                 }
-                values
+                _ => None,
+            });
+        };
+        let lora = self.lora(&linear.module);
+        let mut values = if bnb::is_quantised(checkpoint, &parameter.name) {
+            self.dequantised(parameter, shape_of(linear))?
+        } else {
+            // A linear that a quantised base holds dense was left out on purpose.
+            let quantise = self.quantization.filter(|_| self.base.quantised.is_none());
+            if lora.is_none() && quantise.is_none() {
+                return Ok(None);
             }
+            let mut values = self.base.matrix(linear)?;
+            if let Some(q) = quantise {
+                let shape = shape_of(linear);
+                let weight = nf4::quantize(&values, shape, q.block_size, q.double_quant);
+                self.kernel.dequantize(&weight, &mut values);
+            }
+            values
         };
         if let Some(lora) = lora {
             add_product(&mut values, lora, self.adapter.config.scaling() as f32);
         }
-        Ok(Some(values))
+        Ok(Some(match linear.transposed {
+            true => transpose(&values, linear.out_features, linear.in_features),
+            false => values,
+        }))
+    }
+
+    fn dequantised(
+        &self,
+        parameter: &Parameter,
+        shape: [usize; 2],
+    ) -> Result<Vec<f32>, RewriteError> {
+        let weight = bnb::read(&self.base.checkpoint, &parameter.name, shape)?;
+        let mut values = vec![0.0; weight.numel()];
+        self.kernel.dequantize(&weight, &mut values);
+        Ok(values)
     }
 
     /// Hands one tensor of the merged model on, piece by piece, in f32.

@@ -37,6 +37,7 @@ fn adapter(use_rslora: bool) -> Adapter {
         lora_dropout: 0.0,
         target_modules: vec!["q_proj".into(), "down_proj".into()],
         use_rslora,
+        fan_in_fan_out: false,
     };
     let mut adapter = Adapter::initial(config, &arch(), 3).unwrap();
     for (n, module) in adapter.modules.iter_mut().enumerate() {
@@ -96,11 +97,17 @@ fn a_merge_adds_the_scaled_product() {
             merged.write(out.path(), None, 1 << 40).unwrap();
             for parameter in arch().parameters() {
                 let mut values = read(dir.path(), &parameter);
-                if let (Some(q), Some(shape)) = (quantization, base.as_linear(&parameter)) {
+                if let (Some(q), Some(shape)) =
+                    (quantization, base.linear(&parameter).map(shape_of))
+                {
                     let weight = nf4::quantize(&values, shape, q.block_size, q.double_quant);
                     weight.dequantize_into(&mut values);
                 }
-                let wanted = wanted(&values, merged.lora(&parameter.name), scale);
+                let wanted = wanted(
+                    &values,
+                    merged.lora(parameter.name.trim_end_matches(".weight")),
+                    scale,
+                );
                 for (got, wanted) in read(out.path(), &parameter).iter().zip(&wanted) {
                     let near = 2e-6 * wanted.abs().max(1.0);
                     assert!(

@@ -1,6 +1,7 @@
 //! From a trained [`Decoder`] back to files.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use burn::tensor::Tensor;
@@ -52,6 +53,8 @@ impl Decoder {
         extra: impl FnOnce(&Path) -> Result<(), E>,
     ) -> Result<(), E> {
         let staged = StagedDir::new(dir)?;
+        let linears = self.arch.linears().into_iter().filter(|l| l.transposed);
+        let transposed: BTreeSet<String> = linears.map(|l| l.weight().name).collect();
         write_model(staged.path(), &self.arch, weight_type, |parameter| {
             let value = self.value_of(parameter);
             let missing = || ExportError::Elements {
@@ -60,7 +63,12 @@ impl Decoder {
                 found: 0,
                 expected: parameter.numel(),
             };
-            Ok::<_, ExportError>(Cow::Owned(host(value.ok_or_else(missing)?)))
+            let value = value.ok_or_else(missing)?;
+            // Conv1D keeps its weights the other way round.
+            Ok::<_, ExportError>(Cow::Owned(match transposed.contains(&parameter.name) {
+                true => host(&value.clone().transpose()),
+                false => host(value),
+            }))
         })?;
         extra(staged.path())?;
         staged.commit_replacing()?;

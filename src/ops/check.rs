@@ -261,6 +261,25 @@ impl Checker {
                 panic!("the gain's gradient was asked for");
             };
             self.record("rms_norm_backward gain", &case, &got_g, &dg);
+
+            let (b, gb) = self.parameters([1, width]);
+            let got = self.gpu.layer_norm(&gx, &gg, &gb, 1e-5);
+            let want = Cpu.layer_norm(&x, &g, &b, 1e-5);
+            self.record("layer_norm", &case, &got, &want);
+            let (dx, dg) = Cpu.layer_norm_backward(&x, &g, &dy, 1e-5, true);
+            let (got, got_g) = self.gpu.layer_norm_backward(&gx, &gg, &gdy, 1e-5, true);
+            // Of one number there is no deviation.
+            if width > 1 {
+                self.record("layer_norm_backward", &case, &got, &dx);
+                let (Some(dg), Some(got_g)) = (dg, got_g) else {
+                    panic!("the gain's gradient was asked for");
+                };
+                self.record("layer_norm_backward gain", &case, &got_g, &dg);
+            }
+            let got = self.gpu.add_bias(gx.clone(), &gb);
+            self.record("add_bias", &case, &got, &Cpu.add_bias(x.clone(), &b));
+            let got = self.gpu.column_sums(&gdy);
+            self.record("column_sums", &case, &got, &Cpu.column_sums(&dy));
         }
     }
 
@@ -270,6 +289,9 @@ impl Checker {
             let (a, ga) = self.activations([rows, width]);
             let (b, gb) = self.activations([rows, width]);
             let (dy, gdy) = self.activations([rows, width]);
+            self.record("gelu", &case, &self.gpu.gelu(&ga), &Cpu.gelu(&a));
+            let got = self.gpu.gelu_backward(&ga, &gdy);
+            self.record("gelu_backward", &case, &got, &Cpu.gelu_backward(&a, &dy));
             let got = self.gpu.swiglu(&ga, &gb);
             self.record("swiglu", &case, &got, &Cpu.swiglu(&a, &b));
             let (want_gate, want_up) = Cpu.swiglu_backward(&a, &b, &dy);
@@ -323,20 +345,28 @@ impl Checker {
 
     /// Packed documents of unequal lengths.
     fn attention(&mut self) {
-        let cases: [(&[usize], usize, usize, usize); 5] = [
-            (&[1], 1, 1, 6),
-            (&[3, 2], 2, 1, 6),
-            (&[70, 1, 19], 4, 2, 16),
-            (&[33, 65], 6, 2, 64),
-            (&[130, 40], 2, 1, 128),
+        type Case<'a> = (&'a [usize], usize, usize, usize, Option<usize>);
+        let cases: [Case<'_>; 8] = [
+            (&[1], 1, 1, 6, None),
+            (&[3, 2], 2, 1, 6, None),
+            (&[70, 1, 19], 4, 2, 16, None),
+            (&[33, 65], 6, 2, 64, None),
+            (&[130, 40], 2, 1, 128, None),
+            (&[70, 1, 19], 4, 2, 16, Some(5)),
+            (&[33, 165], 6, 2, 64, Some(40)),
+            (&[130, 40], 2, 1, 128, Some(1)),
         ];
-        for (lengths, heads, kv_heads, head_dim) in cases {
-            let case = format!("{lengths:?}, {heads}/{kv_heads} heads of {head_dim}");
+        for (lengths, heads, kv_heads, head_dim, window) in cases {
+            let mut case = format!("{lengths:?}, {heads}/{kv_heads} heads of {head_dim}");
+            if let Some(window) = window {
+                case = format!("{case}, window {window}");
+            }
             let shape = AttentionShape {
                 heads,
                 kv_heads,
                 head_dim,
                 scale: 1.0 / (head_dim as f32).sqrt(),
+                window,
             };
             let mut spans = Spans::default();
             let mut tokens = 0;
@@ -362,7 +392,7 @@ impl Checker {
                 .gpu
                 .attention_backward(&gq, &gk, &gv, &gout, &glse, &gdout, &spans, shape);
             // With one key the score has no slope: dq and dk are rounding alone.
-            if tokens > 1 {
+            if tokens > 1 && window != Some(1) {
                 self.record("attention_backward q", &case, &got.0, &want.0);
                 self.record("attention_backward k", &case, &got.1, &want.1);
             }
@@ -377,6 +407,7 @@ impl Checker {
             kv_heads: 2,
             head_dim: 16,
             scale: 0.25,
+            window: None,
         };
         let mut spans = Spans::default();
         for (q_start, q_len, k_start, k_len) in [(0, 1, 0, 41), (1, 1, 64, 7), (2, 20, 128, 50)] {

@@ -81,7 +81,17 @@ fn span_tensors(
     let k = split_heads(k, span.k_start, span.k_len, shape.kv_heads, group);
     let v = split_heads(v, span.k_start, span.k_len, shape.kv_heads, group);
     let offset = (span.k_len - span.q_len) as i64;
-    let hidden: Tensor<2, Bool> = Tensor::tril_mask([span.q_len, span.k_len], offset, &q.device());
+    let size = [span.q_len, span.k_len];
+    let hidden: Tensor<2, Bool> = Tensor::tril_mask(size, offset, &q.device());
+    // Below the diagonal that lies `window` to the left nothing is seen.
+    let hidden = match shape.window {
+        Some(window) => {
+            let left = offset - window as i64;
+            let near: Tensor<2, Bool> = Tensor::tril_mask(size, left, &q.device());
+            hidden.bool_or(near.bool_not())
+        }
+        None => hidden,
+    };
     let scores = q.clone().matmul(k.clone().swap_dims(1, 2)) * shape.scale;
     let scores = scores.mask_fill(hidden.unsqueeze::<3>(), f32::NEG_INFINITY);
     SpanTensors { q, k, v, scores }

@@ -21,6 +21,7 @@ mod indices;
 pub mod nf4;
 mod nf4_map;
 mod nf4_tensor;
+mod plain;
 mod rope_table;
 mod scalar;
 #[cfg(test)]
@@ -54,6 +55,9 @@ pub struct AttentionShape {
     pub head_dim: usize,
     /// Multiplies the scores, 1/sqrt(head_dim) for Llama.
     pub scale: f32,
+    /// A query sees so many of the newest keys, itself included (Beltagy et al.,
+    /// 2020); `None` sees all.
+    pub window: Option<usize>,
 }
 
 /// Hyperparameters of one AdamW update (Loshchilov and Hutter, 2019), as
@@ -195,6 +199,46 @@ pub trait HotOps: Send + Sync {
         eps: f32,
         want_gain: bool,
     ) -> (Tensor<2>, Option<Tensor<2>>);
+
+    /// `(x - mean(x)) / std(x) x gain + bias` by rows (Ba et al., 2016); `gain` and
+    /// `bias` are `[1, d]`.
+    fn layer_norm(&self, x: &Tensor<2>, gain: &Tensor<2>, bias: &Tensor<2>, eps: f32) -> Tensor<2> {
+        plain::layer_norm(x, gain, bias, eps)
+    }
+
+    /// Gradients of [`HotOps::layer_norm`] to `x` and, if `want_gain`, to the gain;
+    /// the bias's is [`HotOps::column_sums`] of `dy`.
+    fn layer_norm_backward(
+        &self,
+        x: &Tensor<2>,
+        gain: &Tensor<2>,
+        dy: &Tensor<2>,
+        eps: f32,
+        want_gain: bool,
+    ) -> (Tensor<2>, Option<Tensor<2>>) {
+        plain::layer_norm_backward(x, gain, dy, eps, want_gain)
+    }
+
+    /// GELU in its tanh approximation (Hendrycks and Gimpel, 2016).
+    fn gelu(&self, x: &Tensor<2>) -> Tensor<2> {
+        plain::gelu(x)
+    }
+
+    /// Gradient of [`HotOps::gelu`].
+    fn gelu_backward(&self, x: &Tensor<2>, dy: &Tensor<2>) -> Tensor<2> {
+        plain::gelu_backward(x, dy)
+    }
+
+    /// `x + bias` in every row; `bias` is `[1, d]`. Writes into `x` where it is not
+    /// shared.
+    fn add_bias(&self, x: Tensor<2>, bias: &Tensor<2>) -> Tensor<2> {
+        plain::add_bias(x, bias)
+    }
+
+    /// Sums over the rows, `[1, d]` in f32: the gradient of a bias.
+    fn column_sums(&self, x: &Tensor<2>) -> Tensor<2> {
+        plain::column_sums(x)
+    }
 
     /// Rotates each head of `[tokens, heads x head_dim]` by its row's position;
     /// `inverse` rotates back, which is the backward.

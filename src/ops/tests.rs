@@ -128,6 +128,41 @@ fn rms_norm_and_its_backward() {
 }
 
 #[test]
+fn layer_norm_and_its_backward() {
+    let mut s = Source::new();
+    for [rows, width, _] in SHAPES {
+        let (x, dy) = (s.tensor([rows, width]), s.tensor([rows, width]));
+        let (g, b) = (s.tensor([1, width]), s.tensor([1, width]));
+        let want = Composed.layer_norm(&x, &g, &b, 1e-5);
+        close(&Cpu.layer_norm(&x, &g, &b, 1e-5), &want, 1e-5);
+        // Of one number there is no deviation, and eps alone scales the gradient.
+        if width > 1 {
+            let (dx, dg) = Cpu.layer_norm_backward(&x, &g, &dy, 1e-5, true);
+            let (dx_want, dg_want) = Composed.layer_norm_backward(&x, &g, &dy, 1e-5, true);
+            close(&dx, &dx_want, 5e-5);
+            close(&dg.unwrap(), &dg_want.unwrap(), 2e-5);
+        }
+    }
+}
+
+#[test]
+fn gelu_bias_and_column_sums() {
+    let mut s = Source::new();
+    for [rows, width, _] in SHAPES {
+        let (x, dy) = (s.tensor([rows, width]), s.tensor([rows, width]));
+        let bias = s.tensor([1, width]);
+        // Far out, where tanh is flat, as well as near 0.
+        let x = x * 3.0;
+        close(&Cpu.gelu(&x), &Composed.gelu(&x), 1e-6);
+        let want = Composed.gelu_backward(&x, &dy);
+        close(&Cpu.gelu_backward(&x, &dy), &want, 2e-6);
+        let want = Composed.add_bias(x.clone(), &bias);
+        close(&Cpu.add_bias(x.clone(), &bias), &want, 0.0);
+        close(&Cpu.column_sums(&x), &Composed.column_sums(&x), 1e-5);
+    }
+}
+
+#[test]
 fn swiglu_and_its_backward() {
     let mut s = Source::new();
     for [rows, width, _] in SHAPES {
@@ -181,17 +216,22 @@ fn spans(lengths: &[usize]) -> Spans {
 #[test]
 fn attention_and_its_backward() {
     let mut s = Source::new();
-    for (lengths, heads, kv_heads, dim) in [
-        (vec![1], 1, 1, 2),
-        (vec![5, 1, 9], 4, 2, 6),
-        (vec![130, 64, 3], 6, 3, 16),
-        (vec![65], 8, 1, 32),
+    for (lengths, heads, kv_heads, dim, window) in [
+        (vec![1], 1, 1, 2, None),
+        (vec![5, 1, 9], 4, 2, 6, None),
+        (vec![130, 64, 3], 6, 3, 16, None),
+        (vec![65], 8, 1, 32, None),
+        (vec![5, 1, 9], 4, 2, 6, Some(1)),
+        (vec![130, 64, 3], 6, 3, 16, Some(50)),
+        (vec![200], 2, 1, 8, Some(7)),
+        (vec![40, 129], 2, 2, 8, Some(129)),
     ] {
         let shape = AttentionShape {
             heads,
             kv_heads,
             head_dim: dim,
             scale: 1.0 / (dim as f32).sqrt(),
+            window,
         };
         let tokens = lengths.iter().sum();
         let spans = spans(&lengths);
@@ -217,12 +257,19 @@ fn attention_and_its_backward() {
 
 #[test]
 fn attention_over_a_cache_equals_the_last_rows_of_the_whole() {
+    for window in [None, Some(2), Some(9)] {
+        attention_over_a_cache(window);
+    }
+}
+
+fn attention_over_a_cache(window: Option<usize>) {
     let mut s = Source::new();
     let shape = AttentionShape {
         heads: 4,
         kv_heads: 2,
         head_dim: 8,
         scale: 0.3,
+        window,
     };
     let (n, tail) = (21, 3);
     let (q, k, v) = (s.tensor([n, 32]), s.tensor([n, 16]), s.tensor([n, 16]));
@@ -374,30 +421,47 @@ fn backwards_agree_with_finite_differences() {
         weighted(&Cpu.rms_norm(&x, g, 1e-5), &w)
     });
 
+    let bias = s.tensor([1, 12]);
+    let (dx, dg) = Cpu.layer_norm_backward(&x, &g, &w, 1e-5, true);
+    check_gradient(&mut s, &x, &dx, &|x| {
+        weighted(&Cpu.layer_norm(x, &g, &bias, 1e-5), &w)
+    });
+    check_gradient(&mut s, &g, &dg.unwrap(), &|g| {
+        weighted(&Cpu.layer_norm(&x, g, &bias, 1e-5), &w)
+    });
+    check_gradient(&mut s, &bias, &Cpu.column_sums(&w), &|bias| {
+        weighted(&Cpu.layer_norm(&x, &g, bias, 1e-5), &w)
+    });
+    let dx = Cpu.gelu_backward(&x, &w);
+    check_gradient(&mut s, &x, &dx, &|x| weighted(&Cpu.gelu(x), &w));
+
     let up = s.tensor([5, 12]);
     let (dg, du) = Cpu.swiglu_backward(&x, &up, &w);
     check_gradient(&mut s, &x, &dg, &|x| weighted(&Cpu.swiglu(x, &up), &w));
     check_gradient(&mut s, &up, &du, &|up| weighted(&Cpu.swiglu(&x, up), &w));
 
-    let shape = AttentionShape {
-        heads: 2,
-        kv_heads: 1,
-        head_dim: 6,
-        scale: 0.4,
-    };
     let spans = spans(&[3, 2]);
     let (k, v) = (s.tensor([5, 6]), s.tensor([5, 6]));
-    let (out, lse) = Cpu.attention(&x, &k, &v, &spans, shape);
-    let (dq, dk, dv) = Cpu.attention_backward(&x, &k, &v, &out, &lse, &w, &spans, shape);
-    check_gradient(&mut s, &x, &dq, &|x| {
-        weighted(&Cpu.attention(x, &k, &v, &spans, shape).0, &w)
-    });
-    check_gradient(&mut s, &k, &dk, &|k| {
-        weighted(&Cpu.attention(&x, k, &v, &spans, shape).0, &w)
-    });
-    check_gradient(&mut s, &v, &dv, &|v| {
-        weighted(&Cpu.attention(&x, &k, v, &spans, shape).0, &w)
-    });
+    for window in [None, Some(2)] {
+        let shape = AttentionShape {
+            heads: 2,
+            kv_heads: 1,
+            head_dim: 6,
+            scale: 0.4,
+            window,
+        };
+        let (out, lse) = Cpu.attention(&x, &k, &v, &spans, shape);
+        let (dq, dk, dv) = Cpu.attention_backward(&x, &k, &v, &out, &lse, &w, &spans, shape);
+        check_gradient(&mut s, &x, &dq, &|x| {
+            weighted(&Cpu.attention(x, &k, &v, &spans, shape).0, &w)
+        });
+        check_gradient(&mut s, &k, &dk, &|k| {
+            weighted(&Cpu.attention(&x, k, &v, &spans, shape).0, &w)
+        });
+        check_gradient(&mut s, &v, &dv, &|v| {
+            weighted(&Cpu.attention(&x, &k, v, &spans, shape).0, &w)
+        });
+    }
 
     let head = s.tensor([9, 12]);
     let targets = Indices::from(vec![1, 8, 0, 3, 3]);

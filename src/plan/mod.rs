@@ -91,8 +91,8 @@ pub struct Recipe {
     pub full: bool,
     /// Of the linear layers; `None` where they are dense.
     pub nf4: Option<Nf4Layout>,
-    /// Rank of the adapter at q, k, v, o, gate, up and down of each layer; 0 is none.
-    pub ranks: Vec<[usize; 7]>,
+    /// Rank of the adapter at each linear of each layer; 0 is none.
+    pub ranks: Vec<Vec<usize>>,
     pub dropout: bool,
     pub checkpointing: bool,
     pub precision: Precision,
@@ -110,10 +110,11 @@ impl Recipe {
         let full = config.method == Method::Full;
         let lora = &config.lora;
         let linears = arch.linears();
-        let mut ranks = vec![[0; 7]; arch.num_layers];
+        let each = linears.len() / arch.num_layers;
+        let mut ranks = vec![vec![0; each]; arch.num_layers];
         let mut set = |module: &str, rank: usize| {
             if let Some(at) = linears.iter().position(|l| l.module == module) {
-                ranks[at / 7][at % 7] = rank;
+                ranks[at / each][at % each] = rank;
             }
         };
         match &lora.init_from {
@@ -145,10 +146,13 @@ impl Recipe {
         })
     }
 
-    /// `[out, in]` of q, k, v, o, gate, up and down.
-    pub fn linears(&self) -> [(u64, u64); 7] {
-        let Dims { d, f, hq, hk, .. } = self.dims();
-        [(hq, d), (hk, d), (hk, d), (d, hq), (f, d), (f, d), (d, f)]
+    /// `[out, in]` of a layer's linears, in the order of
+    /// [`ArchConfig::layer_linears`].
+    pub fn linears(&self) -> Vec<(u64, u64)> {
+        let linears = self.arch.layer_linears(0).into_iter();
+        linears
+            .map(|l| (l.out_features as u64, l.in_features as u64))
+            .collect()
     }
 
     /// Numbers that train.
@@ -157,8 +161,8 @@ impl Recipe {
             return self.arch.num_parameters() as u64;
         }
         let shapes = self.linears();
-        let of_layer = |ranks: &[usize; 7]| -> u64 {
-            let pairs = ranks.iter().zip(shapes);
+        let of_layer = |ranks: &Vec<usize>| -> u64 {
+            let pairs = ranks.iter().zip(&shapes);
             pairs.map(|(r, (out, inn))| *r as u64 * (out + inn)).sum()
         };
         self.ranks.iter().map(of_layer).sum()
@@ -183,7 +187,32 @@ impl Recipe {
             hk: (arch.num_kv_heads * arch.head_dim) as u64,
             heads: arch.num_heads as u64,
             vocab: arch.vocab_size as u64,
+            qkv: arch.qkv_linears(),
         }
+    }
+
+    /// Weights of a layer that are kept in f32: norms and biases.
+    fn vectors(&self) -> u64 {
+        let arch = &self.arch;
+        let prefix = format!("{}.", arch.layer_prefix(0));
+        let all = arch.parameters().into_iter();
+        all.filter(|p| p.shape.len() == 1 && p.name.starts_with(&prefix))
+            .map(|p| p.numel() as u64)
+            .sum()
+    }
+
+    /// Weights of the norm before the output projection.
+    fn final_norm(&self) -> u64 {
+        let all = self.arch.parameters().into_iter();
+        all.filter(|p| p.name.starts_with(self.arch.final_norm()))
+            .map(|p| p.numel() as u64)
+            .sum()
+    }
+
+    /// Numbers of the table of learned positions.
+    fn positions(&self) -> u64 {
+        let table = self.arch.position_embedding();
+        table.map_or(0, |p| p.numel() as u64)
     }
 }
 
@@ -199,6 +228,8 @@ struct Dims {
     hk: u64,
     heads: u64,
     vocab: u64,
+    /// Linears that make q, k and v; the one after them closes attention.
+    qkv: usize,
 }
 
 #[cfg(test)]

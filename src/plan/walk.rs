@@ -95,7 +95,9 @@ impl Walk<'_> {
     /// What trains is f32; the rest that is not quantised is as the precision says.
     fn load(&mut self, nf4: Option<Nf4Layout>, trains: bool) {
         let Dims { d, vocab, .. } = self.dims;
+        let positions = self.recipe.positions();
         self.load_dense(Part::Embedding, vocab * d, trains);
+        self.load_dense(Part::Embedding, positions, trains);
         for _ in 0..self.recipe.arch.num_layers {
             for (out, inn) in self.recipe.linears() {
                 let n = out * inn;
@@ -110,9 +112,9 @@ impl Walk<'_> {
                 self.meter.hold(Part::Nf4Scales, scales);
                 self.meter.release(Part::InTransit, read);
             }
-            self.load_dense(Part::Norms, 2 * d, trains);
+            self.load_vectors(self.recipe.vectors(), trains);
         }
-        self.load_dense(Part::Norms, d, trains);
+        self.load_vectors(self.recipe.final_norm(), trains);
         if !self.recipe.arch.tie_word_embeddings {
             self.load_dense(Part::Head, vocab * d, trains);
         }
@@ -126,6 +128,12 @@ impl Walk<'_> {
         }
     }
 
+    /// Norms and biases, which stay f32.
+    fn load_vectors(&mut self, n: u64, trains: bool) {
+        let part = if trains { Part::Trained } else { Part::Norms };
+        self.meter.hold(part, F32 * n);
+    }
+
     /// On a GPU the host's memory is not counted.
     fn on_cpu(&self, bytes: u64) -> u64 {
         match self.place {
@@ -135,6 +143,9 @@ impl Walk<'_> {
     }
 
     fn reserve_positions(&mut self, positions: u64) {
+        if self.recipe.arch.rope().is_none() {
+            return;
+        }
         let columns = self.recipe.arch.head_dim as u64 / 2;
         let table = 2 * F32 * columns * positions.next_power_of_two();
         let table = self.on_cpu(table);
@@ -182,6 +193,7 @@ impl Walk<'_> {
         self.meter.release(Part::Layer, width); // dx
         if self.recipe.full {
             self.gradients_of(self.embedding());
+            self.gradients_of(self.recipe.positions());
         }
     }
 
@@ -193,26 +205,44 @@ impl Walk<'_> {
     fn layer_forward(&mut self, layer: usize, batch: Batch) -> Tape {
         let rows = batch.tokens;
         let Dims {
-            d, f, hq, heads, ..
+            d,
+            f,
+            hq,
+            hk,
+            heads,
+            qkv,
+            ..
         } = self.dims;
+        let last = self.recipe.linears().len() - 1;
         let before = self.meter.held(Part::Layer);
         let hold = |walk: &mut Self, width: u64| {
             walk.meter.hold(Part::Layer, walk.activation(rows, width));
         };
         hold(self, d); // n1
-        for i in 0..3 {
-            self.linear_forward(layer, i, rows); // q, k, v
+        for i in 0..qkv {
+            self.linear_forward(layer, i, rows);
+        }
+        if self.recipe.arch.qk_norm {
+            hold(self, hq + hk); // q and k, normalised
         }
         hold(self, hq); // out
         self.meter.hold(Part::Layer, F32 * rows * heads); // lse
+        // Of parts of one matrix, attention makes copies.
+        let copies = match qkv {
+            1 => self.activation(rows, hq + 2 * hk),
+            _ => 0,
+        };
+        self.meter.hold(Part::Layer, copies);
         self.attention_buffers(batch, 1);
-        self.linear_forward(layer, 3, rows); // h
+        self.meter.release(Part::Layer, copies);
+        self.linear_forward(layer, qkv, rows); // h
         hold(self, d); // n2
-        self.linear_forward(layer, 4, rows); // gate
-        self.linear_forward(layer, 5, rows); // up
+        for i in qkv + 1..last {
+            self.linear_forward(layer, i, rows); // gate and up, or fc
+        }
         let s = self.activation(rows, f);
         self.meter.hold(Part::Layer, s);
-        self.linear_forward(layer, 6, rows); // y
+        self.linear_forward(layer, last, rows); // y
         self.meter.release(Part::Layer, s);
         let y = self.activation(rows, d);
         Tape(self.meter.held(Part::Layer) - before - y)
@@ -304,8 +334,11 @@ impl Walk<'_> {
             hq,
             hk,
             heads,
+            qkv,
             ..
         } = self.dims;
+        let last = self.recipe.linears().len() - 1;
+        let inner = (last - qkv - 1) as u64;
         let before = self.meter.held(Part::Layer);
         // The gradient to the input of linear `i`, made while its weight is dense.
         let product = |walk: &mut Self, i: usize, new: bool| {
@@ -325,24 +358,35 @@ impl Walk<'_> {
                 .release(Part::Layer, walk.activation(rows, width));
         };
         hold(self, f); // s
-        product(self, 6, true); // ds
+        product(self, last, true); // ds
         release(self, f); // s
-        hold(self, 2 * f); // d_gate, d_up
-        release(self, 3 * f); // gate, up, ds
-        product(self, 4, true); // dn2
-        release(self, f); // d_gate
-        product(self, 5, false);
-        release(self, d + f); // n2, d_up
+        hold(self, inner * f); // d_gate and d_up, or dh
+        release(self, (inner + 1) * f); // gate, up, ds
+        for i in qkv + 1..last {
+            product(self, i, i == qkv + 1); // dn2
+            release(self, f); // d_gate, then d_up
+        }
+        release(self, d); // n2
         hold(self, d); // dh
         release(self, 3 * d); // h, dn2, dy
-        product(self, 3, true); // d_out
+        product(self, qkv, true); // d_out
         hold(self, hq + 2 * hk); // dq, dk, dv
         self.attention_buffers(batch, 2);
         release(self, 3 * hq + 2 * hk); // q, k, v, out, d_out
         self.meter.release(Part::Layer, F32 * rows * heads); // lse
-        product(self, 0, true); // dn1
-        product(self, 1, false);
-        product(self, 2, false);
+        if self.recipe.arch.qk_norm {
+            hold(self, hq); // dq after the norm
+            release(self, hq); // q
+            release(self, hq + hk); // dq and dk before it, and k
+            hold(self, hk);
+        }
+        if qkv == 1 {
+            self.meter
+                .touch(Part::Layer, self.activation(rows, hq + 2 * hk)); // all three in one
+        }
+        for i in 0..qkv {
+            product(self, i, i == 0); // dn1
+        }
         release(self, d + hq + 2 * hk); // n1, dq, dk, dv
         hold(self, d); // dx
         // Afterwards there is dx in place of x, dy and the tape.
@@ -350,7 +394,7 @@ impl Walk<'_> {
         let held = self.meter.held(Part::Layer);
         self.meter.release(Part::Layer, held - after);
         if self.recipe.full {
-            self.gradients_of(2 * d);
+            self.gradients_of(self.recipe.vectors());
         }
     }
 
@@ -368,7 +412,7 @@ impl Walk<'_> {
         self.meter.hold(Part::Layer, rows + x); // d_rows, dx
         self.meter.release(Part::Layer, 4 * rows + x);
         if self.recipe.full {
-            self.gradients_of(d);
+            self.gradients_of(self.recipe.final_norm());
         }
     }
 

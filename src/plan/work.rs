@@ -47,7 +47,8 @@ impl Recipe {
 /// The shape (rows, out, in) of a product that stands for the model's, for timing:
 /// its up projection on as many rows as a batch has, cut to `most` multiply-adds.
 pub fn layer_product(recipe: &Recipe, workload: &Workload, most: usize) -> (usize, usize, usize) {
-    let (out, inn) = recipe.linears()[5];
+    let shapes = recipe.linears();
+    let (out, inn) = shapes[shapes.len() - 2];
     let (out, inn) = (out as usize, inn as usize);
     let inn = inn.min(most.isqrt()).max(1);
     let out = out.min(most / inn).max(1);

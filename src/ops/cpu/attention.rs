@@ -1,6 +1,8 @@
 //! Causal grouped-query attention in blocks of query rows: at most `BLOCK x keys`
 //! scores of one head exist per task, never S x S.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use super::elementwise::{exp, vectorised};
@@ -44,9 +46,11 @@ fn head(x: &[f32], width: usize, first: usize, rows: usize, at: usize, dim: usiz
     Mat::strided(&x[first * width + at..], rows, dim, width)
 }
 
-/// Keys that query row `i` of a span sees.
-fn visible(span: &Span, i: usize) -> usize {
-    span.k_len - span.q_len + i + 1
+/// Keys that query row `i` of a span sees, counted from the span's first key.
+fn visible(span: &Span, i: usize, shape: AttentionShape) -> Range<usize> {
+    let end = span.k_len - span.q_len + i + 1;
+    let start = shape.window.map_or(0, |window| end.saturating_sub(window));
+    start..end
 }
 
 struct Task {
@@ -97,19 +101,22 @@ pub fn forward(
                 to,
             } = task;
             let kv = h / (heads / shape.kv_heads);
-            let (rows, keys) = (to - from, visible(&span, to - 1));
+            let near = visible(&span, from, shape).start;
+            let (rows, keys) = (to - from, visible(&span, to - 1, shape).end - near);
             let qm = head(q, qw, span.q_start + from, rows, h * dim, dim);
-            let km = head(k, kw, span.k_start, keys, kv * dim, dim);
-            let vm = head(v, kw, span.k_start, keys, kv * dim, dim);
+            let km = head(k, kw, span.k_start + near, keys, kv * dim, dim);
+            let vm = head(v, kw, span.k_start + near, keys, kv * dim, dim);
             scores.resize((rows * keys).max(scores.len()), 0.0);
             let scores = &mut scores[..rows * keys];
             gemm(scores, keys, qm, km.t(), shape.scale, false, Threads::One);
             for (i, row) in scores.chunks_exact_mut(keys).enumerate() {
-                let (seen, hidden) = row.split_at_mut(visible(&span, from + i));
-                hidden.fill(0.0);
+                let seen = visible(&span, from + i, shape);
+                let seen = seen.start - near..seen.end - near;
+                row[..seen.start].fill(0.0);
+                row[seen.end..].fill(0.0);
                 let value = vectorised(
                     #[inline(always)]
-                    || softmax(seen),
+                    || softmax(&mut row[seen]),
                 );
                 let at = (span.q_start + from + i) * heads + h;
                 // SAFETY: one task owns each (row, head) of the output.
@@ -175,12 +182,13 @@ pub fn backward(
             for h in kv * group..(kv + 1) * group {
                 for from in (0..span.q_len).step_by(BLOCK) {
                     let to = (from + BLOCK).min(span.q_len);
-                    let (rows, keys) = (to - from, visible(&span, to - 1));
+                    let near = visible(&span, from, shape).start;
+                    let (rows, keys) = (to - from, visible(&span, to - 1, shape).end - near);
                     let first = span.q_start + from;
                     let qm = head(q, qw, first, rows, h * dim, dim);
                     let dom = head(dout, qw, first, rows, h * dim, dim);
-                    let km = head(k, kw, span.k_start, keys, kv * dim, dim);
-                    let vm = head(v, kw, span.k_start, keys, kv * dim, dim);
+                    let km = head(k, kw, span.k_start + near, keys, kv * dim, dim);
+                    let vm = head(v, kw, span.k_start + near, keys, kv * dim, dim);
                     let n = rows * keys;
                     p_buf.resize(n.max(p_buf.len()), 0.0);
                     ds_buf.resize(n.max(ds_buf.len()), 0.0);
@@ -188,17 +196,21 @@ pub fn backward(
                     gemm(p, keys, qm, km.t(), shape.scale, false, Threads::One);
                     gemm(ds, keys, dom, vm.t(), 1.0, false, Threads::One);
                     for i in 0..rows {
-                        let seen = visible(&span, from + i);
+                        let seen = visible(&span, from + i, shape);
+                        let seen = seen.start - near..seen.end - near;
                         let at = (first + i) * qw + h * dim;
                         let log_sum = lse[(first + i) * heads + h];
                         let (p, ds) = (&mut p[i * keys..][..keys], &mut ds[i * keys..][..keys]);
-                        p[seen..].fill(0.0);
-                        ds[seen..].fill(0.0);
+                        for scores in [&mut *p, &mut *ds] {
+                            scores[..seen.start].fill(0.0);
+                            scores[seen.end..].fill(0.0);
+                        }
                         vectorised(
                             #[inline(always)]
                             || {
                                 let delta = dot(&out[at..at + dim], &dout[at..at + dim]);
-                                for (p, ds) in p[..seen].iter_mut().zip(&mut ds[..seen]) {
+                                let seen = p[seen.clone()].iter_mut().zip(&mut ds[seen.clone()]);
+                                for (p, ds) in seen {
                                     *p = exp(*p - log_sum);
                                     *ds = *p * (*ds - delta) * shape.scale;
                                 }
@@ -207,7 +219,7 @@ pub fn backward(
                     }
                     let p = Mat::row_major(p, rows, keys);
                     let ds = Mat::row_major(ds, rows, keys);
-                    let k_at = span.k_start * kw + kv * dim;
+                    let k_at = (span.k_start + near) * kw + kv * dim;
                     // SAFETY: this task alone writes the rows of `span` in the columns
                     // of key/value head `kv` and of the query heads that share it.
                     unsafe {

@@ -106,6 +106,53 @@ pub fn swiglu_backward(gate: &[f32], up: &[f32], dy: &[f32]) -> (Vec<f32>, Vec<f
     (d_gate, d_up)
 }
 
+/// 2 sqrt(2/pi), so that the logistic function stands for (1 + tanh) / 2.
+const GELU_SLOPE: f32 = 1.595_769_1;
+const GELU_CUBIC: f32 = 0.044_715;
+
+/// x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) / 2
+pub fn gelu(x: &[f32]) -> Vec<f32> {
+    let mut out = vec![0.0; x.len()];
+    by_rows(&mut out, 1, |at, out| {
+        vectorised(
+            #[inline(always)]
+            || {
+                for (o, &x) in out.iter_mut().zip(&x[at..]) {
+                    *o = x * sigmoid(GELU_SLOPE * (x + GELU_CUBIC * x * x * x));
+                }
+            },
+        );
+    });
+    out
+}
+
+pub fn gelu_backward(x: &[f32], dy: &[f32]) -> Vec<f32> {
+    let mut out = vec![0.0; x.len()];
+    by_rows(&mut out, 1, |at, out| {
+        vectorised(
+            #[inline(always)]
+            || {
+                for ((o, &x), d) in out.iter_mut().zip(&x[at..]).zip(&dy[at..]) {
+                    let s = sigmoid(GELU_SLOPE * (x + GELU_CUBIC * x * x * x));
+                    let slope = GELU_SLOPE * (1.0 + 3.0 * GELU_CUBIC * x * x);
+                    *o = d * (s + x * s * (1.0 - s) * slope);
+                }
+            },
+        );
+    });
+    out
+}
+
+pub fn add_bias(x: &mut [f32], bias: &[f32]) {
+    by_rows(x, bias.len(), |_, rows| {
+        for row in rows.chunks_exact_mut(bias.len()) {
+            for (x, b) in row.iter_mut().zip(bias) {
+                *x += b;
+            }
+        }
+    });
+}
+
 pub fn add(a: &mut [f32], b: &[f32]) {
     assert_eq!(a.len(), b.len());
     by_rows(a, 1, |at, a| {

@@ -87,6 +87,53 @@ impl HotOps for Cpu {
         (tensor2(dx, x.shape()), dg)
     }
 
+    fn layer_norm(&self, x: &Tensor<2>, gain: &Tensor<2>, bias: &Tensor<2>, eps: f32) -> Tensor<2> {
+        let (x, g, b) = (Host::new(x), Host::new(gain), Host::new(bias));
+        let out = norm::layer_norm(x.slice(), g.slice(), b.slice(), eps);
+        tensor2(out, x.shape())
+    }
+
+    fn layer_norm_backward(
+        &self,
+        x: &Tensor<2>,
+        gain: &Tensor<2>,
+        dy: &Tensor<2>,
+        eps: f32,
+        want_gain: bool,
+    ) -> (Tensor<2>, Option<Tensor<2>>) {
+        let (x, g, dy) = (Host::new(x), Host::new(gain), Host::new(dy));
+        let dx = norm::layer_norm_backward_x(x.slice(), g.slice(), dy.slice(), eps);
+        let dg = want_gain.then(|| {
+            let width = g.slice().len();
+            let dg = norm::layer_norm_backward_gain(x.slice(), dy.slice(), width, eps);
+            tensor2(dg, [1, width])
+        });
+        (tensor2(dx, x.shape()), dg)
+    }
+
+    fn gelu(&self, x: &Tensor<2>) -> Tensor<2> {
+        let x = Host::new(x);
+        tensor2(elementwise::gelu(x.slice()), x.shape())
+    }
+
+    fn gelu_backward(&self, x: &Tensor<2>, dy: &Tensor<2>) -> Tensor<2> {
+        let (x, dy) = (Host::new(x), Host::new(dy));
+        tensor2(elementwise::gelu_backward(x.slice(), dy.slice()), x.shape())
+    }
+
+    fn add_bias(&self, x: Tensor<2>, bias: &Tensor<2>) -> Tensor<2> {
+        let bias = Host::new(bias);
+        let mut x = into_host_mut(x);
+        elementwise::add_bias(x.slice_mut(), bias.slice());
+        x.into_tensor()
+    }
+
+    fn column_sums(&self, x: &Tensor<2>) -> Tensor<2> {
+        let x = Host::new(x);
+        let width = x.shape()[1];
+        tensor2(norm::column_sums(x.slice(), width), [1, width])
+    }
+
     fn rope(
         &self,
         x: Tensor<2>,

@@ -145,7 +145,15 @@ pub struct Plan {
     pub key_blocks: CubeTensor,
 }
 
+/// A window that no sequence fills: kernels have no `None`.
+const NO_WINDOW: usize = 1 << 30;
+
 impl Plan {
+    /// Keys that a query sees at most.
+    pub fn window(&self) -> usize {
+        self.shape.window.map_or(NO_WINDOW, |w| w.min(NO_WINDOW))
+    }
+
     pub fn new(q: &CubeTensor, device: &Device, spans: &Spans, shape: AttentionShape) -> Self {
         let tiling = tiling(q, shape.head_dim);
         let [queries, keys] = spans.on_device(|spans| tables(spans, tiling, device));

@@ -54,6 +54,7 @@ fn query_kernel<F: Float>(
     heads: usize,
     kv_heads: usize,
     scale: f32,
+    window: usize,
     #[comptime] dim: usize,
     #[comptime] t: Tiling,
     #[define(F)] _type: ElemType,
@@ -101,7 +102,7 @@ fn query_kernel<F: Float>(
     let mut slopes = Array::<f32>::new(comptime!(unit_rows * unit_cols));
 
     let keys = visible + rows - 1;
-    let mut from = 0usize;
+    let mut from = visible - min(window, visible);
     while from < keys {
         let here = min(keys - from, t.cols);
         let at = k_at + from * k_stride;
@@ -133,7 +134,8 @@ fn query_kernel<F: Float>(
             #[unroll]
             for j in 0..unit_cols {
                 let column = x + j * units_x;
-                let seen = from + column < visible + row + i && row + i < rows;
+                let end = visible + row + i;
+                let seen = from + column < end && from + column + window >= end && row + i < rows;
                 let score = select(seen, scores[i * unit_cols + j] * scale, row_lse[i]);
                 let p = f32::exp(score - row_lse[i]);
                 let ds = p * (slopes[i * unit_cols + j] - row_delta[i]) * scale;
@@ -168,6 +170,7 @@ fn key_kernel<F: Float>(
     heads: usize,
     kv_heads: usize,
     scale: f32,
+    window: usize,
     #[comptime] dim: usize,
     #[comptime] t: Tiling,
     #[define(F)] _type: ElemType,
@@ -209,8 +212,10 @@ fn key_kernel<F: Float>(
     let mut scores = Array::<f32>::new(comptime!(unit_rows * unit_cols));
     let mut slopes = Array::<f32>::new(comptime!(unit_rows * unit_cols));
 
-    // Query i sees key j of the span where j <= before + i.
+    // Query i sees key j of the span where j <= before + i < j + window.
     let start = select(place > before, place - min(before, place), 0usize);
+    let past = place + rows - 1 + window;
+    let queries = min(queries, past - min(before, past));
     for member in 0..group {
         let head = kv_head * group + member;
         let mut from = start;
@@ -259,6 +264,7 @@ fn key_kernel<F: Float>(
                 for j in 0..unit_cols {
                     let column = x + j * units_x;
                     let seen = place + row + i <= before + from + column
+                        && before + from + column < place + row + i + window
                         && column < here
                         && row + i < rows;
                     let known = col_lse[column];
@@ -372,6 +378,7 @@ pub fn launch_queries(plan: &Plan, saved: &Saved, dq: &CubeTensor) {
             s.heads,
             s.kv_heads,
             s.scale,
+            plan.window(),
             s.head_dim,
             t,
             elem(&saved.q),
@@ -400,6 +407,7 @@ pub fn launch_keys(plan: &Plan, saved: &Saved, dk: &CubeTensor, dv: &CubeTensor)
             s.heads,
             s.kv_heads,
             s.scale,
+            plan.window(),
             s.head_dim,
             t,
             elem(&saved.q),

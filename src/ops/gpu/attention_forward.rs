@@ -22,6 +22,7 @@ fn forward_kernel<F: Float>(
     heads: usize,
     kv_heads: usize,
     scale: f32,
+    window: usize,
     #[comptime] dim: usize,
     #[comptime] t: Tiling,
     #[define(F)] _type: ElemType,
@@ -58,7 +59,8 @@ fn forward_kernel<F: Float>(
     let mut scores = Array::<f32>::new(comptime!(unit_rows * unit_cols));
 
     let keys = visible + rows - 1;
-    let mut from = 0usize;
+    // The first row's oldest key; the other rows' are newer.
+    let mut from = visible - min(window, visible);
     while from < keys {
         let here = min(keys - from, t.cols);
         let at = k_at + from * k_stride;
@@ -81,7 +83,8 @@ fn forward_kernel<F: Float>(
             #[unroll]
             for j in 0..unit_cols {
                 let key = from + x + j * units_x;
-                let seen = key < visible + row + i;
+                let end = visible + row + i;
+                let seen = key < end && key + window >= end;
                 let score = scores[i * unit_cols + j] * scale;
                 let score = select(seen, score, f32::new(LOW));
                 scores[i * unit_cols + j] = score;
@@ -107,7 +110,8 @@ fn forward_kernel<F: Float>(
             #[unroll]
             for j in 0..unit_cols {
                 let column = x + j * units_x;
-                let seen = from + column < visible + row + i;
+                let end = visible + row + i;
+                let seen = from + column < end && from + column + window >= end;
                 let p = f32::exp(scores[i * unit_cols + j] - best);
                 let p = select(seen, p, f32::new(0.0));
                 total[i] += p;
@@ -163,6 +167,7 @@ pub fn launch(plan: &Plan, [q, k, v]: [CubeTensor; 3], out: &CubeTensor, lse: &C
             s.heads,
             s.kv_heads,
             s.scale,
+            plan.window(),
             s.head_dim,
             t,
             kind,

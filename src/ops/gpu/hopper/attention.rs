@@ -54,10 +54,13 @@ impl FlashPlan {
             kv_heads,
             head_dim,
             scale,
+            window,
         } = self.shape;
         let (q, k) = (heads * head_dim, kv_heads * head_dim);
+        // The kernels' window of 0 is none.
+        let window = window.unwrap_or(0);
         let sizes = [
-            rows, heads, kv_heads, q, head_dim, 0, k, head_dim, 0, q, head_dim, 0, 0,
+            rows, heads, kv_heads, q, head_dim, 0, k, head_dim, 0, q, head_dim, 0, window,
         ];
         let mut words = sizes.map(|v| v as u64).to_vec();
         words.extend([u64::from(scale.to_bits()), 0]);

@@ -32,8 +32,9 @@ pub fn run(like: &CubeTensor) -> Result<(), String> {
     };
     trial.nf4_products()?;
     trial.products()?;
-    trial.attention(64)?;
-    trial.attention(128)
+    trial.attention(64, None)?;
+    trial.attention(64, Some(40))?;
+    trial.attention(128, None)
 }
 
 impl Trial<'_> {
@@ -137,12 +138,13 @@ impl Trial<'_> {
         Ok(())
     }
 
-    fn attention(&mut self, head_dim: usize) -> Result<(), String> {
+    fn attention(&mut self, head_dim: usize, window: Option<usize>) -> Result<(), String> {
         let shape = AttentionShape {
             heads: 4,
             kv_heads: 2,
             head_dim,
             scale: 1.0 / (head_dim as f32).sqrt(),
+            window,
         };
         let mut spans = Spans::default();
         for (q_start, q_len) in [(0, 150), (150, 1), (151, 70)] {
@@ -166,7 +168,7 @@ impl Trial<'_> {
         let (dout, gdout) = self.draw([rows, 4 * head_dim]);
         let (out, lse) = Cpu.attention(&q, &k, &v, &spans, shape);
         let (gout, glse) = flash_forward(&plan, [&gq, &gk, &gv]);
-        let name = format!("attention, heads of {head_dim}");
+        let name = format!("attention, heads of {head_dim}, window {window:?}");
         compare(&name, gout.clone(), &out)?;
         let delta = delta_by_head(gout, gdout.clone(), shape);
         let got = flash_backward(&plan, [&gq, &gk, &gv], &gdout, &glse, &delta);

@@ -67,6 +67,20 @@ impl<'a> Keys<'a> {
         }
     }
 
+    pub(super) fn unsupported(
+        &self,
+        what: &'static str,
+        found: &str,
+        supported: &[&str],
+    ) -> ConfigError {
+        ConfigError::Unsupported {
+            file: self.file.to_path_buf(),
+            what,
+            found: found.to_string(),
+            supported: supported.join(", "),
+        }
+    }
+
     fn get(&self, key: &str) -> Option<&'a Value> {
         self.object.get(key).filter(|value| !value.is_null())
     }
@@ -118,6 +132,20 @@ impl<'a> Keys<'a> {
     pub(super) fn size(&self, key: &str, max: usize) -> Result<usize, ConfigError> {
         self.optional_size(key, max)?
             .ok_or_else(|| self.error(key, "is missing".into()))
+    }
+
+    /// A whole number from 0 up.
+    pub(super) fn whole(&self, key: &str) -> Result<Option<usize>, ConfigError> {
+        self.typed(key, "a whole number from 0 up", |v| {
+            usize::try_from(v.as_u64()?).ok()
+        })
+    }
+
+    pub(super) fn strings(&self, key: &str) -> Result<Option<Vec<String>>, ConfigError> {
+        self.typed(key, "a list of strings", |v| {
+            let list = v.as_array()?.iter();
+            list.map(|v| v.as_str().map(str::to_string)).collect()
+        })
     }
 
     /// A token id; -1, which older files write for "none", is `None`.

@@ -1,5 +1,7 @@
 //! Configurations of both styles, defaults, and files that must be refused.
 
+use serde_json::{Value, json};
+
 use super::*;
 
 const LLAMA: &str = r#"{"model_type": "llama", "vocab_size": 1000, "hidden_size": 64,
@@ -21,13 +23,13 @@ fn message(edit: Value) -> String {
 fn missing_keys_take_the_defaults_of_transformers() {
     let arch = edited(json!({})).unwrap();
     assert_eq!((arch.num_kv_heads, arch.head_dim), (4, 16));
-    assert_eq!(arch.rms_norm_eps, 1e-6);
-    assert_eq!(arch.rope.theta, 10_000.0);
-    assert_eq!(arch.rope.scaling, RopeScaling::None);
+    assert_eq!(arch.norm_eps, 1e-6);
+    assert_eq!(arch.rope().unwrap().theta, 10_000.0);
+    assert_eq!(arch.rope().unwrap().scaling, RopeScaling::None);
     assert_eq!(arch.bos_token_id, Some(1));
     assert_eq!(arch.eos_token_ids, [2]);
     assert_eq!(arch.pad_token_id, None);
-    assert!(!arch.tie_word_embeddings && !arch.attention_bias && !arch.mlp_bias);
+    assert!(!arch.tie_word_embeddings && !arch.qkv_bias && !arch.out_bias && !arch.mlp_bias);
     let null = edited(json!({"eos_token_id": null, "bos_token_id": null, "pad_token_id": -1}));
     let null = null.unwrap();
     assert_eq!((null.bos_token_id, null.pad_token_id), (None, None));
@@ -44,7 +46,7 @@ fn both_styles_of_rope_give_the_same_architecture() {
     let v5 = edited(json!({"rope_parameters": parameters, "dtype": "float32"})).unwrap();
     assert_eq!(v4.unwrap(), v5);
     assert_eq!(
-        v5.rope.scaling,
+        v5.rope().unwrap().scaling,
         RopeScaling::Llama3 {
             factor: 8.0,
             low_freq_factor: 1.0,
@@ -53,7 +55,10 @@ fn both_styles_of_rope_give_the_same_architecture() {
         }
     );
     let old = edited(json!({"rope_scaling": {"type": "linear", "factor": 2}})).unwrap();
-    assert_eq!(old.rope.scaling, RopeScaling::Linear { factor: 2.0 });
+    assert_eq!(
+        old.rope().unwrap().scaling,
+        RopeScaling::Linear { factor: 2.0 }
+    );
 }
 
 #[test]
@@ -197,4 +202,89 @@ fn generation_config_names_the_end_tokens() {
     assert_eq!(ArchConfig::from_dir(dir.path()).unwrap(), arch);
     std::fs::write(&file, "{").unwrap();
     assert!(ArchConfig::from_dir(dir.path()).is_err());
+}
+
+fn family(text: Value) -> ArchConfig {
+    ArchConfig::from_json(&text.to_string(), Path::new("config.json")).unwrap()
+}
+
+/// The sizes that Mistral and the Qwens must name.
+fn sized(model_type: &str, edit: Value) -> ArchConfig {
+    let mut base: Value = serde_json::from_str(LLAMA).unwrap();
+    base["model_type"] = json!(model_type);
+    base["num_attention_heads"] = json!(32);
+    for (key, value) in edit.as_object().unwrap() {
+        base[key] = value.clone();
+    }
+    family(base)
+}
+
+#[test]
+fn families_have_their_own_defaults() {
+    let mistral = sized("mistral", json!({}));
+    assert_eq!((mistral.num_kv_heads, mistral.head_dim), (8, 2));
+    assert_eq!(mistral.sliding_window, Some(4096));
+    assert_eq!(mistral.window(2), Some(4096));
+    let v2 = sized("mistral", json!({"sliding_window": null}));
+    assert_eq!((v2.sliding_window, v2.window(0)), (None, None));
+    let qwen2 = sized("qwen2", json!({"sliding_window": 4096}));
+    assert!(qwen2.qkv_bias && !qwen2.out_bias && !qwen2.qk_norm);
+    assert_eq!((qwen2.sliding_window, qwen2.bos_token_id), (None, None));
+    let qwen3 = sized("qwen3", json!({}));
+    assert!(qwen3.qk_norm && !qwen3.qkv_bias);
+    assert_eq!(qwen3.head_dim, 128);
+    let gpt2 = family(json!({"model_type": "gpt2"}));
+    assert_eq!((gpt2.hidden_size, gpt2.intermediate_size), (768, 3072));
+    assert_eq!(gpt2.num_parameters(), 124_439_808);
+    assert_eq!(gpt2.longest_sequence(), Some(1024));
+    assert_eq!(gpt2.eos_token_ids, [50_256]);
+    assert!(gpt2.tie_word_embeddings && gpt2.inv_freq().is_empty());
+}
+
+#[test]
+fn windows_go_by_layer() {
+    let on = json!({"use_sliding_window": true, "sliding_window": 8, "max_window_layers": 1});
+    let by_number = sized("qwen2", on.clone());
+    assert_eq!(by_number.window_layers, [false, true, true]);
+    assert_eq!((by_number.window(0), by_number.window(1)), (None, Some(8)));
+    let mut typed = on;
+    typed["layer_types"] = json!(["sliding_attention", "full_attention", "full_attention"]);
+    assert_eq!(sized("qwen2", typed).window_layers, [true, false, false]);
+}
+
+#[test]
+fn every_family_is_written_as_it_was_read() {
+    let window = json!({"use_sliding_window": true, "sliding_window": 8, "max_window_layers": 1});
+    for arch in [
+        sized("mistral", json!({"sliding_window": 16})),
+        sized("mistral", json!({"sliding_window": null})),
+        sized("qwen2", window.clone()),
+        sized("qwen3", json!({"attention_bias": true})),
+        sized("qwen3", window),
+        edited(json!({"attention_bias": true, "mlp_bias": true})).unwrap(),
+        family(json!({"model_type": "gpt2", "n_inner": 100, "n_positions": 64})),
+    ] {
+        let again = ArchConfig::from_json(&arch.to_json(), Path::new("config.json")).unwrap();
+        assert_eq!(arch, again);
+    }
+}
+
+#[test]
+fn gpt2_has_conv1d_weights_and_one_matrix_for_attention() {
+    let arch = family(json!({"model_type": "gpt2", "n_embd": 8, "n_layer": 2, "n_head": 2}));
+    let linears = arch.linears();
+    let modules: Vec<&str> = linears.iter().map(|l| l.module.as_str()).collect();
+    assert_eq!(modules[4], "transformer.h.1.attn.c_attn");
+    assert!(linears.iter().all(|l| l.transposed && l.bias));
+    assert_eq!((linears[0].out_features, linears[0].in_features), (24, 8));
+    assert_eq!(linears[0].weight().shape, [8, 24]);
+    let names: Vec<String> = arch.parameters().into_iter().map(|p| p.name).collect();
+    for name in [
+        "wpe.weight",
+        "h.1.ln_2.bias",
+        "h.0.mlp.c_proj.bias",
+        "ln_f.weight",
+    ] {
+        assert!(names.contains(&format!("transformer.{name}")), "{name}");
+    }
 }

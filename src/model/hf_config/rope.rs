@@ -1,7 +1,8 @@
 //! The rotary settings of a `config.json` and the frequencies they give.
 
+use super::ConfigError;
+use super::families::MAX_POSITIONS;
 use super::keys::Keys;
-use super::{ConfigError, MAX_POSITIONS};
 
 const SUPPORTED_ROPE_TYPES: [&str; 3] = ["default", "linear", "llama3"];
 
@@ -133,12 +134,7 @@ pub(super) fn read_rope(keys: &Keys, max_positions: usize) -> Result<Rope, Confi
             }
         }
         other => {
-            return Err(ConfigError::Unsupported {
-                file: keys.file.to_path_buf(),
-                what: "RoPE type",
-                found: other.to_string(),
-                supported: SUPPORTED_ROPE_TYPES.join(", "),
-            });
+            return Err(keys.unsupported("RoPE type", other, &SUPPORTED_ROPE_TYPES));
         }
     };
     Ok(Rope { theta, scaling })
