@@ -47,6 +47,11 @@ pub fn merge(config: &Config) -> Result<(), Error> {
     let mut config = config.clone();
     // What is written is dense whatever the base is.
     config.method = Method::Lora;
+    // Nor is there any data whose length the model would have to take.
+    (
+        config.training.max_seq_length,
+        config.inference.max_new_tokens,
+    ) = (1, 1);
     if base.quantised.is_some() {
         config.quantization.method = QuantMethod::Nf4;
     }

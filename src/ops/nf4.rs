@@ -283,8 +283,8 @@ impl Nf4 {
             .for_each(|(task, chunk)| self.dequantize_from(start + task * TASK, chunk));
     }
 
-    /// The weight as bitsandbytes' CPU kernel (0.50.2) computes it, which is what
-    /// the reference stack trains with where there is no GPU. It differs from
+    /// The weight as bitsandbytes' CPU kernel (0.50.2) computes it on a CPU with
+    /// AVX-512, where the reference runs were made. It differs from
     /// [`Nf4::dequantize_into`] only where rows are of even length and no multiple
     /// of the block: there the kernel takes maximum `row x (in / block) + column /
     /// block` (whole divisions), although blocks run on over the ends of rows.
