@@ -157,7 +157,10 @@ fn check_weights(model: &kiln::model::Decoder, dir: &std::path::Path, config: &C
     let biases = layers.iter().flat_map(|layer| layer.linears());
     let biases = biases.filter_map(|linear| linear.bias.as_ref());
     let vectors: Vec<&Weight> = norms.chain(biases).collect();
-    assert_eq!(frozen(&vectors), part(Part::Norms));
+    let adapted = layers.iter().flat_map(|layer| layer.linears());
+    let lengths = adapted.filter_map(|l| Some(l.lora.as_ref()?.dora.as_ref()?.squares.dims()[1]));
+    let lengths = 4 * lengths.sum::<usize>();
+    assert_eq!(frozen(&vectors) + lengths, part(Part::Norms));
     let trained = 4 * model.params.count();
     assert_eq!(trained, part(Part::Trained));
     assert_eq!(
@@ -203,7 +206,7 @@ fn the_plan_is_what_the_allocator_counts() {
     let all = |config: &mut Config| {
         config.lora.target_modules = TargetModules::Named("all-linear".into());
     };
-    let cases: [Case; 6] = [
+    let cases: [Case; 7] = [
         ("QLoRA", &|_| {}),
         ("QLoRA, all linears", &all),
         ("QLoRA, tapes kept", &|c| {
@@ -213,6 +216,9 @@ fn the_plan_is_what_the_allocator_counts() {
         ("LoRA without dropout", &|c| {
             c.quantization.method = QuantMethod::None;
             c.lora.dropout = 0.0;
+        }),
+        ("DoRA", &|c| {
+            c.lora.use_dora = true;
         }),
         ("full", &|c| {
             c.method = Method::Full;

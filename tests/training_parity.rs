@@ -148,9 +148,12 @@ fn compare_adapter(path: &Path, model: &Decoder) {
     let bytes = std::fs::read(path).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
     for (name, value) in model.params.names().iter().zip(model.params.values()) {
-        let tensor = file
-            .tensor(&format!("base_model.model.{name}.weight"))
-            .unwrap();
+        let end = match name.ends_with("lora_magnitude_vector") {
+            true => "",
+            false => ".weight",
+        };
+        let tensor = file.tensor(&format!("base_model.model.{name}{end}"));
+        let tensor = tensor.unwrap();
         let want = tensor
             .data()
             .chunks_exact(4)
@@ -172,6 +175,13 @@ fn other_families_equal_peft_step_by_step() {
     run_on("gpt2", "lora_gpt2", QuantMethod::None, true);
     run_on("qwen3_qknorm", "lora_qwen3", QuantMethod::None, true);
     run_on("qwen3_qknorm", "lora_qwen3", QuantMethod::None, false);
+}
+
+#[test]
+fn rslora_and_dora_equal_peft_step_by_step() {
+    run("lora_rslora", QuantMethod::None, true);
+    run("lora_dora", QuantMethod::None, true);
+    run("lora_dora", QuantMethod::None, false);
 }
 
 #[test]

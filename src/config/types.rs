@@ -139,6 +139,7 @@ pub struct LoraConfig {
     pub dropout: f64,
     pub target_modules: TargetModules,
     pub use_rslora: bool,
+    pub use_dora: bool,
     pub init_from: Option<PathBuf>,
 }
 

@@ -7,12 +7,13 @@ use burn::tensor::{Device, Tensor, TensorData};
 use super::attention::{Attention, Qkv};
 use super::checkpoint::{Checkpoint, CheckpointError};
 use super::decoder::{Decoder, Parts};
+use super::dora::{Dora, row_squares};
 use super::hf_config::{
     ArchConfig, ConfigError, Linear as Described, MlpKind, NormKind, Parameter,
 };
 use super::init::initial;
 use super::layer::Layer;
-use super::linear::{Linear, Lora, Weight};
+use super::linear::{Linear, Lora, Pass, Weight};
 use super::mlp::Mlp;
 use super::norm::Norm;
 use super::params::Params;
@@ -99,7 +100,7 @@ pub fn load(options: &LoadOptions<'_>) -> Result<Decoder, LoadError> {
     let mut params = loader.params;
     let adapter_config = adapter.as_ref().map(|(adapter, _)| adapter.config.clone());
     if let Some((adapter, dropout)) = adapter {
-        attach(adapter, dropout, &mut layers, &mut params, options.device);
+        attach(adapter, dropout, &mut layers, &mut params, options);
     }
     let device = options.device.clone();
     let parts = Parts {
@@ -290,6 +291,7 @@ fn resolve_adapter(
         lora_dropout: lora.dropout,
         target_modules: names,
         use_rslora: lora.use_rslora,
+        use_dora: lora.use_dora,
         // bitsandbytes' linears hold `[out, in]` whatever the checkpoint has.
         fan_in_fan_out: options.quantization.method == QuantMethod::None
             && arch.linears().iter().any(|linear| linear.transposed),
@@ -306,8 +308,9 @@ fn attach(
     dropout: f64,
     layers: &mut [Layer],
     params: &mut Params,
-    device: &Device,
+    options: &LoadOptions<'_>,
 ) {
+    let device = options.device;
     let scale = adapter.config.scaling() as f32;
     let mut modules = adapter.modules;
     let linears = layers.iter_mut().flat_map(Layer::linears_mut);
@@ -318,9 +321,31 @@ fn attach(
         let m = modules.swap_remove(at);
         let a = tensor(m.a, [m.r, m.in_features], device);
         let b = tensor(m.b, [m.out_features, m.r], device);
+        let a = params.push(format!("{}.lora_A", m.module), a, true);
+        let b = params.push(format!("{}.lora_B", m.module), b, true);
+        let dora = adapter.config.use_dora.then(|| {
+            let pass = Pass {
+                ops: for_device(device, options.precision),
+                params,
+                adapter: true,
+                dropout: None,
+            };
+            let squares = row_squares(&linear.weight.dense(&pass));
+            // A fresh B is zero, so the lengths begin as the base's.
+            let lengths = match m.magnitude {
+                Some(values) => tensor(values, [1, m.out_features], device),
+                None => squares.clone().sqrt(),
+            };
+            let name = format!("{}.lora_magnitude_vector", m.module);
+            Dora {
+                magnitude: params.push(name, lengths, true),
+                squares,
+            }
+        });
         linear.lora = Some(Lora {
-            a: params.push(format!("{}.lora_A", m.module), a, true),
-            b: params.push(format!("{}.lora_B", m.module), b, true),
+            a,
+            b,
+            dora,
             scale,
             dropout: dropout as f32,
             stream: stream as u64,

@@ -4,6 +4,7 @@
 mod attention;
 pub mod checkpoint;
 mod decoder;
+mod dora;
 pub mod export;
 pub mod hf_config;
 pub mod init;

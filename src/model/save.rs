@@ -32,6 +32,10 @@ impl Decoder {
                     module: linear.module.clone(),
                     a: host(a),
                     b: host(b),
+                    magnitude: lora
+                        .dora
+                        .as_ref()
+                        .map(|d| host(self.params.get(d.magnitude))),
                     r,
                     in_features,
                     out_features,

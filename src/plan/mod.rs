@@ -93,6 +93,8 @@ pub struct Recipe {
     pub nf4: Option<Nf4Layout>,
     /// Rank of the adapter at each linear of each layer; 0 is none.
     pub ranks: Vec<Vec<usize>>,
+    /// The adapter trains the lengths of rows as well.
+    pub dora: bool,
     pub dropout: bool,
     pub checkpointing: bool,
     pub precision: Precision,
@@ -112,6 +114,7 @@ impl Recipe {
         let linears = arch.linears();
         let each = linears.len() / arch.num_layers;
         let mut ranks = vec![vec![0; each]; arch.num_layers];
+        let mut dora = !full && lora.use_dora;
         let mut set = |module: &str, rank: usize| {
             if let Some(at) = linears.iter().position(|l| l.module == module) {
                 ranks[at / each][at % each] = rank;
@@ -120,7 +123,9 @@ impl Recipe {
         match &lora.init_from {
             _ if full => {}
             Some(dir) => {
-                for module in Adapter::read(dir, arch)?.modules {
+                let adapter = Adapter::read(dir, arch)?;
+                dora = adapter.config.use_dora;
+                for module in adapter.modules {
                     set(&module.module, module.r);
                 }
             }
@@ -139,6 +144,7 @@ impl Recipe {
                 double_quant: config.quantization.double_quant,
             }),
             ranks,
+            dora,
             dropout: !full && lora.dropout > 0.0,
             checkpointing: config.training.gradient_checkpointing,
             precision: Precision::F32,
@@ -163,9 +169,19 @@ impl Recipe {
         let shapes = self.linears();
         let of_layer = |ranks: &Vec<usize>| -> u64 {
             let pairs = ranks.iter().zip(&shapes);
-            pairs.map(|(r, (out, inn))| *r as u64 * (out + inn)).sum()
+            pairs
+                .map(|(r, (out, inn))| *r as u64 * (out + inn) + self.lengths(*r, *out))
+                .sum()
         };
         self.ranks.iter().map(of_layer).sum()
+    }
+
+    /// DoRA's lengths at a linear of so many rows.
+    fn lengths(&self, rank: usize, out: u64) -> u64 {
+        match self.dora && rank > 0 {
+            true => out,
+            false => 0,
+        }
     }
 
     /// Numbers in the model, the adapter's included.

@@ -56,6 +56,22 @@ impl Walk<'_> {
         if !recipe.full {
             self.meter.hold(Part::Trained, F32 * trainable);
         }
+        if recipe.dora {
+            // The squared lengths of the base's rows.
+            let lengths = recipe
+                .ranks
+                .iter()
+                .flat_map(|ranks| ranks.iter().zip(recipe.linears()));
+            let lengths = lengths.map(|(rank, (out, _))| recipe.lengths(*rank, out));
+            self.meter.hold(Part::Norms, F32 * lengths.sum::<u64>());
+            // They are taken from one dense weight after the other.
+            let adapted = |(i, _): &(usize, _)| recipe.ranks.iter().any(|ranks| ranks[*i] > 0);
+            let linears = recipe.linears().into_iter().enumerate();
+            let widest = linears.filter(adapted).map(|(_, (out, inn))| out * inn);
+            let widest = widest.max().unwrap_or_default();
+            let dense = recipe.nf4.map_or(0, |_| recipe.precision.dense);
+            self.meter.touch(Part::Dequantised, (dense + F32) * widest);
+        }
 
         self.meter.begin(Phase::Step);
         self.meter.hold(Part::Moments, 2 * F32 * trainable);
@@ -288,6 +304,16 @@ impl Walk<'_> {
             let dropped = self.dropped(rows, inn);
             self.meter.hold(Part::Layer, dropped);
             self.meter.hold(Part::Layer, self.activation(rows, rank));
+            if self.recipe.dora {
+                // The adapted output is kept; the base's of the dropped input and
+                // LoRA's go, with the dense weight that the norms need.
+                self.meter.hold(Part::Layer, y);
+                let plain = if self.dropout { y } else { 0 };
+                self.meter.hold(Part::Layer, plain);
+                self.with_dense(i, |walk| walk.meter.touch(Part::Layer, y));
+                self.meter.touch(Part::Layer, 2 * y);
+                self.meter.release(Part::Layer, plain);
+            }
             self.meter.release(Part::Layer, dropped);
         }
     }
@@ -308,13 +334,19 @@ impl Walk<'_> {
             self.gradients_of(out * inn);
         }
         if rank > 0 {
-            self.gradients_of(rank * (out + inn));
+            self.gradients_of(rank * (out + inn) + self.recipe.lengths(rank as usize, out));
+            let through = match self.recipe.dora {
+                // What reaches LoRA's output and the base's.
+                true => 2 * self.activation(rows, out),
+                false => 0,
+            };
+            self.meter.hold(Part::Layer, through);
             let du = self.activation(rows, rank);
             let dropped = self.dropped(rows, inn);
             self.meter.hold(Part::Layer, du + dropped);
             // The product with A, and its dropout.
             self.meter.touch(Part::Layer, 2 * dropped);
-            self.meter.release(Part::Layer, du + dropped);
+            self.meter.release(Part::Layer, du + dropped + through);
         }
     }
 
