@@ -404,10 +404,8 @@ mod tests {
     fn known_but_absent_values_are_refused() {
         for (path, value, available) in [
             ("lora.use_dora", Value::Bool(true), "false"),
-            ("training.packing", Value::Bool(true), "false"),
             ("inference.num_beams", Value::Int(4), "1"),
             ("inference.stream", Value::Bool(true), "false"),
-            ("training.optimizer", string("paged_adamw"), "adamw"),
             (
                 "data.format",
                 string("parquet"),

@@ -173,6 +173,7 @@ pub struct TrainingConfig {
     pub fp16: Option<bool>,
     pub bf16: Option<bool>,
     pub gradient_checkpointing: bool,
+    pub packing: bool,
     pub shuffle: bool,
     pub logging_steps: usize,
     pub save_steps: usize,
@@ -195,6 +196,21 @@ pub enum Scheduler {
 #[serde(rename_all = "snake_case")]
 pub enum Optimizer {
     Adamw,
+    /// AdamW with its moments in host memory.
+    PagedAdamw,
+    /// AdamW with moments of 8 bits.
+    #[serde(rename = "adamw_8bit")]
+    Adamw8bit,
+}
+
+impl fmt::Display for Optimizer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Optimizer::Adamw => "adamw",
+            Optimizer::PagedAdamw => "paged_adamw",
+            Optimizer::Adamw8bit => "adamw_8bit",
+        })
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -10,6 +10,7 @@ use crate::data::Answers;
 use crate::data::batch::Schedule as Plan;
 use crate::data::encode::Sample;
 use crate::data::formats::read_examples;
+use crate::data::pack::{Packs, packs};
 use crate::data::split::split;
 use crate::model::Decoder;
 
@@ -21,6 +22,8 @@ pub struct Ready {
     pub val: Vec<Sample>,
     pub truncated: usize,
     largest_id: u32,
+    /// The training samples that count as one example of a batch.
+    pub packs: Packs,
     pub plan: Plan,
     pub test: Option<QuestionFile>,
 }
@@ -46,9 +49,11 @@ impl Ready {
         };
         let (train, val) = (pick(parts.train), pick(parts.val));
         let t = &config.training;
+        let lengths: Vec<usize> = train.iter().map(|s| s.input_ids.len()).collect();
+        let packs = packs(&lengths, t, config.seed);
         let accumulation = t.gradient_accumulation_steps;
         let plan = Plan::new(
-            train.len(),
+            packs.len(),
             t.batch_size,
             accumulation,
             t.epochs,
@@ -67,6 +72,7 @@ impl Ready {
             val,
             truncated: encoded.report.truncated,
             largest_id: encoded.report.largest_id,
+            packs,
             plan,
             test,
         })

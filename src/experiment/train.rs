@@ -19,7 +19,7 @@ use super::table::{Comparison, Unit, metric_label, render};
 use super::watch::Watch;
 use super::{fsx, predictions, publish, resume};
 use crate::config::Job;
-use crate::config::types::{Config, Method, ModelInit};
+use crate::config::types::{Config, Method, ModelInit, Optimizer as Kind};
 use crate::evaluate::{Scored, score};
 use crate::model::export::WeightType;
 use crate::model::{Adaptation, Decoder};
@@ -67,12 +67,13 @@ pub fn train(mut job: Job) -> Result<(), Error> {
     };
     let run = begin(&mut job, run, &console)?;
 
+    let kind = job.config.training.optimizer;
     let (optimizer, progress) = match &checkpoint {
         Some(found) => {
             console.line(&format!("resuming from {}", found.path.display()));
-            resume::restore(found, &mut model.params, &ready.setup.chosen.device)?
+            resume::restore(found, &mut model.params, kind)?
         }
-        None => (Optimizer::new(&model.params), Progress::default()),
+        None => (Optimizer::new(&model.params, kind), Progress::default()),
     };
     let mut session = Session {
         config: &job.config,
@@ -167,6 +168,11 @@ impl Session<'_> {
         if let Some(note) = &ready.setup.chosen.note {
             self.console.line(note);
         }
+        if ready.setup.chosen.gpu.is_none() && config.training.optimizer == Kind::PagedAdamw {
+            self.console.line(
+                "training.optimizer=paged_adamw: on the CPU all memory is the host's, so this is plain adamw",
+            );
+        }
         for line in self.forecast.lines_of_run() {
             self.console.line(&line);
         }
@@ -177,8 +183,12 @@ impl Session<'_> {
             ));
         }
         self.console.line(&format!(
-            "{} training and {} validation examples, {} steps{}",
+            "{} training{} and {} validation examples, {} steps{}",
             ready.train.len(),
+            match config.training.packing {
+                true => format!(" (in {} packs)", ready.packs.len()),
+                false => String::new(),
+            },
             ready.val.len(),
             ready.plan.total_steps(),
             match ready.truncated {
@@ -223,6 +233,7 @@ impl Session<'_> {
             seed: self.config.seed,
             train: &self.ready.train,
             val: &self.ready.val,
+            packs: &self.ready.packs,
             plan,
             schedule: Schedule::new(training, plan.total_steps()),
         };

@@ -18,6 +18,7 @@ pub mod cpu;
 #[cfg(feature = "gpu")]
 pub mod gpu;
 mod indices;
+pub mod moments;
 pub mod moments8;
 #[cfg(test)]
 mod moments8_tests;

@@ -14,9 +14,10 @@ mod walk;
 mod work;
 mod workload;
 
-use crate::config::types::{Config, Method, QuantMethod};
+use crate::config::types::{Config, Method, Optimizer, QuantMethod};
 use crate::model::hf_config::ArchConfig;
 use crate::model::peft::{Adapter, PeftError, resolve_targets};
+use crate::ops::moments::{PAGE, Storage};
 
 pub use fit::{Change, fit};
 pub use meter::{Memory, Part, Phase};
@@ -94,6 +95,7 @@ pub struct Recipe {
     /// Rank of the adapter at q, k, v, o, gate, up and down of each layer; 0 is none.
     pub ranks: Vec<[usize; 7]>,
     pub dropout: bool,
+    pub optimizer: Optimizer,
     pub checkpointing: bool,
     pub precision: Precision,
     /// The untouched base is loaded beside the tuned model and scored
@@ -139,6 +141,7 @@ impl Recipe {
             }),
             ranks,
             dropout: !full && lora.dropout > 0.0,
+            optimizer: config.training.optimizer,
             checkpointing: config.training.gradient_checkpointing,
             precision: Precision::F32,
             second_base: full && config.model.init == crate::config::types::ModelInit::Pretrained,
@@ -162,6 +165,36 @@ impl Recipe {
             pairs.map(|(r, (out, inn))| *r as u64 * (out + inn)).sum()
         };
         self.ranks.iter().map(of_layer).sum()
+    }
+
+    /// Numbers of each tensor that trains; without the small ones of a model that
+    /// trains whole.
+    fn trained_tensors(&self) -> Vec<u64> {
+        let Dims { d, vocab, .. } = self.dims();
+        let shapes = self.linears();
+        if self.full {
+            let head = u64::from(!self.arch.tie_word_embeddings);
+            let ends = (0..1 + head).map(|_| vocab * d);
+            let layers = (0..self.arch.num_layers).flat_map(|_| shapes.map(|(o, i)| o * i));
+            return ends.chain(layers).collect();
+        }
+        let pairs = self.ranks.iter().flat_map(|ranks| ranks.iter().zip(shapes));
+        pairs
+            .flat_map(|(r, (out, inn))| [*r as u64 * out, *r as u64 * inn])
+            .filter(|n| *n > 0)
+            .collect()
+    }
+
+    /// Bytes of the optimiser's moments: held on the device, and on the way to it
+    /// during an update.
+    fn moments(&self, on_cpu: bool) -> (u64, u64) {
+        let storage = |n: u64| Storage::of(self.optimizer, n as usize, on_cpu);
+        let tensors = self.trained_tensors();
+        let large: u64 = tensors.iter().map(|n| storage(*n).bytes(*n)).sum();
+        let small = self.trainable() - tensors.iter().sum::<u64>();
+        let paged = tensors.iter().filter(|n| storage(**n) == Storage::Paged);
+        let page = paged.map(|n| 2 * 4 * n.min(&(PAGE as u64))).max();
+        (large + Storage::Plain.bytes(small), page.unwrap_or(0))
     }
 
     /// Numbers in the model, the adapter's included.

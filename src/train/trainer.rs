@@ -76,7 +76,9 @@ pub struct Trainer<'a> {
     pub seed: u64,
     pub train: &'a [Sample],
     pub val: &'a [Sample],
-    /// Which samples each step sees.
+    /// The samples that count as one example of a batch.
+    pub packs: &'a [Vec<usize>],
+    /// Which packs each step sees.
     pub plan: Plan,
     pub schedule: Schedule,
 }
@@ -156,7 +158,10 @@ impl Trainer<'_> {
 
     fn step(&mut self, window: &Window, lr: f64) -> StepOutcome {
         let step = self.progress.step;
-        let samples = |rows: &Vec<usize>| ragged(rows.iter().map(|&i| &self.train[i]));
+        let samples = |rows: &Vec<usize>| {
+            let packed = rows.iter().flat_map(|&pack| &self.packs[pack]);
+            ragged(packed.map(|&i| &self.train[i]))
+        };
         let micro_batches: Vec<Ragged> = window.micro_batches.iter().map(samples).collect();
         let supervised: usize = micro_batches.iter().map(|b| b.rows.len()).sum();
         let mut grads = Grads::new(&self.model.params);

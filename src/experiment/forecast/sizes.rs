@@ -6,6 +6,7 @@ use super::super::ready::Ready;
 use crate::config::types::{Config, TaskKind};
 use crate::data::batch::{Schedule, supervised};
 use crate::data::encode::Sample;
+use crate::data::pack::packs;
 use crate::plan::{Batch, Lengths, Test, Workload};
 
 /// The sequences of a run.
@@ -80,15 +81,18 @@ impl Sizes {
             let one = |l: &Lengths| l.within(training.max_seq_length);
             all.iter().map(one).collect()
         };
+        let train = cut(&self.train);
+        let tokens: Vec<usize> = train.iter().map(|l| l.tokens as usize).collect();
+        let packs = packs(&tokens, training, config.seed);
         let schedule = Schedule::new(
-            self.train.len(),
+            packs.len(),
             training.batch_size,
             training.gradient_accumulation_steps,
             training.epochs,
             training.max_steps,
         )?;
-        let train = cut(&self.train);
-        let mut workload = Workload::training(&train, schedule, config.seed, training.shuffle);
+        let (seed, shuffle) = (config.seed, training.shuffle);
+        let mut workload = Workload::training(&train, &packs, schedule, seed, shuffle);
         workload.checkpoints = training.save_steps > 0 && training.save_steps < workload.steps;
         workload.validation =
             (!self.val.is_empty()).then(|| Batch::largest(&cut(&self.val), training.batch_size));
