@@ -78,6 +78,21 @@ pub(super) fn check(config: &Config, tree: &Node) -> Vec<ConfigError> {
             "list the strings that end an answer: inference.stop=[\"###\"]",
         );
     }
+    let inference = &config.inference;
+    if inference.num_beams > 1 && inference.do_sample {
+        found.conflict(
+            &["inference.num_beams", "inference.do_sample"],
+            "`inference.num_beams` above 1 searches, `inference.do_sample` draws: not both",
+            "inference.num_beams=1 to sample, inference.do_sample=false to search",
+        );
+    }
+    if inference.num_beams > 1 && inference.stream {
+        found.conflict(
+            &["inference.stream", "inference.num_beams"],
+            "`inference.stream` cannot show a beam search: its answer is known at the end only",
+            "inference.num_beams=1, or inference.stream=false",
+        );
+    }
     found.errors
 }
 

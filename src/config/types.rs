@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use indexmap::IndexMap;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Config {
@@ -222,13 +222,59 @@ pub struct InferenceConfig {
     pub temperature: f64,
     pub top_p: f64,
     pub top_k: Option<usize>,
+    pub min_p: Option<f64>,
+    pub num_beams: usize,
+    pub length_penalty: f64,
+    pub early_stopping: EarlyStopping,
     /// 1 leaves the logits as they are; so does null in the config.
     #[serde(deserialize_with = "null_is_one")]
     pub repetition_penalty: f64,
     pub batch_size: usize,
     pub use_stop_tokens: bool,
     pub stop: Vec<String>,
+    pub stream: bool,
     pub validation: ValidationConfig,
+}
+
+/// When a beam search that has as many answers as beams is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EarlyStopping {
+    /// At once.
+    True,
+    /// When no beam of its present length would be better.
+    False,
+    /// When no beam of any length could be better.
+    Never,
+}
+
+impl Serialize for EarlyStopping {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::True => serializer.serialize_bool(true),
+            Self::False => serializer.serialize_bool(false),
+            Self::Never => serializer.serialize_str("never"),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for EarlyStopping {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Written {
+            Bool(bool),
+            Word(String),
+        }
+        match Written::deserialize(deserializer)? {
+            Written::Bool(true) => Ok(Self::True),
+            Written::Bool(false) => Ok(Self::False),
+            Written::Word(word) if word == "never" => Ok(Self::Never),
+            Written::Word(word) => Err(serde::de::Error::unknown_variant(
+                &word,
+                &["true", "false", "never"],
+            )),
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

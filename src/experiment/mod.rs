@@ -10,6 +10,7 @@ pub mod forecast;
 pub mod fsx;
 mod infer;
 mod lifecycle;
+mod live;
 pub mod log;
 pub mod metrics;
 mod predictions;

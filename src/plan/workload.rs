@@ -37,6 +37,16 @@ impl Batch {
         batch
     }
 
+    /// The bounds of any `size` sequences in a row: those that may be taken up at once
+    /// where a new one takes the place of each that is done.
+    pub fn of_any(sequences: &[Lengths], size: usize) -> Batch {
+        let size = size.clamp(1, sequences.len().max(1));
+        let windows = sequences.windows(size);
+        windows
+            .map(|rows| Batch::of(rows.iter().copied()))
+            .fold(Batch::default(), Batch::max)
+    }
+
     /// The bounds of all batches of up to `size` that are cut from `sequences` in
     /// order.
     pub fn largest(sequences: &[Lengths], size: usize) -> Batch {
@@ -70,7 +80,8 @@ impl Lengths {
 pub enum Test {
     /// Options are ranked: forward passes over whole prompts.
     Ranked(Batch),
-    /// Answers are generated with a KV cache of so many tokens for each sequence.
+    /// Answers are generated with a KV cache of so many tokens for each sequence; each
+    /// beam is one.
     Generated { prompts: Batch, capacity: u64 },
 }
 
@@ -185,5 +196,9 @@ mod tests {
         let cut = samples[1].within(3);
         assert_eq!((cut.tokens, cut.supervised), (3, 3));
         assert_eq!(Batch::largest(&[], 2), Batch::default());
+        let any = Batch::of_any(&samples, 2);
+        assert_eq!((any.tokens, any.sequences, any.longest), (16, 2, 10));
+        assert_eq!(Batch::of_any(&samples, 9).tokens, 20);
+        assert_eq!(Batch::of_any(&[], 2), Batch::default());
     }
 }

@@ -97,13 +97,17 @@ impl Sizes {
         workload.validation =
             (!self.val.is_empty()).then(|| Batch::largest(&cut(&self.val), training.batch_size));
         workload.test = self.test.as_deref().map(|prompts| {
-            let prompts = Batch::largest(&cut(prompts), config.inference.batch_size);
+            let (prompts, inference) = (cut(prompts), &config.inference);
             match self.kind {
-                TaskKind::Mcq => Test::Ranked(prompts),
-                TaskKind::Saq | TaskKind::Text => Test::Generated {
-                    prompts,
-                    capacity: prompts.longest + config.inference.max_new_tokens as u64,
-                },
+                TaskKind::Mcq => Test::Ranked(Batch::largest(&prompts, inference.batch_size)),
+                TaskKind::Saq | TaskKind::Text => {
+                    let mut prompts = Batch::of_any(&prompts, inference.batch_size);
+                    prompts.sequences *= inference.num_beams as u64;
+                    Test::Generated {
+                        prompts,
+                        capacity: prompts.longest + inference.max_new_tokens as u64,
+                    }
+                }
             }
         });
         Ok(workload)
