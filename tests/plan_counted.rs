@@ -172,6 +172,7 @@ fn planned(dir: &std::path::Path, config: &Config) -> Memory {
         accumulates: true,
         validation: Some(batch),
         test: None,
+        sampled: None,
         checkpoints: false,
         steps: 1,
         tokens: batch.tokens,

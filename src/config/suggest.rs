@@ -380,8 +380,8 @@ mod tests {
             ["training.shuffle=true", "training.shuffle=false"]
         );
         assert_eq!(
-            texts("training.optimizer="),
-            ["training.optimizer=adamw"],
+            texts("data.format=p"),
+            [""; 0],
             "what this version lacks is not offered"
         );
         assert_eq!(texts("lora.r="), ["lora.r=16"]);

@@ -178,6 +178,8 @@ pub struct TrainingConfig {
     pub logging_steps: usize,
     pub save_steps: usize,
     pub eval_steps: usize,
+    pub eval_examples: usize,
+    pub load_best_model_at_end: bool,
     pub save_total_limit: Option<usize>,
     pub early_stopping_patience: Option<usize>,
     pub resume: Option<String>,

@@ -26,6 +26,8 @@ pub struct Ready {
     pub packs: Packs,
     pub plan: Plan,
     pub test: Option<QuestionFile>,
+    /// Held-out questions that are answered at every validation.
+    pub sampled: Option<QuestionFile>,
 }
 
 impl Ready {
@@ -59,6 +61,14 @@ impl Ready {
             t.epochs,
             t.max_steps,
         )?;
+        let sampled = (t.eval_examples > 0).then(|| {
+            let rows: Vec<usize> = val.iter().take(t.eval_examples).map(|s| s.row).collect();
+            let of_rows = examples.into_iter().filter(|e| rows.contains(&e.row));
+            QuestionFile {
+                path: path.clone(),
+                examples: of_rows.collect(),
+            }
+        });
         let test = match &config.data.test_path {
             Some(path) if config.task.kind != TaskKind::Text => {
                 Some(questions(path, config, Answers::Required)?)
@@ -75,6 +85,7 @@ impl Ready {
             packs,
             plan,
             test,
+            sampled,
         })
     }
 
@@ -98,16 +109,20 @@ impl Ready {
         Ok(())
     }
 
-    /// Tokens of each prompt of the test set; `None` without one.
+    /// Tokens of each prompt of a file of questions; `None` without one.
     ///
     /// # Errors
     /// A question that cannot be encoded.
-    pub fn test_lengths(&self, config: &Config) -> Result<Option<Vec<usize>>, Error> {
-        let Some(test) = &self.test else {
+    pub fn prompt_lengths(
+        &self,
+        file: Option<&QuestionFile>,
+        config: &Config,
+    ) -> Result<Option<Vec<usize>>, Error> {
+        let Some(file) = file else {
             return Ok(None);
         };
         let encoder = self.setup.encoder(config)?;
-        let questions = test.with(&self.setup, &encoder, config)?;
+        let questions = file.with(&self.setup, &encoder, config)?;
         Ok(Some(questions.prompt_lengths()?))
     }
 }

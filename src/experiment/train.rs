@@ -13,11 +13,12 @@ use super::metrics::MetricsWriter;
 use super::ready::Ready;
 use super::registry::{ResumePlan, ResumeRequest, plan_resume};
 use super::run_dir::RunDir;
+use super::sampled::Sampled;
 use super::setup::{OUTPUTS, QuestionFile};
 use super::summary::Summary;
 use super::table::{Comparison, Unit, metric_label, render};
 use super::watch::Watch;
-use super::{fsx, predictions, publish, resume};
+use super::{best, fsx, predictions, publish, resume};
 use crate::config::Job;
 use crate::config::types::{Config, Method, ModelInit, Optimizer as Kind};
 use crate::evaluate::{Scored, score};
@@ -213,6 +214,16 @@ impl Session<'_> {
             step => MetricsWriter::resume(&self.run.metrics(), step)?,
         };
         let before = last.map_or(0.0, |row| row.elapsed_s);
+        let setup = &self.ready.setup;
+        let encoder = setup.encoder(self.config)?;
+        let sampled = match &self.ready.sampled {
+            Some(file) => {
+                let questions = file.with(setup, &encoder, self.config)?;
+                let path = self.run.eval_metrics();
+                Some(Sampled::new(questions, self.config, path, done)?)
+            }
+            None => None,
+        };
         let plan = self.ready.plan;
         let mut watch = Watch::new(
             self.run,
@@ -223,6 +234,7 @@ impl Session<'_> {
             training,
             before,
             self.ready.setup.chosen.device.clone(),
+            sampled,
         );
         let tokens_before = progress.tokens;
         let mut trainer = Trainer {
@@ -239,10 +251,28 @@ impl Session<'_> {
         };
         trainer.run(&mut watch)?;
         watch.metrics.sync()?;
-        let progress = trainer.progress;
+        let mut progress = trainer.progress;
+        if training.load_best_model_at_end {
+            self.take_best(model, &mut progress)?;
+        }
         let tokens = progress.tokens - tokens_before;
         let seconds = watch.began.elapsed().as_secs_f64();
         Ok((progress, (tokens > 0).then_some((tokens, seconds))))
+    }
+
+    /// Puts the parameters of the lowest validation loss in place of the last.
+    fn take_best(&self, model: &mut Decoder, progress: &mut Progress) -> Result<(), Error> {
+        let (Some(step), Some(loss)) = (progress.best_step, progress.best_val_loss) else {
+            return Ok(());
+        };
+        best::load(self.run, &mut model.params, step)?;
+        best::keep_only(self.run, step)?;
+        let last = progress.val_loss.replace(loss).unwrap_or(loss);
+        self.console.line(&format!(
+            "best       step {step}, validation loss {loss:.4}; after step {} it was {last:.4}",
+            progress.step
+        ));
+        Ok(())
     }
 
     /// Writes `adapter/`, or `model/` after full fine-tuning.

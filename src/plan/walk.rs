@@ -77,6 +77,9 @@ impl Walk<'_> {
             self.meter.begin(Phase::Validation);
             self.loss(batch);
         }
+        if let Some(sampled) = workload.sampled {
+            self.test(sampled);
+        }
         if workload.checkpoints {
             self.meter.begin(Phase::Checkpoint);
             // Values and moments are copied out before they are written.

@@ -95,6 +95,8 @@ pub struct Workload {
     /// `None` without a validation set.
     pub validation: Option<Batch>,
     pub test: Option<Test>,
+    /// What is asked at every validation.
+    pub sampled: Option<Test>,
     /// Whether checkpoints are written.
     pub checkpoints: bool,
     /// Optimiser steps.
@@ -121,6 +123,7 @@ impl Workload {
             accumulates: false,
             validation: None,
             test: None,
+            sampled: None,
             checkpoints: false,
             steps: schedule.total_steps(),
             tokens: 0,

@@ -39,6 +39,9 @@ pub struct Progress {
     pub loss_sum: f64,
     pub supervised: u64,
     pub best_val_loss: Option<f64>,
+    /// The step after which it was measured.
+    #[serde(default)]
+    pub best_step: Option<usize>,
     /// Validations in a row that were not better.
     pub worse: usize,
     /// The newest logged losses, for the summary.
@@ -56,6 +59,16 @@ pub trait Observer {
     fn step(&mut self, step: usize, total: usize, loss: f64, lr: f64, tokens: u64);
     /// A row for metrics.csv.
     fn event(&mut self, event: &Event) -> Result<(), Self::Error>;
+    /// After a validation, whose row was told before; `best` if its loss is the
+    /// lowest so far.
+    fn validated(
+        &mut self,
+        _model: &mut Decoder,
+        _event: &Event,
+        _best: bool,
+    ) -> Result<(), Self::Error> {
+        Ok(())
+    }
     /// A checkpoint is due.
     fn checkpoint(
         &mut self,
@@ -141,7 +154,9 @@ impl Trainer<'_> {
                 let away = Instant::now();
                 let event = self.validate();
                 stop = self.no_longer_better(event.loss);
+                let best = self.progress.worse == 0;
                 observer.event(&event)?;
+                observer.validated(self.model, &event, best)?;
                 since += away.elapsed();
             }
             if due(step, self.config.save_steps) && !last {
@@ -219,6 +234,7 @@ impl Trainer<'_> {
         let progress = &mut self.progress;
         if progress.best_val_loss.is_none_or(|best| loss < best) {
             progress.best_val_loss = Some(loss);
+            progress.best_step = Some(progress.step);
             progress.worse = 0;
         } else {
             progress.worse += 1;

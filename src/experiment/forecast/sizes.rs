@@ -16,6 +16,8 @@ pub(super) struct Sizes {
     val: Vec<Lengths>,
     /// Prompts of the test set.
     test: Option<Vec<Lengths>>,
+    /// Prompts that are answered at every validation.
+    sampled: Option<Vec<Lengths>>,
     kind: TaskKind,
 }
 
@@ -36,11 +38,16 @@ impl Sizes {
             tokens: tokens as u64,
             supervised: 0,
         };
-        let test = ready.test_lengths(config)?;
+        let prompts = |lengths: Option<Vec<usize>>| -> Option<Vec<Lengths>> {
+            lengths.map(|lengths| lengths.into_iter().map(prompt).collect())
+        };
+        let test = ready.prompt_lengths(ready.test.as_ref(), config)?;
+        let sampled = ready.prompt_lengths(ready.sampled.as_ref(), config)?;
         Ok(Sizes {
             train: ready.train.iter().map(of_sample).collect(),
             val: ready.val.iter().map(of_sample).collect(),
-            test: test.map(|lengths| lengths.into_iter().map(prompt).collect()),
+            test: prompts(test),
+            sampled: prompts(sampled),
             kind: config.task.kind,
         })
     }
@@ -62,6 +69,8 @@ impl Sizes {
                 false => Vec::new(),
             },
             test: has_test.then(|| vec![longest; config.inference.batch_size]),
+            sampled: (training.eval_examples > 0)
+                .then(|| vec![longest; config.inference.batch_size.min(training.eval_examples)]),
             kind: config.task.kind,
         }
     }
@@ -96,7 +105,7 @@ impl Sizes {
         workload.checkpoints = training.save_steps > 0 && training.save_steps < workload.steps;
         workload.validation =
             (!self.val.is_empty()).then(|| Batch::largest(&cut(&self.val), training.batch_size));
-        workload.test = self.test.as_deref().map(|prompts| {
+        let answered = |prompts: &Vec<Lengths>| {
             let (prompts, inference) = (cut(prompts), &config.inference);
             match self.kind {
                 TaskKind::Mcq => Test::Ranked(Batch::largest(&prompts, inference.batch_size)),
@@ -109,7 +118,9 @@ impl Sizes {
                     }
                 }
             }
-        });
+        };
+        workload.test = self.test.as_ref().map(answered);
+        workload.sampled = self.sampled.as_ref().map(answered);
         Ok(workload)
     }
 }
