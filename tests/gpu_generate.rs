@@ -36,9 +36,11 @@ fn continuations(device: &Device) -> Vec<Vec<u32>> {
     let options = GenerateOptions {
         max_new_tokens: 12,
         sampler: Sampler::new(&common::default_config().inference).unwrap(),
+        beams: None,
         eos_ids: Vec::new(),
         seed: 1,
         adapter: false,
+        slots: 2,
     };
     generate(&mut model, &prompts, &options, &|_| false).unwrap()
 }

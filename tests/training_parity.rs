@@ -8,6 +8,7 @@ use std::path::Path;
 use kiln::config::types::{LoraConfig, ModelInit, QuantMethod, TargetModules};
 use kiln::data::batch::Schedule as Plan;
 use kiln::data::encode::Sample;
+use kiln::data::pack::alone;
 use kiln::model::{Adaptation, Decoder, LoadOptions, load};
 use kiln::train::{Event, Observer, Optimizer, Progress, Schedule, Trainer};
 use safetensors::SafeTensors;
@@ -91,14 +92,16 @@ fn run_on(
     let samples = samples(&run);
     let plan = Plan::new(samples.len(), 2, 2, 1.0, Some(20)).unwrap();
     let mut log = Log::default();
+    let packs = alone(samples.len());
     let mut trainer = Trainer {
-        optimizer: Optimizer::new(&model.params),
+        optimizer: Optimizer::new(&model.params, config.optimizer),
         model: &mut model,
         progress: Progress::default(),
         config: &config,
         seed: 42,
         train: &samples,
         val: &[],
+        packs: &packs,
         plan,
         schedule: Schedule::new(&config, 20),
     };

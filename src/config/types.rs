@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use indexmap::IndexMap;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Config {
@@ -174,10 +174,13 @@ pub struct TrainingConfig {
     pub fp16: Option<bool>,
     pub bf16: Option<bool>,
     pub gradient_checkpointing: bool,
+    pub packing: bool,
     pub shuffle: bool,
     pub logging_steps: usize,
     pub save_steps: usize,
     pub eval_steps: usize,
+    pub eval_examples: usize,
+    pub load_best_model_at_end: bool,
     pub save_total_limit: Option<usize>,
     pub early_stopping_patience: Option<usize>,
     pub resume: Option<String>,
@@ -196,6 +199,21 @@ pub enum Scheduler {
 #[serde(rename_all = "snake_case")]
 pub enum Optimizer {
     Adamw,
+    /// AdamW with its moments in host memory.
+    PagedAdamw,
+    /// AdamW with moments of 8 bits.
+    #[serde(rename = "adamw_8bit")]
+    Adamw8bit,
+}
+
+impl fmt::Display for Optimizer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Optimizer::Adamw => "adamw",
+            Optimizer::PagedAdamw => "paged_adamw",
+            Optimizer::Adamw8bit => "adamw_8bit",
+        })
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -207,13 +225,59 @@ pub struct InferenceConfig {
     pub temperature: f64,
     pub top_p: f64,
     pub top_k: Option<usize>,
+    pub min_p: Option<f64>,
+    pub num_beams: usize,
+    pub length_penalty: f64,
+    pub early_stopping: EarlyStopping,
     /// 1 leaves the logits as they are; so does null in the config.
     #[serde(deserialize_with = "null_is_one")]
     pub repetition_penalty: f64,
     pub batch_size: usize,
     pub use_stop_tokens: bool,
     pub stop: Vec<String>,
+    pub stream: bool,
     pub validation: ValidationConfig,
+}
+
+/// When a beam search that has as many answers as beams is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EarlyStopping {
+    /// At once.
+    True,
+    /// When no beam of its present length would be better.
+    False,
+    /// When no beam of any length could be better.
+    Never,
+}
+
+impl Serialize for EarlyStopping {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::True => serializer.serialize_bool(true),
+            Self::False => serializer.serialize_bool(false),
+            Self::Never => serializer.serialize_str("never"),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for EarlyStopping {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Written {
+            Bool(bool),
+            Word(String),
+        }
+        match Written::deserialize(deserializer)? {
+            Written::Bool(true) => Ok(Self::True),
+            Written::Bool(false) => Ok(Self::False),
+            Written::Word(word) if word == "never" => Ok(Self::Never),
+            Written::Word(word) => Err(serde::de::Error::unknown_variant(
+                &word,
+                &["true", "false", "never"],
+            )),
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

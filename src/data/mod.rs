@@ -9,6 +9,7 @@ mod fields;
 pub mod formats;
 mod jsonl;
 pub mod options;
+pub mod pack;
 mod plain;
 pub mod prompt;
 pub mod split;

@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::error::Error;
 use super::forecast::watch_answers;
 use super::lifecycle::{close, new_run};
+use super::live::Live;
 use super::log::Console;
 use super::publish::adapter_path;
 use super::setup::{OUTPUTS, Setup, questions};
@@ -14,6 +15,7 @@ use super::{fsx, predictions};
 use crate::config::Job;
 use crate::config::types::Config;
 use crate::data::Answers;
+use crate::evaluate::Reader;
 use crate::model::Adaptation;
 
 /// Generates an answer to every question of `data.test_path` with the base and
@@ -58,7 +60,12 @@ pub fn infer(mut job: Job) -> Result<(), Error> {
     let summary = Summary::started("infer", &config.task.name, &setup.chosen.name);
     let work = || -> Result<(), Error> {
         summary.write(&run.summary())?;
-        let answers = asked.generate(&mut model, &config.inference, config.seed, true)?;
+        let mut live = Live::new(&console);
+        let reader = config
+            .inference
+            .stream
+            .then_some(&mut live as &mut dyn Reader);
+        let answers = asked.generate(&mut model, &config.inference, config.seed, true, reader)?;
         predictions::write(&run.predictions(), &file.examples, &answers)?;
         if let Some(output) = &config.output {
             predictions::write(output, &file.examples, &answers)?;

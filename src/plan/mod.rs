@@ -14,9 +14,10 @@ mod walk;
 mod work;
 mod workload;
 
-use crate::config::types::{Config, Method, QuantMethod};
+use crate::config::types::{Config, Method, Optimizer, QuantMethod};
 use crate::model::hf_config::ArchConfig;
 use crate::model::peft::{Adapter, PeftError, resolve_targets};
+use crate::ops::moments::{PAGE, Storage};
 
 pub use fit::{Change, fit};
 pub use meter::{Memory, Part, Phase};
@@ -96,6 +97,7 @@ pub struct Recipe {
     /// The adapter trains the lengths of rows as well.
     pub dora: bool,
     pub dropout: bool,
+    pub optimizer: Optimizer,
     pub checkpointing: bool,
     pub precision: Precision,
     /// The untouched base is loaded beside the tuned model and scored
@@ -146,6 +148,7 @@ impl Recipe {
             ranks,
             dora,
             dropout: !full && lora.dropout > 0.0,
+            optimizer: config.training.optimizer,
             checkpointing: config.training.gradient_checkpointing,
             precision: Precision::F32,
             second_base: full && config.model.init == crate::config::types::ModelInit::Pretrained,
@@ -182,6 +185,37 @@ impl Recipe {
             true => out,
             false => 0,
         }
+    }
+
+    /// Numbers of each tensor that trains.
+    fn trained_tensors(&self) -> Vec<u64> {
+        if self.full {
+            let parameters = self.arch.parameters();
+            return parameters.iter().map(|p| p.numel() as u64).collect();
+        }
+        let shapes = self.linears();
+        let pairs = self
+            .ranks
+            .iter()
+            .flat_map(|ranks| ranks.iter().zip(&shapes));
+        pairs
+            .flat_map(|(r, (out, inn))| {
+                let rank = *r as u64;
+                [rank * out, rank * inn, self.lengths(*r, *out)]
+            })
+            .filter(|n| *n > 0)
+            .collect()
+    }
+
+    /// Bytes of the optimiser's moments: held on the device, and on the way to it
+    /// during an update.
+    fn moments(&self, on_cpu: bool) -> (u64, u64) {
+        let storage = |n: u64| Storage::of(self.optimizer, n as usize, on_cpu);
+        let tensors = self.trained_tensors();
+        let held = tensors.iter().map(|n| storage(*n).bytes(*n)).sum();
+        let paged = tensors.iter().filter(|n| storage(**n) == Storage::Paged);
+        let page = paged.map(|n| 2 * 4 * n.min(&(PAGE as u64))).max();
+        (held, page.unwrap_or(0))
     }
 
     /// Numbers in the model, the adapter's included.

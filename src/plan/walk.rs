@@ -74,7 +74,8 @@ impl Walk<'_> {
         }
 
         self.meter.begin(Phase::Step);
-        self.meter.hold(Part::Moments, 2 * F32 * trainable);
+        let (moments, page) = recipe.moments(matches!(self.place, Place::Cpu { .. }));
+        self.meter.hold(Part::Moments, moments);
         let longest = workload.validation.map_or(0, |batch| batch.longest);
         self.reserve_positions(workload.train.longest.max(longest));
         self.dropout = recipe.dropout;
@@ -83,6 +84,7 @@ impl Walk<'_> {
             // The gradients of the first wait for those of the second.
             self.loss_backward(workload.train);
         }
+        self.meter.touch(Part::InTransit, page);
         let gradients = self.meter.held(Part::Gradients);
         self.meter.release(Part::Gradients, gradients);
         self.dropout = false;
@@ -91,12 +93,15 @@ impl Walk<'_> {
             self.meter.begin(Phase::Validation);
             self.loss(batch);
         }
+        if let Some(sampled) = workload.sampled {
+            self.test(sampled);
+        }
         if workload.checkpoints {
             self.meter.begin(Phase::Checkpoint);
             // Values and moments are copied out before they are written.
-            self.meter.touch(Part::InTransit, 3 * F32 * trainable);
+            self.meter.touch(Part::InTransit, F32 * trainable + moments);
         }
-        self.meter.release(Part::Moments, 2 * F32 * trainable);
+        self.meter.release(Part::Moments, moments);
 
         if let Some(test) = workload.test {
             self.meter.begin(Phase::Test);
