@@ -83,7 +83,7 @@ impl Words {
         let absmax = TensorData::new(codes.absmax.clone(), [codes.absmax.len()]);
         Self {
             words: Tensor::from_data(TensorData::new(words, [w]), (device, DType::I32)),
-            absmax: Tensor::from_data(absmax, device),
+            absmax: Tensor::from_data(absmax, (device, DType::F32)),
         }
     }
 
@@ -107,7 +107,8 @@ impl Words {
             shifted.bitwise_and_scalar(255)
         };
         let codes = Tensor::cat((0..4).map(plane).collect(), 0);
-        let table = Tensor::<1>::from_data(TensorData::from(map.values), &device);
+        let table = TensorData::from(map.values);
+        let table = Tensor::<1>::from_data(table, (&device, DType::F32));
         let blocks = self.absmax.dims()[0];
         let unit = table.select(0, codes).reshape([blocks, BLOCK]);
         (unit * self.absmax.reshape([blocks, 1])).reshape([blocks * BLOCK])
@@ -169,7 +170,7 @@ pub fn update(
     let param = param.mul_scalar(1.0 - h.lr * h.weight_decay) - step.reshape(shape);
     let filled = |x: Tensor<1>| match n.next_multiple_of(BLOCK) - n {
         0 => x,
-        rest => Tensor::cat(vec![x, Tensor::zeros([rest], &device)], 0),
+        rest => Tensor::cat(vec![x, Tensor::zeros([rest], (&device, DType::F32))], 0),
     };
     let m = Words::quantize(filled(m), nf4_map::signed());
     let v = Words::quantize(filled(v), nf4_map::unsigned());

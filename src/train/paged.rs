@@ -72,17 +72,31 @@ mod tests {
 
     use super::*;
     use crate::ops::Scalar;
-    use crate::ops::cpu::Cpu;
+    use crate::ops::{Precision, for_device};
     use crate::rng::Stream;
 
     /// Page by page or at once: the same bits.
     #[test]
     fn pages_change_nothing() {
+        compare(&Device::flex());
+    }
+
+    #[cfg(feature = "gpu")]
+    #[test]
+    fn pages_change_nothing_on_a_gpu() {
+        match crate::device::for_checks() {
+            Some(device) => compare(&device),
+            None => println!("left out: no GPU"),
+        }
+    }
+
+    fn compare(device: &Device) {
+        let ops = for_device(device, Precision::F32);
         let stream = Stream::new(17, &[]);
         let draw = |step: u64, shape: [usize; 2]| -> Tensor<2> {
             let n = (shape[0] * shape[1]) as u64;
             let data = (0..n).map(|i| stream.normal(step * 100_000 + i)).collect();
-            Tensor::from_data(TensorData::new::<f32, _>(data, shape), &Device::flex())
+            Tensor::from_data(TensorData::new::<f32, _>(data, shape), device)
         };
         let bits = |x: &Tensor<2>| -> Vec<u32> {
             let data = x.clone().into_data();
@@ -114,8 +128,8 @@ mod tests {
                     squared_norm: Scalar::Host(4.0),
                     max_norm: 1.0,
                 };
-                (plain, m, v) = Cpu.adamw(plain, &g, m, v, &hyper, &clip);
-                paged = moments.step(&Cpu, paged, &g, &hyper, &clip, page);
+                (plain, m, v) = ops.adamw(plain, &g, m, v, &hyper, &clip);
+                paged = moments.step(ops, paged, &g, &hyper, &clip, page);
                 assert_eq!(bits(&paged), bits(&plain), "{shape:?} by {page}");
             }
             let flat = |x: &Tensor<2>| x.clone().into_data().iter::<f32>().collect::<Vec<_>>();
