@@ -59,7 +59,7 @@ fn samples(run: &Path) -> Vec<Sample> {
 }
 
 fn run(name: &str, method: QuantMethod, checkpointing: bool) -> Option<(Vec<Event>, Decoder)> {
-    run_on("llama_untied", name, method, checkpointing)
+    run_on("tiny/llama_untied", name, method, checkpointing)
 }
 
 fn run_on(
@@ -69,7 +69,7 @@ fn run_on(
     checkpointing: bool,
 ) -> Option<(Vec<Event>, Decoder)> {
     let run = common::shared(&format!("reference/runs/{name}"))?;
-    let base = common::shared(&format!("reference/tiny/{base}"))?;
+    let base = common::shared(&format!("reference/{base}"))?;
     let lora = LoraConfig {
         r: 8,
         alpha: 16.0,
@@ -175,9 +175,9 @@ fn lora_equals_peft_step_by_step() {
 
 #[test]
 fn other_families_equal_peft_step_by_step() {
-    run_on("gpt2", "lora_gpt2", QuantMethod::None, true);
-    run_on("qwen3_qknorm", "lora_qwen3", QuantMethod::None, true);
-    run_on("qwen3_qknorm", "lora_qwen3", QuantMethod::None, false);
+    run_on("tiny/gpt2", "lora_gpt2", QuantMethod::None, true);
+    run_on("tiny/qwen3_qknorm", "lora_qwen3", QuantMethod::None, true);
+    run_on("tiny/qwen3_qknorm", "lora_qwen3", QuantMethod::None, false);
 }
 
 #[test]
@@ -195,6 +195,21 @@ fn lora_equals_peft_without_recomputation() {
 #[test]
 fn qlora_equals_peft_and_bitsandbytes_step_by_step() {
     run("qlora", QuantMethod::Nf4, true);
+}
+
+/// From the checkpoint that bitsandbytes quantised: the same bits as from the dense
+/// one that is quantised while loading.
+#[test]
+fn qlora_from_a_quantised_checkpoint_equals_peft() {
+    let base = "runs/qlora/base_4bit";
+    let (Some((a, _)), Some((b, _))) = (
+        run_on(base, "qlora", QuantMethod::Nf4, true),
+        run("qlora", QuantMethod::Nf4, true),
+    ) else {
+        return;
+    };
+    let losses = |events: &[Event]| events.iter().map(|e| e.loss.to_bits()).collect::<Vec<_>>();
+    assert_eq!(losses(&a), losses(&b));
 }
 
 #[test]

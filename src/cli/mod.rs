@@ -12,8 +12,10 @@ mod help;
 mod infer;
 mod info;
 mod inspect;
+mod merge;
 mod output;
 mod plan;
+mod quantize;
 mod runs;
 mod show;
 mod sweep;
@@ -24,7 +26,7 @@ use std::ffi::OsString;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use args::ComposeArgs;
+use args::{ComposeArgs, JobArgs};
 use completion::{Action, CompletionArgs};
 use doctor::DoctorArgs;
 use plan::PlanArgs;
@@ -52,6 +54,7 @@ pub use output::print;
   run train --help                           all groups and keys
   run train --cfg job                        the config, without running
   run plan model.path=DIR                    how much memory training takes
+  run merge model.path=DIR output=OUT        base and adapter as one dense model
   run doctor                                 what this machine offers
   run train -m lora.r=4,8,16 seed=1,2        a sweep: six runs and a table
   eval \"$(run completion bash)\"              completion with TAB; also zsh and fish")]
@@ -77,6 +80,12 @@ enum Command {
     /// Say what training needs, without running it: memory by component, work, time
     #[command(disable_help_flag = true)]
     Plan(PlanArgs),
+    /// Write a model in bitsandbytes' 4-bit layout: model.path=IN output=OUT
+    #[command(disable_help_flag = true)]
+    Quantize(JobArgs),
+    /// Write base and adapter as one dense model: model.path=BASE adapter=DIR output=OUT
+    #[command(disable_help_flag = true)]
+    Merge(JobArgs),
     /// Compose and print any Hydra config tree, without a schema
     #[command(disable_help_flag = true)]
     Compose(ComposeArgs),
@@ -120,6 +129,8 @@ pub fn call(cli: Cli) -> Result<(), Error> {
         Command::Infer(args) => infer::call(args),
         Command::Eval(args) => eval::call(args),
         Command::Plan(args) => plan::call(args),
+        Command::Quantize(args) => quantize::call(args),
+        Command::Merge(args) => merge::call(args),
         Command::Compose(args) => compose::call(args),
         Command::Doctor(args) => doctor::call(args),
         Command::Runs(args) => runs::call(args),

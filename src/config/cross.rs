@@ -3,7 +3,9 @@
 use crate::compose::{Node, Origin};
 
 use super::error::ConfigError;
-use super::types::{Config, Method, QuantMethod, TargetModules, TaskKind};
+use super::types::{
+    Config, ExportFormat, ExportType, Method, QuantMethod, TargetModules, TaskKind,
+};
 
 /// Values that do not go together. `tree` is asked where they were written.
 pub(super) fn check(config: &Config, tree: &Node) -> Vec<ConfigError> {
@@ -92,6 +94,20 @@ pub(super) fn check(config: &Config, tree: &Node) -> Vec<ConfigError> {
             "`task.metrics` must be empty for `task.type=text`: there is no question to score",
             "task.metrics=[]; the loss is always reported",
         );
+    }
+    let only = match (config.export.format, config.export.dtype) {
+        (ExportFormat::Safetensors, Some(ExportType::Q8_0)) => Some((
+            "`export.dtype=q8_0` is a type of GGUF files",
+            "add export.format=gguf, or use f32, bf16 or f16",
+        )),
+        (ExportFormat::Gguf, Some(ExportType::Bf16)) => Some((
+            "`export.dtype=bf16` cannot be written as GGUF",
+            "use f16, q8_0 or f32",
+        )),
+        _ => None,
+    };
+    if let Some((message, hint)) = only {
+        found.conflict(&["export.dtype", "export.format"], message, hint);
     }
     if config.inference.use_stop_tokens && config.inference.stop.is_empty() {
         found.conflict(

@@ -8,7 +8,7 @@ use super::checked::{compose_checked, resolve_checked};
 use super::error::{ConfigError, ConfigErrors};
 use super::layers::{complete, from_tree};
 use super::rerun::RerunErrors;
-use super::types::{Command, Config};
+use super::types::{Command, Config, ExportFormat};
 
 /// Why a job cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -117,14 +117,32 @@ fn fits_command(command: Command, config: &Config, tree: &Node) -> Vec<ConfigErr
         Command::Plan => Command::Train,
         other => other,
     };
+    let writes = matches!(command, Command::Quantize | Command::Merge);
     if let Some(mode) = config.mode
         && mode != meant
+        && !writes
     {
         errors.push(ConfigError::Conflict {
             origin: origin("mode"),
             message: format!("this config is meant for `run {mode}`, not for `run {command}`"),
             hint: format!("call run {mode}, or set mode=null"),
         });
+    }
+    if command == Command::Quantize {
+        let export = &config.export;
+        let set = [
+            ("export.format", export.format != ExportFormat::Safetensors),
+            ("export.dtype", export.dtype.is_some()),
+        ];
+        for (key, _) in set.into_iter().filter(|(_, set)| *set) {
+            errors.push(ConfigError::Conflict {
+                origin: origin(key),
+                message: format!(
+                    "`{key}` is for `run merge`; `run quantize` writes NF4 safetensors"
+                ),
+                hint: format!("leave {key} out"),
+            });
+        }
     }
     if command == Command::Train && config.data.path.is_none() {
         errors.push(ConfigError::Conflict {

@@ -20,6 +20,7 @@ pub struct Config {
     pub training: TrainingConfig,
     pub inference: InferenceConfig,
     pub data: DataConfig,
+    pub export: ExportConfig,
     pub seed: u64,
     pub device: String,
     pub adapter: Option<PathBuf>,
@@ -37,6 +38,11 @@ pub enum Command {
     /// meant for training can be planned.
     #[serde(skip)]
     Plan,
+    /// Writes a model in NF4. As `Merge`, it fits every config: both only read a base.
+    #[serde(skip)]
+    Quantize,
+    #[serde(skip)]
+    Merge,
 }
 
 impl fmt::Display for Command {
@@ -46,6 +52,8 @@ impl fmt::Display for Command {
             Command::Infer => "infer",
             Command::Eval => "eval",
             Command::Plan => "plan",
+            Command::Quantize => "quantize",
+            Command::Merge => "merge",
         })
     }
 }
@@ -304,6 +312,45 @@ pub enum DataFormat {
     Squad,
     Text,
     Tokens,
+}
+
+/// How models are written.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ExportConfig {
+    pub format: ExportFormat,
+    /// `None`: as the base is stored; f16 in a GGUF file.
+    pub dtype: Option<ExportType>,
+    pub compute_dtype: Option<ComputeType>,
+    /// In units of 10^9 bytes.
+    pub max_shard_gb: f64,
+    pub check: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExportFormat {
+    Safetensors,
+    Gguf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ComputeType {
+    F32,
+    Bf16,
+    F16,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ExportType {
+    #[serde(rename = "f32")]
+    F32,
+    #[serde(rename = "bf16")]
+    Bf16,
+    #[serde(rename = "f16")]
+    F16,
+    #[serde(rename = "q8_0")]
+    Q8_0,
 }
 
 fn null_is_one<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {

@@ -19,6 +19,7 @@ use crate::evaluate::AnswerError;
 use crate::model::LoadError;
 use crate::model::export::ExportError;
 use crate::model::peft::PeftError;
+use crate::model::rewrite::RewriteError;
 
 /// Any failure of a job; each message says what is wrong, where, and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +50,8 @@ pub enum Error {
     Publish(#[from] PublishError),
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    #[error(transparent)]
+    Rewrite(#[from] RewriteError),
     #[error(transparent)]
     RunDir(#[from] RunDirError),
     #[error(transparent)]
@@ -118,6 +121,10 @@ pub enum Error {
     NoAdapter(String),
     #[error("output={}: is a directory; name a file, e.g. output={}/predictions.csv", .0.display(), .0.display())]
     OutputIsDirectory(PathBuf),
+    #[error("output={}: is a directory; with export.format=gguf name a file, e.g. output={}/model.gguf", .0.display(), .0.display())]
+    GgufIsDirectory(PathBuf),
+    #[error("output={}: there is such a file already; choose another output or remove it", .0.display())]
+    OutputExists(PathBuf),
     #[error("task.type=text has no questions to answer; choose task=mcq, saq or squad")]
     NoQuestions,
 }

@@ -54,6 +54,9 @@ pub fn eval(mut job: Job) -> Result<(), Error> {
         config.task.name,
         setup.model_dir.display()
     ));
+    if let Some(note) = &setup.quantised_note {
+        console.line(note);
+    }
     if let Some(note) = &setup.chosen.note {
         console.line(note);
     }

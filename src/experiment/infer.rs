@@ -54,6 +54,9 @@ pub fn infer(mut job: Job) -> Result<(), Error> {
         adapter.display(),
         file.examples.len()
     ));
+    if let Some(note) = &setup.quantised_note {
+        console.line(note);
+    }
     if let Some(note) = &setup.chosen.note {
         console.line(note);
     }

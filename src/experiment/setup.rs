@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use super::error::Error;
-use crate::config::types::{Config, TaskKind};
+use crate::config::types::{Config, ModelInit, QuantizationConfig, TaskKind};
 use crate::data::Answers;
 use crate::data::encode::Encoder;
 use crate::data::example::Example;
@@ -12,6 +12,7 @@ use crate::data::formats::read_examples;
 use crate::data::tokenizer::Tokenizer;
 use crate::device::{self, Chosen};
 use crate::evaluate::Questions;
+use crate::model::bnb;
 use crate::model::hf_config::ArchConfig;
 use crate::model::{Adaptation, Decoder, LoadError, LoadOptions, load};
 use crate::ops::Precision;
@@ -26,6 +27,10 @@ pub struct Setup {
     pub model_dir: PathBuf,
     pub arch: ArchConfig,
     pub tokenizer: Option<Tokenizer>,
+    /// The config's, but for what a checkpoint that is quantised already says itself.
+    pub quantization: QuantizationConfig,
+    /// A line about such a checkpoint for the log.
+    pub quantised_note: Option<String>,
 }
 
 /// A file of questions.
@@ -45,12 +50,15 @@ impl Setup {
         let arch = ArchConfig::from_dir(&model_dir).map_err(LoadError::from)?;
         check_length(config, &arch)?;
         let tokenizer = Tokenizer::load_optional(&model_dir)?;
+        let (quantization, quantised_note) = quantization(config, &model_dir)?;
         Ok(Self {
             chosen,
             precision,
             model_dir,
             arch,
             tokenizer,
+            quantization,
+            quantised_note,
         })
     }
 
@@ -60,7 +68,7 @@ impl Setup {
         Ok(load(&LoadOptions {
             dir: &self.model_dir,
             init: config.model.init,
-            quantization: &config.quantization,
+            quantization: &self.quantization,
             adaptation,
             seed: config.seed,
             device: &self.chosen.device,
@@ -80,6 +88,37 @@ impl Setup {
             config.training.max_seq_length,
         )?)
     }
+}
+
+/// How the base is quantised, and a line for the log where it is so already: then
+/// its own block size and double quantisation hold.
+fn quantization(
+    config: &Config,
+    model_dir: &Path,
+) -> Result<(QuantizationConfig, Option<String>), Error> {
+    let mut settings = config.quantization.clone();
+    if config.model.init == ModelInit::Random {
+        return Ok((settings, None));
+    }
+    let found = bnb::settle(model_dir, config.method, &mut settings).map_err(LoadError::from)?;
+    let Some(found) = found else {
+        return Ok((settings, None));
+    };
+    let scales = |q: &QuantizationConfig| match q.double_quant {
+        true => format!("blocks of {}, double quantisation", q.block_size),
+        false => format!("blocks of {}, scales in f32", q.block_size),
+    };
+    let mut note = format!(
+        "the base is NF4 already ({}) and used as it is",
+        scales(&found)
+    );
+    if found != config.quantization {
+        note += &format!(
+            "; the config's ({}) does not apply",
+            scales(&config.quantization)
+        );
+    }
+    Ok((settings, Some(note)))
 }
 
 /// Prompts are cut to `max_seq_length` before an answer is generated.
@@ -124,7 +163,7 @@ fn precision(config: &Config, chosen: &Chosen) -> Result<Precision, Error> {
     }
 }
 
-fn model_dir(config: &Config) -> Result<PathBuf, Error> {
+pub(super) fn model_dir(config: &Config) -> Result<PathBuf, Error> {
     match (&config.model.path, &config.model.name) {
         (Some(path), _) => Ok(path.clone()),
         (None, Some(name)) => Err(Error::NoModelPath(name.clone())),

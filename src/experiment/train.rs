@@ -166,6 +166,9 @@ impl Session<'_> {
             "{trainable} of {total} parameters train ({:.2} %)",
             100.0 * trainable as f64 / total as f64
         ));
+        if let Some(note) = &ready.setup.quantised_note {
+            self.console.line(note);
+        }
         if let Some(note) = &ready.setup.chosen.note {
             self.console.line(note);
         }

@@ -86,6 +86,12 @@ struct Entry {
     bytes: Range<usize>,
 }
 
+impl Entry {
+    fn elements(&self) -> usize {
+        self.shape.iter().product()
+    }
+}
+
 impl Checkpoint {
     /// Opens the weights in `dir` and checks every header: sizes, offsets that
     /// overlap or leave the file, and an index that names other directories.
@@ -105,6 +111,17 @@ impl Checkpoint {
         } else {
             return Err(no_weights(dir));
         }
+        Ok(checkpoint)
+    }
+
+    /// Opens the weights in `dir` and checks that they are those of `arch`.
+    ///
+    /// # Errors
+    /// Those of [`Checkpoint::open`], and a tensor that is missing or does not fit.
+    pub fn open_for(dir: &Path, arch: &ArchConfig) -> Result<Self, CheckpointError> {
+        let mut checkpoint = Self::open(dir)?;
+        checkpoint.name_as(arch);
+        checkpoint.check(arch)?;
         Ok(checkpoint)
     }
 
@@ -197,6 +214,12 @@ impl Checkpoint {
         for parameter in arch.parameters() {
             if let Some(bare) = parameter.name.strip_prefix(arch.base_prefix()) {
                 self.rename(bare, &parameter.name);
+                for suffix in super::bnb::SUFFIXES {
+                    self.rename(
+                        &format!("{bare}{suffix}"),
+                        &format!("{}{suffix}", parameter.name),
+                    );
+                }
             }
         }
         if arch.tie_word_embeddings {
@@ -227,6 +250,31 @@ impl Checkpoint {
         self.tensors.get(name).map(|entry| entry.shape.as_slice())
     }
 
+    /// Type of a tensor, where there is one of that name.
+    pub fn dtype(&self, name: &str) -> Option<Dtype> {
+        self.tensors.get(name).map(|entry| entry.dtype)
+    }
+
+    /// The bytes of a tensor as stored, whatever its type. Read, they count as
+    /// memory of this process until [`Checkpoint::release`].
+    pub(super) fn bytes(&self, name: &str) -> Option<&[u8]> {
+        let entry = self.tensors.get(name)?;
+        Some(&self.shards[entry.shard].map[entry.bytes.clone()])
+    }
+
+    /// Gives back the memory that [`Checkpoint::bytes`] took.
+    pub(super) fn release(&self, name: &str) {
+        if let Some(entry) = self.tensors.get(name) {
+            self.shards[entry.shard].release(entry.bytes.clone());
+        }
+    }
+
+    /// The file that holds the tensor; the directory where there is none.
+    pub(super) fn file_of(&self, name: &str) -> &Path {
+        let entry = self.tensors.get(name);
+        entry.map_or(&self.dir, |entry| &self.shards[entry.shard].file)
+    }
+
     /// Bytes of all tensors as stored.
     pub fn total_bytes(&self) -> u64 {
         let bytes = self.tensors.values().map(|entry| entry.bytes.len() as u64);
@@ -242,7 +290,10 @@ impl Checkpoint {
             return Err(self.missing(&first.name, missing.count()));
         }
         for parameter in &parameters {
-            self.entry(&parameter.name, &parameter.shape)?;
+            // NF4 weights have checks of their own ([`super::bnb`]).
+            if !super::bnb::is_quantised(self, &parameter.name) {
+                self.entry(&parameter.name, &parameter.shape)?;
+            }
         }
         Ok(())
     }
@@ -259,25 +310,65 @@ impl Checkpoint {
         expected_shape: &[usize],
     ) -> Result<Vec<f32>, CheckpointError> {
         let entry = self.entry(name, expected_shape)?;
+        let mut values = vec![0f32; entry.elements()];
+        for (number, window) in values.chunks_mut(WINDOW).enumerate() {
+            let bytes = self.convert(name, entry, number * WINDOW, window)?;
+            self.shards[entry.shard].release(bytes);
+        }
+        Ok(values)
+    }
+
+    /// Hands a tensor on piece by piece, as stored and in f32, so that no more
+    /// than a piece is in memory.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::tensor_f32`], and those of `piece`.
+    pub(super) fn stream<E: From<CheckpointError>>(
+        &self,
+        name: &str,
+        expected_shape: &[usize],
+        mut piece: impl FnMut(&[u8], &[f32]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let entry = self.entry(name, expected_shape)?;
+        let shard = &self.shards[entry.shard];
+        let mut buffer = vec![0f32; entry.elements().min(WINDOW)];
+        for at in (0..entry.elements()).step_by(WINDOW) {
+            let window = &mut buffer[..WINDOW.min(entry.elements() - at)];
+            let bytes = self.convert(name, entry, at, window)?;
+            piece(&shard.map[bytes.clone()], window)?;
+            shard.release(bytes);
+        }
+        Ok(())
+    }
+
+    /// Converts the elements from `at` on into `out`, on all threads; returns
+    /// where they lie in the file.
+    fn convert(
+        &self,
+        name: &str,
+        entry: &Entry,
+        at: usize,
+        out: &mut [f32],
+    ) -> Result<Range<usize>, CheckpointError> {
         let shard = &self.shards[entry.shard];
         let (width, convert) = reader(entry.dtype).ok_or_else(|| self.dtype_error(name, entry))?;
-        let mut values = vec![0f32; entry.bytes.len() / width];
-        let mut at = entry.bytes.start;
-        for window in values.chunks_mut(WINDOW) {
-            let bytes = at..at + window.len() * width;
-            window
-                .par_chunks_mut(TASK)
-                .zip(shard.map[bytes.clone()].par_chunks(TASK * width))
-                .for_each(|(values, bytes)| convert(bytes, values));
-            shard.release(bytes.clone());
-            at = bytes.end;
-        }
-        match crate::ops::nf4::first_non_finite(&values) {
-            None => Ok(values),
+        let start = entry.bytes.start + at * width;
+        let bytes = start..start + out.len() * width;
+        let bad = out
+            .par_chunks_mut(TASK)
+            .zip(shard.map[bytes.clone()].par_chunks(TASK * width))
+            .enumerate()
+            .find_map_first(|(task, (values, bytes))| {
+                convert(bytes, values);
+                // Looked at while it is in the cache.
+                crate::ops::nf4::first_non_finite(values).map(|i| task * TASK + i)
+            });
+        match bad {
+            None => Ok(bytes),
             Some(element) => Err(CheckpointError::NotFinite {
                 file: shard.file.clone(),
                 tensor: name.to_string(),
-                element,
+                element: at + element,
             }),
         }
     }

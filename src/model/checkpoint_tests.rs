@@ -193,6 +193,117 @@ fn damaged_files_are_refused() {
     assert!(text.contains("header cannot be read"), "{text}");
 }
 
+/// Any bytes in a header give a checkpoint or an error: no panic, and no more
+/// memory than the file has data.
+#[test]
+fn mutated_headers_are_read_or_refused() {
+    let (header, data) = whole();
+    let good = file(&header, &data);
+    let head = good.len() - data.len();
+    let seed = std::env::var("KILN_TEST_SEED")
+        .ok()
+        .and_then(|s| s.parse().ok());
+    let seed = seed.unwrap_or_else(|| u64::from(std::process::id()));
+    println!("KILN_TEST_SEED={seed}");
+    let pieces: [&[u8]; 12] = [
+        b"0",
+        b"9",
+        b"99999999999999999999",
+        b"18446744073709551615",
+        b"-1",
+        b"{",
+        b"}",
+        b"[",
+        b"]",
+        b"\"F64\"",
+        b"\\u0000",
+        b"\xff\xfe",
+    ];
+    let (mut read, mut refused) = (0, 0);
+    for round in 0..1500u64 {
+        let stream = crate::rng::Stream::new(seed, &[round]);
+        let mut bytes = good.clone();
+        for i in 0..1 + round % 4 {
+            let draw = |n: u64, below: usize| stream.bits(8 * i + n) as usize % below;
+            let at = draw(0, head);
+            match draw(1, 4) {
+                0 => bytes[at] = draw(2, 256) as u8,
+                1 => bytes[at] ^= 1 << draw(2, 8),
+                2 => drop(bytes.splice(
+                    at..(at + draw(2, 9)).min(head),
+                    pieces[draw(3, 12)].iter().copied(),
+                )),
+                _ => bytes.truncate(draw(2, good.len())),
+            }
+            if bytes.len() < head {
+                break;
+            }
+        }
+        let (_dir, opened) = single(&bytes);
+        let Ok(checkpoint) = opened else {
+            refused += 1;
+            continue;
+        };
+        // A header that still reads may describe other tensors: all of them are read.
+        let names: Vec<String> = checkpoint.names().map(str::to_string).collect();
+        for name in names {
+            let shape = checkpoint.shape(&name).unwrap().to_vec();
+            if let Ok(values) = checkpoint.tensor_f32(&name, &shape) {
+                assert!(2 * values.len() <= bytes.len(), "{name}: {shape:?}");
+            }
+        }
+        let _ = checkpoint.check(&arch());
+        read += 1;
+    }
+    assert!(refused > 500 && read > 10, "{refused} refused, {read} read");
+}
+
+#[test]
+fn a_header_may_not_ask_for_more_than_the_file_has() {
+    let one = |dtype: &str, shape: &Value, offsets: [u64; 2], data: usize| {
+        let header = json!({"w": {"dtype": dtype, "shape": shape, "data_offsets": offsets}});
+        single(&file(&header, &vec![0; data])).1
+    };
+    for (shape, offsets, part) in [
+        (json!([10_000_000_000u64]), [0, 40_000_000_000], "cut"),
+        (json!([u64::MAX]), [0, 8], "overflows"),
+        (json!([1u64 << 32, 1u64 << 32]), [0, 8], "overflows"),
+        (json!([2]), [0, u64::MAX], "disagree"),
+        (json!([2]), [8, 0], "gap"),
+        (json!([3]), [0, 8], "disagree"),
+        (json!([-1]), [0, 8], "header cannot be read"),
+        (json!("two"), [0, 8], "header cannot be read"),
+    ] {
+        let text = one("F32", &shape, offsets, 8).unwrap_err().to_string();
+        assert!(
+            text.contains("not a whole") && text.contains(part),
+            "{shape} {offsets:?}: {text}"
+        );
+    }
+    let text = one("F99", &json!([2]), [0, 8], 8).unwrap_err().to_string();
+    assert!(text.contains("header cannot be read"), "{text}");
+    let twice = br#"{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#;
+    let mut bytes = (twice.len() as u64).to_le_bytes().to_vec();
+    bytes.extend(twice);
+    bytes.extend([0; 4]);
+    // A name that stands twice is one tensor or an error, never two that overlap.
+    if let Ok(checkpoint) = single(&bytes).1 {
+        assert_eq!(checkpoint.tensor_f32("w", &[1]).unwrap(), [0.0]);
+    }
+    for integers in ["I64", "U8", "BOOL", "F64", "F8_E4M3"] {
+        let width = match integers {
+            "I64" | "F64" => 8,
+            _ => 1,
+        };
+        let checkpoint = one(integers, &json!([8 / width]), [0, 8], 8).unwrap();
+        let text = checkpoint
+            .tensor_f32("w", &[8 / width])
+            .unwrap_err()
+            .to_string();
+        assert!(text.contains(&format!("stored as {integers}")), "{text}");
+    }
+}
+
 #[test]
 fn shards_are_joined_and_checked() {
     let dir = tempfile::tempdir().unwrap();

@@ -22,6 +22,12 @@ pub enum ExportError {
     IsFile { target: PathBuf },
     #[error("{}: the directory is not empty; choose another output or empty it", target.display())]
     NotEmpty { target: PathBuf },
+    #[error("{}: tensor `{tensor}` holds {value}, which f16 cannot (its largest number is 65504); choose bf16 or f32", file.display())]
+    TooLarge {
+        file: PathBuf,
+        tensor: String,
+        value: f32,
+    },
     #[error("{}: tensor `{tensor}` has {found} elements instead of the {expected} of its shape", file.display())]
     Elements {
         file: PathBuf,
@@ -44,7 +50,7 @@ fn explain(error: &io::Error) -> String {
     }
 }
 
-fn io_error(target: &Path) -> impl Fn(io::Error) -> ExportError + '_ {
+pub(super) fn io_error(target: &Path) -> impl Fn(io::Error) -> ExportError + '_ {
     move |source| ExportError::Io {
         target: published(target),
         source,
@@ -103,6 +109,19 @@ impl StagedDir {
     /// Where to write.
     pub fn path(&self) -> &Path {
         self.staging.path()
+    }
+
+    /// As [`StagedDir::new`] for a target that must not exist or be empty: found
+    /// now, not after the work.
+    ///
+    /// # Errors
+    /// Those of [`StagedDir::new`], and a directory that holds something.
+    pub fn new_free(target: &Path) -> Result<Self, ExportError> {
+        if std::fs::read_dir(target).is_ok_and(|mut entries| entries.next().is_some()) {
+            let target = target.to_path_buf();
+            return Err(ExportError::NotEmpty { target });
+        }
+        Self::new(target)
     }
 
     /// Moves the directory to its target, which must not exist or be empty.

@@ -5,6 +5,7 @@ use std::path::Path;
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::attention::{Attention, Qkv};
+use super::bnb::{self, BnbError};
 use super::checkpoint::{Checkpoint, CheckpointError};
 use super::decoder::{Decoder, Parts};
 use super::dora::{Dora, row_squares};
@@ -28,6 +29,8 @@ pub enum LoadError {
     Config(#[from] ConfigError),
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    #[error(transparent)]
+    Bnb(#[from] BnbError),
     #[error(transparent)]
     Peft(#[from] PeftError),
 }
@@ -68,12 +71,7 @@ pub fn load(options: &LoadOptions<'_>) -> Result<Decoder, LoadError> {
     let arch = ArchConfig::from_dir(options.dir)?;
     let source = match options.init {
         ModelInit::Random => None,
-        ModelInit::Pretrained => {
-            let mut checkpoint = Checkpoint::open(options.dir)?;
-            checkpoint.name_as(&arch);
-            checkpoint.check(&arch)?;
-            Some(checkpoint)
-        }
+        ModelInit::Pretrained => Some(open(&arch, options)?),
     };
     // Everything about the adapter that can be wrong is found before weights are read.
     let adapter = resolve_adapter(&arch, options)?;
@@ -115,17 +113,31 @@ pub fn load(options: &LoadOptions<'_>) -> Result<Decoder, LoadError> {
     Ok(model)
 }
 
+/// The weights, and whether they are NF4 already.
+fn open(arch: &ArchConfig, options: &LoadOptions<'_>) -> Result<(Checkpoint, bool), LoadError> {
+    let (checkpoint, quantised) = bnb::open(options.dir, arch)?;
+    let dir = options.dir.to_path_buf();
+    match (options.adaptation, options.quantization.method) {
+        _ if quantised.is_none() => Ok((checkpoint, false)),
+        (Adaptation::Full, _) => Err(BnbError::Full { dir }.into()),
+        (_, QuantMethod::None) => Err(BnbError::NotDense { dir }.into()),
+        (_, QuantMethod::Nf4) => Ok((checkpoint, true)),
+    }
+}
+
 struct Loader<'a> {
     arch: &'a ArchConfig,
     options: &'a LoadOptions<'a>,
-    source: Option<Checkpoint>,
+    /// With whether it is quantised already.
+    source: Option<(Checkpoint, bool)>,
     params: Params,
 }
 
 impl Loader<'_> {
     fn values(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, LoadError> {
         Ok(match &self.source {
-            Some(checkpoint) => checkpoint.tensor_f32(name, shape)?,
+            Some((checkpoint, true)) => bnb::tensor_f32(checkpoint, name, shape)?,
+            Some((checkpoint, false)) => checkpoint.tensor_f32(name, shape)?,
             None => {
                 let parameter = Parameter {
                     name: name.into(),
@@ -184,19 +196,8 @@ impl Loader<'_> {
 
     /// A linear of a layer, quantised where asked.
     fn linear(&mut self, described: Described) -> Result<Linear, LoadError> {
-        let stored = described.weight();
-        let mut values = self.values(&stored.name, &stored.shape)?;
         let shape = [described.out_features, described.in_features];
-        if described.transposed {
-            values = transpose(&values, shape[1], shape[0]);
-        }
-        let q = self.options.quantization;
-        let weight = if !self.full() && q.method == QuantMethod::Nf4 {
-            let weight = nf4::quantize(&values, shape, q.block_size, q.double_quant);
-            Weight::Nf4(Nf4Tensor::new(weight, self.options.device))
-        } else {
-            self.dense(&stored.name, values, shape)
-        };
+        let weight = self.matrix(&described)?;
         let bias = match described.bias {
             true => Some(self.vector(&format!("{}.bias", described.module), shape[0])?),
             false => None,
@@ -207,6 +208,31 @@ impl Loader<'_> {
             bias,
             lora: None,
         })
+    }
+
+    /// The `[out, in]` weight of a linear.
+    fn matrix(&mut self, described: &Described) -> Result<Weight, LoadError> {
+        let stored = described.weight();
+        let shape = [described.out_features, described.in_features];
+        let held = |weight, device| Weight::Nf4(Nf4Tensor::new(weight, device));
+        let mut quantise = !self.full() && self.options.quantization.method == QuantMethod::Nf4;
+        if let Some((checkpoint, true)) = &self.source {
+            if let Some(weight) = bnb::held(checkpoint, &stored.name, shape)? {
+                return Ok(held(weight, self.options.device));
+            }
+            // A linear that such a checkpoint holds dense was left out on purpose.
+            quantise = false;
+        }
+        let mut values = self.values(&stored.name, &stored.shape)?;
+        if described.transposed {
+            values = transpose(&values, shape[1], shape[0]);
+        }
+        if quantise {
+            let q = self.options.quantization;
+            let weight = nf4::quantize(&values, shape, q.block_size, q.double_quant);
+            return Ok(held(weight, self.options.device));
+        }
+        Ok(self.dense(&stored.name, values, shape))
     }
 
     fn layer(&mut self, n: usize) -> Result<Layer, LoadError> {
@@ -245,7 +271,7 @@ impl Loader<'_> {
 }
 
 /// `[rows, columns]` to `[columns, rows]`.
-fn transpose(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+pub(super) fn transpose(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
     let mut out = Vec::with_capacity(values.len());
     for column in 0..columns {
         out.extend((0..rows).map(|row| values[row * columns + column]));

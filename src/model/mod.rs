@@ -2,10 +2,12 @@
 //! LoRA, NF4 weights, PEFT adapters; forward and backward layer by layer.
 
 mod attention;
+pub mod bnb;
 pub mod checkpoint;
 mod decoder;
 mod dora;
 pub mod export;
+pub mod gguf;
 pub mod hf_config;
 pub mod init;
 mod kv_cache;
@@ -17,7 +19,9 @@ mod norm;
 mod params;
 pub mod peft;
 mod ragged;
+pub mod rewrite;
 mod save;
+pub mod shards;
 
 pub use decoder::{Decoder, StepOptions};
 pub use kv_cache::KvCache;

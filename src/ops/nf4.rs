@@ -7,8 +7,8 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-pub use super::nf4_map::dynamic_map;
-use super::nf4_map::{self, NESTED_BLOCK};
+use super::nf4_map;
+pub use super::nf4_map::{NESTED_BLOCK, dynamic_map};
 
 /// Block sizes that bitsandbytes accepts.
 pub const BLOCK_SIZES: [usize; 8] = [32, 64, 128, 256, 512, 1024, 2048, 4096];
@@ -283,8 +283,8 @@ impl Nf4 {
             .for_each(|(task, chunk)| self.dequantize_from(start + task * TASK, chunk));
     }
 
-    /// The weight as bitsandbytes' CPU kernel (0.50.2) computes it, which is what
-    /// the reference stack trains with where there is no GPU. It differs from
+    /// The weight as bitsandbytes' CPU kernel (0.50.2) computes it on a CPU with
+    /// AVX-512, where the reference runs were made. It differs from
     /// [`Nf4::dequantize_into`] only where rows are of even length and no multiple
     /// of the block: there the kernel takes maximum `row x (in / block) + column /
     /// block` (whole divisions), although blocks run on over the ends of rows.

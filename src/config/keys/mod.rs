@@ -4,6 +4,7 @@
 //! one line in `configs/`; tests fail until the three agree.
 
 mod data;
+mod export;
 mod inference;
 mod model;
 mod run;
@@ -236,6 +237,7 @@ pub const SECTIONS: &[Section] = &[
     model::LORA,
     training::SECTION,
     inference::SECTION,
+    export::SECTION,
 ];
 
 /// Every key of the table.

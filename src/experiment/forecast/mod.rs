@@ -139,6 +139,10 @@ impl Forecast {
         gpu: Option<u64>,
         assumed: Option<String>,
     ) -> Result<Forecast, Error> {
+        let config = &Config {
+            quantization: setup.quantization.clone(),
+            ..config.clone()
+        };
         let mut recipe = Recipe::new(&setup.arch, config)?;
         let bf16 = match gpu {
             // A card that is not here is taken for a recent one.

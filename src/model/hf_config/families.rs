@@ -39,14 +39,6 @@ pub(super) fn read_family(keys: &Keys) -> Result<ArchConfig, ConfigError> {
     let model_type = keys
         .string("model_type")?
         .ok_or_else(|| keys.error("model_type", "is missing".into()))?;
-    if keys.present("quantization_config") {
-        return Err(keys.error(
-            "quantization_config",
-            "says that the weights are already quantised; give the dense checkpoint and set \
-             quantization=nf4, which quantises it while loading"
-                .into(),
-        ));
-    }
     let llama = Defaults {
         kv_heads: None,
         head_dim: None,

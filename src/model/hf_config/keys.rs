@@ -85,10 +85,6 @@ impl<'a> Keys<'a> {
         self.object.get(key).filter(|value| !value.is_null())
     }
 
-    pub(super) fn present(&self, key: &str) -> bool {
-        self.get(key).is_some()
-    }
-
     /// The value under `key` as `read` sees it; `None` where absent.
     fn typed<T>(
         &self,

@@ -167,10 +167,6 @@ fn bad_files_name_key_and_remedy() {
         (json!({"rope_scaling": 4}), "an object"),
         (json!({"partial_rotary_factor": 0.5}), "whole heads"),
         (
-            json!({"quantization_config": {"load_in_4bit": true}}),
-            "already quantised",
-        ),
-        (
             json!({"rope_scaling": {"rope_type": "llama3", "factor": 8.0,
                 "low_freq_factor": 4.0, "high_freq_factor": 4.0}}),
             "greater than low_freq_factor",

@@ -1,0 +1,15 @@
+//! `run quantize`.
+
+use crate::config::Command;
+use crate::experiment;
+
+use super::args::JobArgs;
+use super::error::Error;
+
+/// Writes the model of `model.path` in NF4 to `output`.
+pub(super) fn call(args: JobArgs) -> Result<(), Error> {
+    match args.job(Command::Quantize)? {
+        Some(job) => Ok(experiment::quantize(&job.config)?),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,283 @@
+//! `run merge`: base and adapter in, one dense model out.
+
+use std::path::Path;
+
+use super::error::Error;
+use super::forecast::watch_answers;
+use super::fsx::{self, FsError, human_bytes};
+use super::infer::adapter_dir;
+use super::log::Console;
+use super::quantize::{copy_side_files, shard_bytes, size_line};
+use super::setup::{Setup, model_dir};
+use crate::config::types::{
+    Config, ExportFormat, ExportType, Method, ModelInit, QuantMethod, QuantizationConfig,
+};
+use crate::device::Memory;
+use crate::model::export::StagedDir;
+use crate::model::gguf::{self, GgufType};
+use crate::model::peft::Adapter;
+use crate::model::rewrite::{Base, Kernel, Merged, RewriteError, StoredType};
+use crate::model::{Adaptation, Decoder, LoadOptions, Ragged, load};
+use crate::ops::{Indices, Precision};
+
+/// What both models are asked.
+const PROMPTS: [&str; 4] = [
+    "The capital of France is",
+    "Question: What is 7 + 5? Answer:",
+    "Once upon a time there was a small house by the sea, and in it",
+    "def add(a, b):\n    return",
+];
+/// Longest prompt in tokens.
+const LONGEST: usize = 64;
+
+/// Merges the adapter into the model of `model.path` and writes the result to
+/// `output`, which appears only once it is whole. With `quantization=nf4`, or where
+/// the base is quantised already, the adapter is merged onto the dequantised base:
+/// onto what training saw.
+///
+/// # Errors
+/// See [`Error`].
+pub fn merge(config: &Config) -> Result<(), Error> {
+    let console = Console::stdio();
+    let output = config.output.as_ref();
+    let output = output.ok_or(Error::Missing("output", "models/merged"))?;
+    let base = Base::open(&model_dir(config)?)?;
+    let adapter_dir = adapter_dir(config)?;
+    let adapter = Adapter::read(&adapter_dir, &base.arch).map_err(RewriteError::from)?;
+    let mut config = config.clone();
+    // What is written is dense whatever the base is.
+    config.method = Method::Lora;
+    // Nor is there any data whose length the model would have to take.
+    (
+        config.training.max_seq_length,
+        config.inference.max_new_tokens,
+    ) = (1, 1);
+    if base.quantised.is_some() {
+        config.quantization.method = QuantMethod::Nf4;
+    }
+    let config = &config;
+    let setup = Setup::new(config)?;
+    let quantization = setup.quantization.clone();
+    let target = Target::new(config, output)?;
+    let merged = Merged {
+        base: &base,
+        adapter,
+        quantization: (quantization.method == QuantMethod::Nf4).then_some(&quantization),
+        kernel: match setup.chosen.is_cpu() {
+            true => Kernel::Cpu,
+            false => Kernel::Gpu,
+        },
+    };
+    let onto = match (&base.quantised, merged.quantization) {
+        (Some(found), _) => format!(
+            "its NF4 weights (blocks of {}), dequantised",
+            found.block_size
+        ),
+        (None, Some(q)) => format!(
+            "it as NF4 (blocks of {}), dequantised; quantization=none merges onto the dense weights",
+            q.block_size
+        ),
+        (None, None) => "its dense weights".to_string(),
+    };
+    console.line(&format!(
+        "merging    {} into {}: onto {onto}",
+        adapter_dir.display(),
+        base.dir.display()
+    ));
+    if let Some(note) = &setup.chosen.note {
+        console.line(note);
+    }
+    let bytes = match target {
+        Target::File(staged) => write_gguf(&merged, config.export.dtype, staged, output)?,
+        Target::Dir(staged) => {
+            let stored = config.export.dtype.and_then(stored_type);
+            let written = merged.write(staged.path(), stored, shard_bytes(config))?;
+            copy_side_files(&base.dir, staged.path())?;
+            if config.export.check {
+                let pair = Pair {
+                    setup: &setup,
+                    config,
+                    quantization: &quantization,
+                    adapter: &adapter_dir,
+                    merged: staged.path(),
+                };
+                console.line(&pair.compare()?);
+            }
+            staged.commit_new()?;
+            written.bytes
+        }
+    };
+    console.line(&size_line(base.bytes(), bytes));
+    console.line(&format!("model      {}", output.display()));
+    Ok(())
+}
+
+/// `None` for a type that only GGUF files have, which the config has ruled out.
+fn stored_type(named: ExportType) -> Option<StoredType> {
+    match named {
+        ExportType::F32 => Some(StoredType::F32),
+        ExportType::Bf16 => Some(StoredType::Bf16),
+        ExportType::F16 => Some(StoredType::F16),
+        ExportType::Q8_0 => None,
+    }
+}
+
+/// The output under a temporary name. That it can be had is found before the work.
+enum Target {
+    Dir(StagedDir),
+    File(tempfile::NamedTempFile),
+}
+
+impl Target {
+    fn new(config: &Config, output: &Path) -> Result<Self, Error> {
+        if config.export.format == ExportFormat::Safetensors {
+            return Ok(Self::Dir(StagedDir::new_free(output)?));
+        }
+        if output.is_dir() {
+            return Err(Error::GgufIsDirectory(output.to_path_buf()));
+        }
+        if output.exists() {
+            return Err(Error::OutputExists(output.to_path_buf()));
+        }
+        let parent = fsx::parent_of(output);
+        fsx::create_dir_all(parent)?;
+        let mut builder = tempfile::Builder::new();
+        // tempfile's own default would leave the result private to its owner.
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+        let name = output.file_name().unwrap_or_default().to_string_lossy();
+        let prefix = format!(".{name}.tmp-");
+        let file = builder.prefix(&prefix).tempfile_in(parent);
+        Ok(Self::File(
+            file.map_err(|e| FsError::new("write", output, e))?,
+        ))
+    }
+}
+
+/// Writes one GGUF file and gives it its name.
+fn write_gguf(
+    merged: &Merged<'_>,
+    named: Option<ExportType>,
+    staged: tempfile::NamedTempFile,
+    output: &Path,
+) -> Result<u64, Error> {
+    let stored = match named {
+        Some(ExportType::F32) => GgufType::F32,
+        Some(ExportType::Q8_0) => GgufType::Q8_0,
+        Some(ExportType::F16 | ExportType::Bf16) | None => GgufType::F16,
+    };
+    let fail = |e| FsError::new("write", output, e);
+    let bytes = gguf::write(merged, staged.path(), stored)?;
+    staged.as_file().sync_all().map_err(fail)?;
+    staged
+        .persist_noclobber(output)
+        .map_err(|e| fail(e.error))?;
+    Ok(bytes)
+}
+
+/// The model before and after: base + adapter, and what was written.
+struct Pair<'a> {
+    setup: &'a Setup,
+    config: &'a Config,
+    quantization: &'a QuantizationConfig,
+    adapter: &'a Path,
+    merged: &'a Path,
+}
+
+impl Pair<'_> {
+    /// Asks both models the same prompts; one line about how far apart they are.
+    ///
+    /// # Errors
+    /// A model that cannot be loaded, or prompts that cannot be encoded.
+    fn compare(&self) -> Result<String, Error> {
+        let width = match self.setup.precision {
+            Precision::F32 => 4,
+            Precision::Bf16 => 2,
+        };
+        let needed = width * self.setup.arch.num_parameters() as u64;
+        let available = match &self.setup.chosen.gpu {
+            Some(gpu) => gpu.free_bytes,
+            None => Memory::probe().map(|memory| memory.available_bytes),
+        };
+        if available.is_some_and(|bytes| bytes < needed + needed / 10) {
+            return Ok(format!(
+                "logits     not compared: the merged model takes {}, more memory than is free",
+                human_bytes(needed)
+            ));
+        }
+        let batch = self.batch()?;
+        let before = self.logits(self.setup.model_dir.as_path(), Some(self.adapter), &batch)?;
+        let after = self.logits(self.merged, None, &batch)?;
+        let difference = before.iter().zip(&after).map(|(a, b)| (a - b).abs());
+        let largest = difference.fold(0.0f32, f32::max);
+        let vocab = self.setup.arch.vocab_size;
+        let rows = before.chunks(vocab).zip(after.chunks(vocab));
+        let equal = rows.filter(|(a, b)| likeliest(a) == likeliest(b)).count();
+        Ok(format!(
+            "logits     merged against base + adapter: largest difference {largest:.2e}, the same \
+             likeliest token at {equal} of {} positions of {} prompts",
+            batch.len(),
+            batch.spans.len()
+        ))
+    }
+
+    fn batch(&self) -> Result<Ragged, Error> {
+        let arch = &self.setup.arch;
+        let longest = LONGEST.min(arch.max_position_embeddings);
+        let vocab = arch.vocab_size as u32;
+        let mut batch = Ragged::default();
+        for (n, prompt) in PROMPTS.into_iter().enumerate() {
+            let ids = match &self.setup.tokenizer {
+                Some(tokenizer) => tokenizer.encode(prompt, true)?,
+                // Any tokens will do.
+                None => (0..longest as u32)
+                    .map(|i| (17 * i + 31 * n as u32) % vocab)
+                    .collect(),
+            };
+            let ids: Vec<u32> = ids
+                .into_iter()
+                .filter(|id| *id < vocab)
+                .take(longest)
+                .collect();
+            if !ids.is_empty() {
+                batch.push(&ids);
+            }
+        }
+        Ok(batch)
+    }
+
+    /// The logits at every position.
+    fn logits(
+        &self,
+        dir: &Path,
+        adapter: Option<&Path>,
+        batch: &Ragged,
+    ) -> Result<Vec<f32>, Error> {
+        let dense = QuantizationConfig {
+            method: QuantMethod::None,
+            ..self.quantization.clone()
+        };
+        let (quantization, adaptation) = match adapter {
+            Some(adapter) => (self.quantization, Adaptation::Adapter(adapter)),
+            None => (&dense, Adaptation::None),
+        };
+        watch_answers(&self.setup.chosen.name, self.config, || {
+            let mut model: Decoder = load(&LoadOptions {
+                dir,
+                init: ModelInit::Pretrained,
+                quantization,
+                adaptation,
+                seed: self.config.seed,
+                device: &self.setup.chosen.device,
+                precision: self.setup.precision,
+            })?;
+            model.reserve_positions(LONGEST);
+            let rows: Indices = (0..batch.len() as u32).collect::<Vec<_>>().into();
+            Ok(model.logits(batch, &rows, true, None))
+        })
+    }
+}
+
+fn likeliest(logits: &[f32]) -> Option<usize> {
+    let all = logits.iter().enumerate();
+    all.max_by(|a, b| a.1.total_cmp(b.1)).map(|(i, _)| i)
+}
