@@ -158,7 +158,7 @@ fn check_weights(model: &kiln::model::Decoder, dir: &std::path::Path, config: &C
     let biases = biases.filter_map(|linear| linear.bias.as_ref());
     let vectors: Vec<&Weight> = norms.chain(biases).collect();
     let adapted = layers.iter().flat_map(|layer| layer.linears());
-    let lengths = adapted.filter_map(|l| Some(l.lora.as_ref()?.dora.as_ref()?.squares.dims()[1]));
+    let lengths = adapted.filter_map(|l| Some(l.lora(0)?.dora.as_ref()?.squares.dims()[1]));
     let lengths = 4 * lengths.sum::<usize>();
     assert_eq!(frozen(&vectors) + lengths, part(Part::Norms));
     let trained = 4 * model.params.count();

@@ -25,8 +25,8 @@ pub struct DropoutKey {
 pub struct Pass<'a> {
     pub ops: &'static dyn HotOps,
     pub params: &'a Params,
-    /// False computes the base alone, as if there were no adapter.
-    pub adapter: bool,
+    /// The number of the adapter that computes; `None` is the base alone.
+    pub adapter: Option<usize>,
     /// Set in training where LoRA dropout applies.
     pub dropout: Option<DropoutKey>,
 }
@@ -138,7 +138,8 @@ pub struct Linear {
     pub weight: Weight,
     /// `[1, out]`.
     pub bias: Option<Weight>,
-    pub lora: Option<Lora>,
+    /// Of each adapter in memory; `None` where it leaves this linear as it is.
+    pub loras: Vec<Option<Lora>>,
 }
 
 /// What the backward of a [`Linear`] needs besides its input.
@@ -151,11 +152,16 @@ struct LoraTape {
 }
 
 impl Linear {
+    /// Of the adapter of that number.
+    pub fn lora(&self, adapter: usize) -> Option<&Lora> {
+        self.loras.get(adapter)?.as_ref()
+    }
+
     /// `x` is `[tokens, in]`; returns `[tokens, out]`.
     pub fn forward(&self, pass: &Pass<'_>, x: &Tensor<2>) -> (Tensor<2>, LinearTape) {
         let ops = pass.ops;
         let y = self.weight.product(pass, None, x, true);
-        let Some(lora) = self.lora.as_ref().filter(|_| pass.adapter) else {
+        let Some(lora) = pass.adapter.and_then(|number| self.lora(number)) else {
             return (self.add_bias(pass, y), LinearTape(None));
         };
         let dropped = lora.dropout(pass, x);
@@ -209,7 +215,8 @@ impl Linear {
         } else {
             dx
         };
-        if let (Some(lora), Some(tape)) = (&self.lora, &tape.0) {
+        let lora = pass.adapter.and_then(|number| self.lora(number));
+        if let (Some(lora), Some(tape)) = (lora, &tape.0) {
             let (a, b) = lora.operands(pass);
             let (d_delta, d_plain) = match (&lora.dora, &tape.dora) {
                 (Some(dora), Some(tape)) => {

@@ -1,6 +1,7 @@
 //! Decoder models described by data: HF configuration and weights in and out,
 //! LoRA, NF4 weights, PEFT adapters; forward and backward layer by layer.
 
+mod adapters;
 mod attention;
 pub mod bnb;
 pub mod checkpoint;
