@@ -196,7 +196,7 @@ impl Questions<'_> {
             let options = GenerateOptions {
                 max_new_tokens: inference.max_new_tokens,
                 sampler,
-                eos_ids: self.tokenizer.eos_ids().to_vec(),
+                eos_ids: self.encoder.stop_ids(),
                 seed,
                 adapter,
             };
