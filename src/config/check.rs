@@ -411,7 +411,7 @@ mod tests {
             (
                 "data.format",
                 string("parquet"),
-                "csv, tsv, jsonl, squad, text, tokens",
+                "csv, tsv, jsonl, squad, text, chat, tokens",
             ),
         ] {
             let text = message(path, value);

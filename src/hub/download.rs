@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::cache::{Repo, create_parent};
 use super::error::HubError;
-use super::http::{Client, Meta, NoReply, Reply, header, origin};
+use super::http::{Client, Meta, NoReply, Reply, header};
 use super::progress::Progress;
 use super::settings::Settings;
 
@@ -300,10 +300,9 @@ impl<'a> Downloader<'a> {
     }
 
     fn unreachable(&self, cause: String) -> HubError {
-        let endpoint = &self.settings.endpoint;
         HubError::Unreachable {
             model: self.repo.name.clone(),
-            host: origin(endpoint).unwrap_or_else(|| endpoint.clone()),
+            host: self.settings.endpoint.clone(),
             cause,
         }
     }

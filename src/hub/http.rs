@@ -140,7 +140,7 @@ fn note(meta: &mut Meta, headers: &HeaderMap) {
 }
 
 /// Scheme, host and port.
-pub(super) fn origin(url: &str) -> Option<String> {
+fn origin(url: &str) -> Option<String> {
     let uri: Uri = url.parse().ok()?;
     let scheme = uri.scheme_str()?.to_ascii_lowercase();
     let port = uri.port_u16().unwrap_or(match scheme.as_str() {
