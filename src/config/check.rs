@@ -406,7 +406,7 @@ mod tests {
         for (path, value, available) in [(
             "data.format",
             string("parquet"),
-            "csv, tsv, jsonl, squad, text, tokens",
+            "csv, tsv, jsonl, squad, text, chat, tokens",
         )] {
             let text = message(path, value);
             assert!(text.contains("not available in this version"), "{text}");

@@ -109,6 +109,26 @@ pub(super) fn check(config: &Config, tree: &Node) -> Vec<ConfigError> {
     if let Some((message, hint)) = only {
         found.conflict(&["export.dtype", "export.format"], message, hint);
     }
+    let prompt = &config.prompt;
+    if config.task.kind != TaskKind::Text && !prompt.chat_template {
+        for (key, set) in [
+            ("prompt.system", prompt.system.is_some()),
+            (
+                "prompt.chat_template_file",
+                prompt.chat_template_file.is_some(),
+            ),
+        ] {
+            if set {
+                found.conflict(
+                    &[key],
+                    &format!(
+                        "`{key}` is set, but `prompt.chat_template` is false, so no chat is written"
+                    ),
+                    "add prompt.chat_template=true, or unset it",
+                );
+            }
+        }
+    }
     if config.inference.use_stop_tokens && config.inference.stop.is_empty() {
         found.conflict(
             &["inference.use_stop_tokens"],

@@ -99,7 +99,7 @@ pub enum Metric {
 
 /// How an example becomes text. `{name}` is replaced by the field of that name
 /// (`question`, `options`, `context`, `answer`, `letter`, `text`); `{{` and `}}` are braces.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PromptConfig {
     /// The part before the answer; masked from the loss.
     pub template: String,
@@ -108,6 +108,12 @@ pub struct PromptConfig {
     /// One option of a multiple-choice question: `{letter}`, `{text}`.
     pub option: String,
     pub option_separator: String,
+    /// Questions and answers as turns of the model's chat template.
+    pub chat_template: bool,
+    /// A Jinja file in place of the model's chat template.
+    pub chat_template_file: Option<PathBuf>,
+    /// The system message of chats that have none.
+    pub system: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -311,6 +317,7 @@ pub enum DataFormat {
     Jsonl,
     Squad,
     Text,
+    Chat,
     Tokens,
 }
 

@@ -206,7 +206,7 @@ impl Questions<'_> {
                 max_new_tokens: inference.max_new_tokens,
                 sampler,
                 beams: Beams::new(inference).filter(|_| attempt == 0),
-                eos_ids: self.tokenizer.eos_ids().to_vec(),
+                eos_ids: self.encoder.stop_ids(),
                 seed,
                 adapter,
                 slots: inference.batch_size,

@@ -9,7 +9,7 @@ use super::lifecycle::{close, new_run};
 use super::live::Live;
 use super::log::Console;
 use super::publish::adapter_path;
-use super::setup::{OUTPUTS, Setup, questions};
+use super::setup::{ModelUse, OUTPUTS, Setup, questions};
 use super::summary::Summary;
 use super::{fsx, predictions};
 use crate::config::Job;
@@ -28,7 +28,7 @@ pub fn infer(mut job: Job) -> Result<(), Error> {
     let console = Console::stdio();
     let began = Instant::now();
     let config = job.config.clone();
-    let setup = Setup::new(&config)?;
+    let setup = Setup::new(&config, ModelUse::Run)?;
     let path = config.data.test_path.as_ref();
     let path = path.ok_or(Error::Missing("data.test_path", "data/questions.csv"))?;
     let file = questions(path, &config, Answers::Optional)?;

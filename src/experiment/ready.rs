@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::Error;
 use super::publish;
-use super::setup::{OUTPUTS, QuestionFile, Setup, questions};
+use super::setup::{ModelUse, OUTPUTS, QuestionFile, Setup, questions};
 use crate::config::types::{Config, TaskKind};
 use crate::data::Answers;
 use crate::data::batch::Schedule as Plan;
@@ -33,9 +33,9 @@ pub struct Ready {
 impl Ready {
     /// # Errors
     /// The first input that cannot be used.
-    pub fn new(config: &Config) -> Result<Self, Error> {
+    pub fn new(config: &Config, use_of: ModelUse) -> Result<Self, Error> {
         publish::adapter_path(Path::new(OUTPUTS), &config.task.name)?;
-        let setup = Setup::new(config)?;
+        let setup = Setup::new(config, use_of)?;
         let path = config.data.path.as_ref();
         let path = path.ok_or(Error::Missing("data.path", "data/train.csv"))?;
         let examples = read_examples(path, &config.data, config.task.kind, Answers::Required)?;

@@ -14,7 +14,7 @@ use super::ready::Ready;
 use super::registry::{ResumePlan, ResumeRequest, plan_resume};
 use super::run_dir::RunDir;
 use super::sampled::Sampled;
-use super::setup::{OUTPUTS, QuestionFile};
+use super::setup::{ModelUse, OUTPUTS, QuestionFile};
 use super::summary::Summary;
 use super::table::{Comparison, Unit, metric_label, render};
 use super::watch::Watch;
@@ -46,7 +46,7 @@ pub fn train(mut job: Job) -> Result<(), Error> {
         ));
         return Ok(());
     }
-    let ready = Ready::new(&job.config)?;
+    let ready = Ready::new(&job.config, ModelUse::Run)?;
     let forecast = Forecast::of_run(&ready, &job.config)?;
     let load = || ready.setup.load(&job.config, adaptation(&job.config));
     let mut model = forecast.watch(load)?;
@@ -281,13 +281,8 @@ impl Session<'_> {
     /// Writes `adapter/`, or `model/` after full fine-tuning.
     fn save(&self, model: &Decoder) -> Result<(), Error> {
         let setup = &self.ready.setup;
-        let copy_tokenizer = |dir: &Path| -> Result<(), Error> {
-            if let Some(tokenizer) = &setup.tokenizer {
-                tokenizer.copy_files(dir)?;
-            }
-            Ok(())
-        };
-        match model.adapter(&setup.model_dir) {
+        let copy_tokenizer = |dir: &Path| setup.copy_tokenizer(dir);
+        match model.adapter(&setup.base(self.config)) {
             Some(adapter) => fsx::publish_dir(&self.run.adapter(), |dir| {
                 adapter.write_into(dir)?;
                 copy_tokenizer(dir)
