@@ -2,6 +2,8 @@
 //! 256 numbers share their largest magnitude, each number is an index into the
 //! dynamic data type, signed for the first moment and unsigned for the second.
 
+use std::sync::{Mutex, PoisonError};
+
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
 use super::nf4_map::{self, DynamicMap};
@@ -73,6 +75,34 @@ impl Moments8 {
     }
 }
 
+/// A data type on a device.
+#[derive(Clone)]
+struct Tables {
+    values: Tensor<1>,
+    nearest: Tensor<1, Int>,
+}
+
+impl Tables {
+    /// Crosses the bus once a device, not with every update.
+    fn on(map: &'static DynamicMap, device: &Device) -> Self {
+        static ALL: Mutex<Vec<(&'static DynamicMap, Device, Tables)>> = Mutex::new(Vec::new());
+        let mut all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = all.iter();
+        if let Some((.., tables)) = known.find(|(m, d, _)| std::ptr::eq(*m, map) && d == device) {
+            return tables.clone();
+        }
+        let nearest: Vec<i32> = map.nearest.iter().map(|i| i32::from(*i)).collect();
+        let nearest = TensorData::new(nearest, [map.nearest.len()]);
+        let values = TensorData::from(map.values);
+        let tables = Self {
+            values: Tensor::from_data(values, (device, DType::F32)),
+            nearest: Tensor::from_data(nearest, (device, DType::I32)),
+        };
+        all.push((map, device.clone(), tables.clone()));
+        tables
+    }
+}
+
 impl Words {
     fn upload(codes: &Codes, device: &Device) -> Self {
         let mut bytes = codes.codes.clone();
@@ -97,7 +127,7 @@ impl Words {
     }
 
     /// The numbers, the filling included.
-    fn values(self, map: &DynamicMap) -> Tensor<1> {
+    fn values(self, map: &'static DynamicMap) -> Tensor<1> {
         let device = self.words.device();
         let plane = |k: u8| {
             let shifted = self
@@ -107,15 +137,14 @@ impl Words {
             shifted.bitwise_and_scalar(255)
         };
         let codes = Tensor::cat((0..4).map(plane).collect(), 0);
-        let table = TensorData::from(map.values);
-        let table = Tensor::<1>::from_data(table, (&device, DType::F32));
+        let table = Tables::on(map, &device).values;
         let blocks = self.absmax.dims()[0];
         let unit = table.select(0, codes).reshape([blocks, BLOCK]);
         (unit * self.absmax.reshape([blocks, 1])).reshape([blocks * BLOCK])
     }
 
     /// Quantises whole blocks.
-    fn quantize(x: Tensor<1>, map: &DynamicMap) -> Self {
+    fn quantize(x: Tensor<1>, map: &'static DynamicMap) -> Self {
         let (device, n) = (x.device(), x.dims()[0]);
         let blocks = x.reshape([n / BLOCK, BLOCK]);
         let absmax = blocks.clone().abs().max_dim(1);
@@ -125,9 +154,7 @@ impl Words {
         let point = (blocks * inverse).clamp(-1.0, 1.0).add_scalar(1.0);
         let point = point.mul_scalar(32_767.5).add_scalar(0.5).floor();
         let point: Tensor<1, Int> = point.clamp(0.0, 65_535.0).int().reshape([n]);
-        let nearest: Vec<i32> = map.nearest.iter().map(|i| i32::from(*i)).collect();
-        let nearest = TensorData::new(nearest, [map.nearest.len()]);
-        let nearest = Tensor::<1, Int>::from_data(nearest, (&device, DType::I32));
+        let nearest = Tables::on(map, &device).nearest;
         let codes = nearest.select(0, point).reshape([n / BLOCK, BLOCK]);
         let codes = codes.mask_fill(zero.expand([n / BLOCK, BLOCK]), 0);
         let codes: Tensor<1, Int> = codes.reshape([n]);

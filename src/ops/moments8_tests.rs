@@ -257,3 +257,23 @@ fn codes_survive_the_way_to_a_device_and_back() {
         assert_eq!(words.codes(), (m, v));
     }
 }
+
+#[test]
+fn the_number_of_threads_changes_no_bit() {
+    let mut s = super::tests::Source::new();
+    let shape = [97, 301];
+    let n = shape[0] * shape[1];
+    let (p, g) = (tensor(s.vec(n), shape), tensor(s.vec(n), shape));
+    let with = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+        pool.unwrap().install(|| {
+            let (mut p, mut state) = (p.clone(), Moments8::new(n, &Device::flex()));
+            for step in 1..=3 {
+                (p, state) = Cpu.adamw_8bit(p, &g, state, &hyper(step), &no_clip());
+            }
+            (data(&p), state.codes())
+        })
+    };
+    let one = with(1);
+    assert!(one == with(2) && one == with(5));
+}
