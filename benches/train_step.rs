@@ -104,7 +104,7 @@ fn main() {
         learning_rate: 1e-4,
         ..defaults().training
     };
-    let mut optimizer = Optimizer::new(&model.params);
+    let mut optimizer = Optimizer::new(&model.params, training.optimizer);
     let (mut wall, mut cpu, mut losses) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..=steps {
         let (w, c) = (Instant::now(), cpu_seconds());

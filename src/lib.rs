@@ -2,8 +2,8 @@
 //!
 //! A command line comes in at the top and a run directory comes out at the
 //! bottom. Modules call only downwards: [`cli`], [`experiment`], [`evaluate`],
-//! [`generate`], [`train`] and [`plan`], [`data`] and [`model`], [`ops`], [`device`]; below
-//! them all, [`config`] is the typed experiment and [`compose`] is Hydra.
+//! [`generate`], [`train`] and [`plan`], [`data`] and [`model`], [`hub`], [`ops`], [`device`];
+//! below them all, [`config`] is the typed experiment and [`compose`] is Hydra.
 
 pub mod cli;
 pub mod compose;
@@ -13,6 +13,7 @@ pub mod device;
 pub mod evaluate;
 pub mod experiment;
 pub mod generate;
+pub mod hub;
 pub mod model;
 pub mod ops;
 pub mod plan;

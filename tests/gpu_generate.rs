@@ -7,13 +7,13 @@ mod common;
 use std::path::Path;
 
 use burn::tensor::Device;
-use kiln::config::types::{ModelInit, QuantMethod};
+use kiln::config::types::{InferenceConfig, ModelInit, QuantMethod};
 use kiln::generate::sampling::Sampler;
-use kiln::generate::{GenerateOptions, Prompt, generate};
+use kiln::generate::{Beams, GenerateOptions, Prompt, generate};
 use kiln::model::{Adaptation, LoadOptions, load};
 use kiln::ops::Precision;
 
-fn continuations(device: &Device) -> Vec<Vec<u32>> {
+fn continuations(device: &Device, num_beams: usize) -> Vec<Vec<u32>> {
     let mut model = load(&LoadOptions {
         dir: &Path::new(env!("CARGO_MANIFEST_DIR")).join("data/models/tiny"),
         init: ModelInit::Pretrained,
@@ -33,12 +33,18 @@ fn continuations(device: &Device) -> Vec<Vec<u32>> {
             key: [i as u64, 0],
         })
         .collect();
+    let inference = InferenceConfig {
+        num_beams,
+        ..common::default_config().inference
+    };
     let options = GenerateOptions {
         max_new_tokens: 12,
-        sampler: Sampler::new(&common::default_config().inference).unwrap(),
+        sampler: Sampler::new(&inference).unwrap(),
+        beams: Beams::new(&inference),
         eos_ids: Vec::new(),
         seed: 1,
         adapter: false,
+        slots: 2,
     };
     generate(&mut model, &prompts, &options, &|_| false).unwrap()
 }
@@ -49,7 +55,9 @@ fn gpu_continues_as_the_cpu_does() {
         println!("left out: no GPU");
         return;
     };
-    let want = continuations(&Device::flex());
-    assert!(want.iter().all(|tokens| tokens.len() == 12));
-    assert_eq!(continuations(&device), want);
+    for num_beams in [1, 3] {
+        let want = continuations(&Device::flex(), num_beams);
+        assert!(want.iter().all(|tokens| tokens.len() == 12));
+        assert_eq!(continuations(&device, num_beams), want, "{num_beams} beams");
+    }
 }

@@ -279,9 +279,11 @@ fn greedy(max_new_tokens: usize, eos_ids: Vec<u32>) -> GenerateOptions {
     GenerateOptions {
         max_new_tokens,
         sampler: Sampler::new(&inference).unwrap(),
+        beams: None,
         eos_ids,
         seed: 42,
         adapter: true,
+        slots: 2,
     }
 }
 

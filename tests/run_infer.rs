@@ -180,3 +180,76 @@ fn eval_scores_what_training_scored() {
         sandbox.json("eval_saq/summary.json")["metrics"]["base"]
     );
 }
+
+#[test]
+fn streamed_answers_are_those_of_the_file_in_its_order() {
+    let sandbox = trained(&["saq"]);
+    let args = "infer task=saq model.path=model data.test_path=saq_test.csv \
+                inference.max_new_tokens=6 inference.validation.enabled=false \
+                inference.do_sample=true inference.temperature=1.5";
+    let plain = sandbox.ok(&format!("{args} hydra.run.dir=plain"));
+    let streamed = sandbox.ok(&format!(
+        "{args} inference.stream=true inference.batch_size=3 hydra.run.dir=streamed"
+    ));
+    assert!(sandbox.bytes("plain/predictions.csv") == sandbox.bytes("streamed/predictions.csv"));
+    let (_, rows) = table(&sandbox.read("plain/predictions.csv"));
+    let answers = rows.iter().enumerate();
+    let lines: Vec<String> = answers
+        .map(|(i, row)| format!("{}: {}", i + 1, row[2]))
+        .collect();
+    assert!(rows.iter().any(|row| !row[2].is_empty()));
+    let together = lines.join("\n") + "\n";
+    assert!(streamed.contains(&together), "{streamed}");
+    assert!(!plain.contains(&lines[0]), "{plain}");
+    assert!(sandbox.read("streamed/run.log").contains(&together));
+
+    // An answer of the wrong form is shown again with its attempt.
+    sandbox.ok(
+        "train task=mcq model.path=model data.path=mcq.csv data.test_path=mcq_test.csv \
+         training.max_steps=2 hydra.run.dir=run_mcq",
+    );
+    let again = sandbox.ok(
+        "infer task=mcq model.path=model data.test_path=mcq_test.csv inference.max_new_tokens=2 \
+         inference.stream=true inference.validation.max_retries=1 hydra.run.dir=again",
+    );
+    let (_, rows) = table(&sandbox.read("again/predictions.csv"));
+    assert!(rows.iter().any(|row| row[5] == "2"));
+    for (i, row) in rows.iter().enumerate().filter(|(_, row)| row[5] == "2") {
+        let line = format!("{}, attempt 2: {}\n", i + 1, row[2]);
+        assert!(again.contains(&line), "{line} in {again}");
+    }
+}
+
+#[test]
+fn a_beam_search_answers_alike_in_any_batch_and_not_greedily() {
+    let sandbox = Sandbox::new();
+    // Hardly trained, so that answers are long and vary.
+    sandbox.ok(
+        "train task=saq model.path=model data.path=saq.csv training.learning_rate=1e-6 \
+         training.max_steps=1 data.test_path=null",
+    );
+    let args = "task=saq data.test_path=saq_test.csv inference.max_new_tokens=6 \
+                inference.validation.enabled=false";
+    infer(&sandbox, "greedy", args);
+    let search = format!("{args} inference.num_beams=4 inference.early_stopping=never");
+    infer(&sandbox, "one", &format!("{search} inference.batch_size=1"));
+    infer(
+        &sandbox,
+        "all",
+        &format!("{search} inference.length_penalty=1.0"),
+    );
+    let file = |run: &str| sandbox.bytes(&format!("{run}/predictions.csv"));
+    assert!(file("one") == file("all"));
+    assert!(
+        file("one") != file("greedy"),
+        "the search found what greedy did"
+    );
+    for (conflict, what) in [
+        ("inference.do_sample=true", "draws: not both"),
+        ("inference.stream=true", "cannot show a beam search"),
+    ] {
+        let refused = sandbox.run(&format!("infer model.path=model {search} {conflict}"));
+        assert_eq!(refused.code, Some(1));
+        assert!(refused.stderr.contains(what), "{refused:?}");
+    }
+}

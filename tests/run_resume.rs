@@ -253,6 +253,41 @@ fn a_run_killed_after_its_last_step_ends_the_same() {
     assert_same(&sandbox, "run", "whole");
 }
 
+/// A rank with matrices on both sides of 4096 numbers, from which on moments take 8 bits.
+#[test]
+fn every_optimiser_resumes_to_the_bit_and_refuses_what_is_not_its_own() {
+    let sandbox = Sandbox::new();
+    let train = format!("{TRAIN} lora.r=150 lora.target_modules=all-linear training.max_steps=25");
+    for optimizer in ["adamw_8bit", "paged_adamw"] {
+        let train = format!("{train} training.optimizer={optimizer}");
+        let (run, whole) = (format!("{optimizer}_run"), format!("{optimizer}_whole"));
+        let stdout = sandbox.ok(&format!("{train} hydra.run.dir={whole}"));
+        let plain = stdout.contains("on the CPU all memory is the host's, so this is plain adamw");
+        assert_eq!(plain, optimizer == "paged_adamw", "{stdout}");
+        sandbox.ok(&format!("{train} hydra.run.dir={run}"));
+        unfinish(&sandbox, &run);
+        let stdout = sandbox.ok(&format!("{train} training.resume={run}"));
+        assert!(stdout.contains("checkpoints/step-000020"), "{stdout}");
+        assert_same(&sandbox, &run, &whole);
+    }
+    sandbox.ok(&format!("{train} hydra.run.dir=plain"));
+    let adapter = |run: &str| sandbox.bytes(&format!("{run}/{ADAPTER}"));
+    assert!(adapter("plain") == adapter("paged_adamw_whole"));
+    assert!(adapter("plain") != adapter("adamw_8bit_whole"));
+    for (run, other) in [("adamw_8bit_run", "adamw"), ("plain", "adamw_8bit")] {
+        unfinish(&sandbox, run);
+        let command = format!("{train} training.optimizer={other} training.resume={run}");
+        let refused = sandbox.run(&command);
+        assert_eq!(refused.code, Some(1));
+        let what = "does not fit the config: it was made with training.optimizer=";
+        assert!(refused.stderr.contains(what), "{refused:?}");
+    }
+    // The moments of adamw and paged_adamw are the same.
+    let command = format!("{train} training.optimizer=paged_adamw training.resume=plain");
+    sandbox.ok(&command);
+    assert!(adapter("plain") == adapter("paged_adamw_whole"));
+}
+
 #[test]
 fn a_run_that_stopped_early_does_not_train_on() {
     let sandbox = Sandbox::new();

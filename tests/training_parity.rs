@@ -8,6 +8,7 @@ use std::path::Path;
 use kiln::config::types::{LoraConfig, ModelInit, QuantMethod, TargetModules};
 use kiln::data::batch::Schedule as Plan;
 use kiln::data::encode::Sample;
+use kiln::data::pack::alone;
 use kiln::model::{Adaptation, Decoder, LoadOptions, load};
 use kiln::train::{Event, Observer, Optimizer, Progress, Schedule, Trainer};
 use safetensors::SafeTensors;
@@ -91,14 +92,16 @@ fn run_on(
     let samples = samples(&run);
     let plan = Plan::new(samples.len(), 2, 2, 1.0, Some(20)).unwrap();
     let mut log = Log::default();
+    let packs = alone(samples.len());
     let mut trainer = Trainer {
-        optimizer: Optimizer::new(&model.params),
+        optimizer: Optimizer::new(&model.params, config.optimizer),
         model: &mut model,
         progress: Progress::default(),
         config: &config,
         seed: 42,
         train: &samples,
         val: &[],
+        packs: &packs,
         plan,
         schedule: Schedule::new(&config, 20),
     };
@@ -148,9 +151,12 @@ fn compare_adapter(path: &Path, model: &Decoder) {
     let bytes = std::fs::read(path).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
     for (name, value) in model.params.names().iter().zip(model.params.values()) {
-        let tensor = file
-            .tensor(&format!("base_model.model.{name}.weight"))
-            .unwrap();
+        let end = match name.ends_with("lora_magnitude_vector") {
+            true => "",
+            false => ".weight",
+        };
+        let tensor = file.tensor(&format!("base_model.model.{name}{end}"));
+        let tensor = tensor.unwrap();
         let want = tensor
             .data()
             .chunks_exact(4)
@@ -172,6 +178,13 @@ fn other_families_equal_peft_step_by_step() {
     run_on("tiny/gpt2", "lora_gpt2", QuantMethod::None, true);
     run_on("tiny/qwen3_qknorm", "lora_qwen3", QuantMethod::None, true);
     run_on("tiny/qwen3_qknorm", "lora_qwen3", QuantMethod::None, false);
+}
+
+#[test]
+fn rslora_and_dora_equal_peft_step_by_step() {
+    run("lora_rslora", QuantMethod::None, true);
+    run("lora_dora", QuantMethod::None, true);
+    run("lora_dora", QuantMethod::None, false);
 }
 
 #[test]

@@ -116,7 +116,7 @@ pub fn call(args: &Args, began: Instant) -> Result<bool> {
     let mut run = Run {
         args,
         device,
-        optimizer: Optimizer::new(&model.params),
+        optimizer: Optimizer::new(&model.params, common::defaults()?.training.optimizer),
         model,
         training: common::defaults()?.training,
         done: 0,

@@ -108,7 +108,7 @@ impl Bench<'_> {
             calls: 1,
         };
         let shape = format!("{} matrices, {:.1}M", params.len(), numbers as f64 / 1e6);
-        let mut optimizer = Optimizer::new(&params);
+        let mut optimizer = Optimizer::new(&params, kiln::config::types::Optimizer::Adamw);
         self.timer.time("clip and adamw", shape, cost, |_| {
             let mut all = Grads::new(&params);
             for (id, grad) in &grads {

@@ -234,14 +234,16 @@ fn train(
         ..common::defaults()?.training
     };
     let mut log = Log::default();
+    let packs = kiln::data::pack::alone(samples.len());
     let mut trainer = Trainer {
-        optimizer: Optimizer::new(&model.params),
+        optimizer: Optimizer::new(&model.params, config.optimizer),
         model: &mut model,
         progress: Progress::default(),
         config: &config,
         seed,
         train: samples,
         val: &[],
+        packs: &packs,
         plan: Plan::new(samples.len(), 2, 2, 1.0, Some(STEPS))?,
         schedule: Schedule::new(&config, STEPS),
     };

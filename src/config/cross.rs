@@ -57,6 +57,28 @@ pub(super) fn check(config: &Config, tree: &Node) -> Vec<ConfigError> {
             "set training.val_ratio above 0, or training.early_stopping_patience=null",
         );
     }
+    for (key, on) in [
+        (
+            "training.load_best_model_at_end",
+            training.load_best_model_at_end,
+        ),
+        ("training.eval_examples", training.eval_examples > 0),
+    ] {
+        if on && training.val_ratio == 0.0 {
+            found.conflict(
+                &[key],
+                &format!("`{key}` needs validation, but `training.val_ratio` is 0"),
+                "set training.val_ratio above 0, or leave it out",
+            );
+        }
+    }
+    if training.eval_examples > 0 && config.task.metrics.is_empty() {
+        found.conflict(
+            &["training.eval_examples", "task.metrics"],
+            "`training.eval_examples` is above 0, but `task.metrics` names no metric",
+            "training.eval_examples=0; the validation loss is always reported",
+        );
+    }
     if let (Some(warmup), Some(steps)) = (training.warmup_steps, training.max_steps)
         && warmup > steps
     {
@@ -87,11 +109,46 @@ pub(super) fn check(config: &Config, tree: &Node) -> Vec<ConfigError> {
     if let Some((message, hint)) = only {
         found.conflict(&["export.dtype", "export.format"], message, hint);
     }
+    let prompt = &config.prompt;
+    if config.task.kind != TaskKind::Text && !prompt.chat_template {
+        for (key, set) in [
+            ("prompt.system", prompt.system.is_some()),
+            (
+                "prompt.chat_template_file",
+                prompt.chat_template_file.is_some(),
+            ),
+        ] {
+            if set {
+                found.conflict(
+                    &[key],
+                    &format!(
+                        "`{key}` is set, but `prompt.chat_template` is false, so no chat is written"
+                    ),
+                    "add prompt.chat_template=true, or unset it",
+                );
+            }
+        }
+    }
     if config.inference.use_stop_tokens && config.inference.stop.is_empty() {
         found.conflict(
             &["inference.use_stop_tokens"],
             "`inference.use_stop_tokens` is true, but `inference.stop` is empty",
             "list the strings that end an answer: inference.stop=[\"###\"]",
+        );
+    }
+    let inference = &config.inference;
+    if inference.num_beams > 1 && inference.do_sample {
+        found.conflict(
+            &["inference.num_beams", "inference.do_sample"],
+            "`inference.num_beams` above 1 searches, `inference.do_sample` draws: not both",
+            "inference.num_beams=1 to sample, inference.do_sample=false to search",
+        );
+    }
+    if inference.num_beams > 1 && inference.stream {
+        found.conflict(
+            &["inference.stream", "inference.num_beams"],
+            "`inference.stream` cannot show a beam search: its answer is known at the end only",
+            "inference.num_beams=1, or inference.stream=false",
         );
     }
     found.errors

@@ -300,6 +300,7 @@ fn words(key: &Key, in_list: bool) -> Vec<String> {
     let own = |words: &[&str]| words.iter().map(ToString::to_string).collect();
     match (&key.kind, &key.default) {
         (Kind::Bool, _) => own(&["true", "false"]),
+        (Kind::BoolOr(word), _) => own(&["true", "false", word]),
         (Kind::Enum(words), _) => own(words),
         (Kind::Device, _) => own(&["auto", "cpu", "cuda", "cuda:0"]),
         (Kind::Words(words), _) if in_list => own(words),
@@ -379,8 +380,8 @@ mod tests {
             ["training.shuffle=true", "training.shuffle=false"]
         );
         assert_eq!(
-            texts("training.optimizer="),
-            ["training.optimizer=adamw"],
+            texts("data.format=p"),
+            [""; 0],
             "what this version lacks is not offered"
         );
         assert_eq!(texts("lora.r="), ["lora.r=16"]);

@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use indexmap::IndexMap;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Config {
@@ -99,7 +99,7 @@ pub enum Metric {
 
 /// How an example becomes text. `{name}` is replaced by the field of that name
 /// (`question`, `options`, `context`, `answer`, `letter`, `text`); `{{` and `}}` are braces.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PromptConfig {
     /// The part before the answer; masked from the loss.
     pub template: String,
@@ -108,6 +108,12 @@ pub struct PromptConfig {
     /// One option of a multiple-choice question: `{letter}`, `{text}`.
     pub option: String,
     pub option_separator: String,
+    /// Questions and answers as turns of the model's chat template.
+    pub chat_template: bool,
+    /// A Jinja file in place of the model's chat template.
+    pub chat_template_file: Option<PathBuf>,
+    /// The system message of chats that have none.
+    pub system: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -147,6 +153,7 @@ pub struct LoraConfig {
     pub dropout: f64,
     pub target_modules: TargetModules,
     pub use_rslora: bool,
+    pub use_dora: bool,
     pub init_from: Option<PathBuf>,
 }
 
@@ -181,10 +188,13 @@ pub struct TrainingConfig {
     pub fp16: Option<bool>,
     pub bf16: Option<bool>,
     pub gradient_checkpointing: bool,
+    pub packing: bool,
     pub shuffle: bool,
     pub logging_steps: usize,
     pub save_steps: usize,
     pub eval_steps: usize,
+    pub eval_examples: usize,
+    pub load_best_model_at_end: bool,
     pub save_total_limit: Option<usize>,
     pub early_stopping_patience: Option<usize>,
     pub resume: Option<String>,
@@ -203,6 +213,21 @@ pub enum Scheduler {
 #[serde(rename_all = "snake_case")]
 pub enum Optimizer {
     Adamw,
+    /// AdamW with its moments in host memory.
+    PagedAdamw,
+    /// AdamW with moments of 8 bits.
+    #[serde(rename = "adamw_8bit")]
+    Adamw8bit,
+}
+
+impl fmt::Display for Optimizer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Optimizer::Adamw => "adamw",
+            Optimizer::PagedAdamw => "paged_adamw",
+            Optimizer::Adamw8bit => "adamw_8bit",
+        })
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -214,13 +239,59 @@ pub struct InferenceConfig {
     pub temperature: f64,
     pub top_p: f64,
     pub top_k: Option<usize>,
+    pub min_p: Option<f64>,
+    pub num_beams: usize,
+    pub length_penalty: f64,
+    pub early_stopping: EarlyStopping,
     /// 1 leaves the logits as they are; so does null in the config.
     #[serde(deserialize_with = "null_is_one")]
     pub repetition_penalty: f64,
     pub batch_size: usize,
     pub use_stop_tokens: bool,
     pub stop: Vec<String>,
+    pub stream: bool,
     pub validation: ValidationConfig,
+}
+
+/// When a beam search that has as many answers as beams is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EarlyStopping {
+    /// At once.
+    True,
+    /// When no beam of its present length would be better.
+    False,
+    /// When no beam of any length could be better.
+    Never,
+}
+
+impl Serialize for EarlyStopping {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::True => serializer.serialize_bool(true),
+            Self::False => serializer.serialize_bool(false),
+            Self::Never => serializer.serialize_str("never"),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for EarlyStopping {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Written {
+            Bool(bool),
+            Word(String),
+        }
+        match Written::deserialize(deserializer)? {
+            Written::Bool(true) => Ok(Self::True),
+            Written::Bool(false) => Ok(Self::False),
+            Written::Word(word) if word == "never" => Ok(Self::Never),
+            Written::Word(word) => Err(serde::de::Error::unknown_variant(
+                &word,
+                &["true", "false", "never"],
+            )),
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -246,6 +317,7 @@ pub enum DataFormat {
     Jsonl,
     Squad,
     Text,
+    Chat,
     Tokens,
 }
 

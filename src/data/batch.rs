@@ -68,7 +68,8 @@ pub enum ScheduleError {
     Epochs(f64),
 }
 
-/// How many optimiser steps there are and which samples each of them sees.
+/// How many optimiser steps there are and which samples each of them sees. With
+/// packing a pack stands for a sample here ([`super::pack`]).
 ///
 /// As in transformers' `Trainer` (`set_initial_training_values`, `_run_epoch`):
 /// the last micro-batch of an epoch may hold fewer samples, the last window of an

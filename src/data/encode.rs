@@ -7,12 +7,15 @@
 //! merges across the boundary (a prompt that ends in a blank, say), the tokens of
 //! the two parts are joined instead.
 //!
+//! **Chat.** Conversations, and questions with `prompt.chat_template`, are written by
+//! the model's chat template; see [`super::encode_chat`].
+//!
 //! **Truncation** to `training.max_seq_length`. A prompt is cut on the left, after
 //! its BOS, so that the question next to the answer stays; it keeps at least half
 //! of the length. Only what an answer needs beyond that is cut from the answer's
 //! end, EOS included. A document is not cut but split, each chunk beginning with
 //! the last token of the one before, so that every token is a target once. Rows
-//! of ready tokens are cut on the right. No sample may lose its last supervised
+//! of ready tokens and conversations are cut on the right. No sample may lose its last supervised
 //! token: that is an error, as is a row that has none to begin with.
 
 use std::path::{Path, PathBuf};
@@ -21,6 +24,7 @@ use rayon::prelude::*;
 use thiserror::Error;
 
 use super::batch::supervised;
+use super::chat::{ChatError, ChatTemplate};
 use super::error::list;
 use super::example::Example;
 use super::prompt::{PromptError, Prompter};
@@ -85,6 +89,21 @@ pub enum EncodeError {
     #[error("{path}:{row}: text needs a tokenizer and the model directory has none: add tokenizer.json to it, or give ready tokens (data.format=tokens)",
         path = path.display())]
     NoTokenizer { path: PathBuf, row: usize },
+    #[error("{0}")]
+    NoChat(String),
+    #[error("{path}:{row}: {error}", path = path.display())]
+    Chat {
+        path: PathBuf,
+        row: usize,
+        error: ChatError,
+    },
+    #[error("{path}:{row}: {key} is set, but this row has no messages and no question: unset {key}, or give conversations (data.format=chat)",
+        path = path.display())]
+    NotChat {
+        path: PathBuf,
+        row: usize,
+        key: &'static str,
+    },
     #[error("{path}:{first}: training.max_seq_length={max_length} leaves no supervised token in {count} of the samples (rows {rows}): set training.max_seq_length={fits}",
         path = path.display(), rows = few(rows), first = rows.first().copied().unwrap_or(0), count = rows.len())]
     Truncation {
@@ -109,16 +128,23 @@ fn few(rows: &[usize]) -> String {
 /// Turns examples of one task into samples.
 #[derive(Clone, Debug)]
 pub struct Encoder<'a> {
-    prompter: Prompter,
-    tokenizer: Option<&'a Tokenizer>,
+    pub(super) prompter: Prompter,
+    pub(super) tokenizer: Option<&'a Tokenizer>,
     kind: TaskKind,
-    max_length: usize,
+    pub(super) max_length: usize,
+    /// Whether questions are written by the chat template.
+    pub(super) asks_by_chat: bool,
+    pub(super) system: Option<String>,
+    /// The template, or why there is none.
+    pub(super) chat: Result<&'a ChatTemplate, String>,
 }
 
 /// Tokens before truncation.
-struct Parts {
-    prompt: Vec<u32>,
-    answer: Vec<u32>,
+pub(super) struct Parts {
+    pub prompt: Vec<u32>,
+    pub answer: Vec<u32>,
+    /// Tokens that truncation leaves at the beginning of the prompt.
+    pub head: usize,
 }
 
 impl<'a> Encoder<'a> {
@@ -135,7 +161,17 @@ impl<'a> Encoder<'a> {
             tokenizer,
             kind,
             max_length,
+            asks_by_chat: prompt.chat_template,
+            system: prompt.system.clone(),
+            chat: Err("no chat template was given".to_string()),
         })
+    }
+
+    /// With the model's chat template, or the reason why it has none, which is an
+    /// error only where a template is needed.
+    pub fn with_chat(mut self, chat: Result<&'a ChatTemplate, String>) -> Self {
+        self.chat = chat;
+        self
     }
 
     pub fn prompter(&self) -> &Prompter {
@@ -207,6 +243,10 @@ impl<'a> Encoder<'a> {
         limit: usize,
     ) -> Result<Vec<u32>, EncodeError> {
         let tokenizer = self.tokenizer(example, path)?;
+        if self.asks_by_chat {
+            let (ids, head) = self.chat_prompt(example, tokenizer, path, limit)?;
+            return Ok(keep_right(&ids, head, limit));
+        }
         let text = self
             .prompter
             .prompt(example)
@@ -214,10 +254,14 @@ impl<'a> Encoder<'a> {
         let ids = tokenizer
             .encode(&text, true)
             .map_err(|e| tokenizer_error(e, example, path))?;
-        Ok(keep_right(&ids, tokenizer.prefix(), limit))
+        Ok(keep_right(&ids, head(&ids, tokenizer), limit))
     }
 
-    fn tokenizer(&self, example: &Example, path: &Path) -> Result<&'a Tokenizer, EncodeError> {
+    pub(super) fn tokenizer(
+        &self,
+        example: &Example,
+        path: &Path,
+    ) -> Result<&'a Tokenizer, EncodeError> {
         self.tokenizer.ok_or_else(|| EncodeError::NoTokenizer {
             path: path.to_path_buf(),
             row: example.row,
@@ -240,7 +284,23 @@ impl<'a> Encoder<'a> {
             }]);
         }
         let tokenizer = self.tokenizer(example, path)?;
-        let parts = self.parts(example, tokenizer, path)?;
+        if let Some(conversation) = &example.conversation {
+            return self.conversation(conversation, example, tokenizer, path);
+        }
+        if self.kind == TaskKind::Text {
+            let set = [
+                ("prompt.chat_template", self.asks_by_chat),
+                ("prompt.system", self.system.is_some()),
+            ];
+            if let Some((key, _)) = set.into_iter().find(|(_, set)| *set) {
+                let (path, row) = (path.to_path_buf(), example.row);
+                return Err(EncodeError::NotChat { path, row, key });
+            }
+        }
+        let parts = match self.asks_by_chat {
+            true => self.chat_parts(example, tokenizer, path)?,
+            false => self.parts(example, tokenizer, path)?,
+        };
         if self.kind == TaskKind::Text
             && parts.prompt.len() <= tokenizer.prefix().len()
             && self.max_length > 1
@@ -257,7 +317,7 @@ impl<'a> Encoder<'a> {
         let budget = self.max_length;
         let prompt_kept = prompt.min(budget.saturating_sub(answer).max(budget / 2));
         let answer_kept = answer.min(budget - prompt_kept);
-        let mut input_ids = keep_right(&parts.prompt, tokenizer.prefix(), prompt_kept);
+        let mut input_ids = keep_right(&parts.prompt, parts.head, prompt_kept);
         let mut labels = vec![IGNORED; prompt_kept];
         input_ids.extend(&parts.answer[..answer_kept]);
         labels.extend(parts.answer[..answer_kept].iter().map(|id| i64::from(*id)));
@@ -283,30 +343,49 @@ impl<'a> Encoder<'a> {
             .prompter
             .answer(example)
             .map_err(|e| prompt_error(e, example, path))?;
-        join(tokenizer, prompt_text, &answer_text).map_err(|e| tokenizer_error(e, example, path))
+        let (prompt, mut answer) = join(tokenizer, prompt_text, &answer_text, true)
+            .map_err(|e| tokenizer_error(e, example, path))?;
+        let eos = tokenizer
+            .eos_id()
+            .map_err(|e| tokenizer_error(e, example, path))?;
+        if answer.last() != Some(&eos) {
+            answer.push(eos);
+        }
+        let head = head(&prompt, tokenizer);
+        Ok(Parts {
+            prompt,
+            answer,
+            head,
+        })
     }
 }
 
-/// Tokenises the two parts with the boundary described above, and appends EOS.
-fn join(
+/// Tokens of the two parts with the boundary described above; `special`: with BOS
+/// before them.
+pub(super) fn join(
     tokenizer: &Tokenizer,
     prompt_text: String,
     answer_text: &str,
-) -> Result<Parts, TokenizerError> {
-    let prompt = tokenizer.encode(&prompt_text, true)?;
-    let mut whole = tokenizer.encode(&(prompt_text + answer_text), true)?;
-    let mut answer = match whole.starts_with(&prompt) {
+    special: bool,
+) -> Result<(Vec<u32>, Vec<u32>), TokenizerError> {
+    let prompt = tokenizer.encode(&prompt_text, special)?;
+    let mut whole = tokenizer.encode(&(prompt_text + answer_text), special)?;
+    let answer = match whole.starts_with(&prompt) {
         true => whole.split_off(prompt.len()),
         false => tokenizer.encode(answer_text, false)?,
     };
-    let eos = tokenizer.eos_id()?;
-    if answer.last() != Some(&eos) {
-        answer.push(eos);
-    }
-    Ok(Parts { prompt, answer })
+    Ok((prompt, answer))
 }
 
-fn prompt_error(error: PromptError, example: &Example, path: &Path) -> EncodeError {
+/// The tokens at the beginning that truncation leaves: BOS.
+pub(super) fn head(ids: &[u32], tokenizer: &Tokenizer) -> usize {
+    match ids.starts_with(tokenizer.prefix()) {
+        true => tokenizer.prefix().len(),
+        false => 0,
+    }
+}
+
+pub(super) fn prompt_error(error: PromptError, example: &Example, path: &Path) -> EncodeError {
     EncodeError::Prompt {
         path: path.to_path_buf(),
         row: example.row,
@@ -314,7 +393,11 @@ fn prompt_error(error: PromptError, example: &Example, path: &Path) -> EncodeErr
     }
 }
 
-fn tokenizer_error(error: TokenizerError, example: &Example, path: &Path) -> EncodeError {
+pub(super) fn tokenizer_error(
+    error: TokenizerError,
+    example: &Example,
+    path: &Path,
+) -> EncodeError {
     EncodeError::Tokenizer {
         path: path.to_path_buf(),
         row: example.row,
@@ -322,16 +405,12 @@ fn tokenizer_error(error: TokenizerError, example: &Example, path: &Path) -> Enc
     }
 }
 
-/// The last `limit` tokens, but with `prefix` (BOS) kept where there is room for more.
-fn keep_right(ids: &[u32], prefix: &[u32], limit: usize) -> Vec<u32> {
+/// The last `limit` tokens, but with the first `head` where there is room for more.
+fn keep_right(ids: &[u32], head: usize, limit: usize) -> Vec<u32> {
     if ids.len() <= limit {
         return ids.to_vec();
     }
-    let head = if ids.starts_with(prefix) && limit > prefix.len() {
-        prefix.len()
-    } else {
-        0
-    };
+    let head = if limit > head { head } else { 0 };
     [&ids[..head], &ids[ids.len() - (limit - head)..]].concat()
 }
 
@@ -382,12 +461,10 @@ mod tests {
     }
 
     fn config(template: &str, answer: &str) -> PromptConfig {
-        let (option, option_separator) = (String::new(), String::new());
         PromptConfig {
             template: template.to_string(),
             answer: answer.to_string(),
-            option,
-            option_separator,
+            ..PromptConfig::default()
         }
     }
 
@@ -439,8 +516,8 @@ mod tests {
     fn a_merge_across_the_boundary_joins_the_parts() {
         let t = tokenizer();
         // "q1" + "2" would be the one unknown word "q12".
-        let parts = join(&t, "q2 q1".to_string(), "a1").unwrap();
-        assert_eq!((parts.prompt, parts.answer), (vec![0, 4, 3], vec![7, 1]));
+        let parts = join(&t, "q2 q1".to_string(), "a1", true).unwrap();
+        assert_eq!(parts, (vec![0, 4, 3], vec![7]));
     }
 
     #[test]

@@ -90,6 +90,8 @@ pub enum RowProblem {
     DuplicateId { id: String, first: usize },
     #[error("{0}")]
     Tokens(String),
+    #[error("{0}")]
+    Chat(String),
 }
 
 impl DataError {

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use super::chat::Conversation;
+
 /// One question, document or ready token row.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Example {
@@ -21,6 +23,8 @@ pub struct Example {
     pub answer_index: Option<usize>,
     /// A whole document.
     pub text: Option<String>,
+    /// The messages of a chat.
+    pub conversation: Option<Arc<Conversation>>,
     /// Ready tokens.
     pub tokens: Option<TokenRow>,
     /// The columns that have no meaning of their own; prompts may use them.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::error::{DataError, RowProblem};
 use super::example::Example;
 use super::fields::{Answers, Spec};
-use super::{delimited, jsonl, plain, squad, tokens};
+use super::{chat, delimited, jsonl, plain, squad, tokens};
 use crate::config::types::{DataConfig, DataFormat, TaskKind};
 
 pub(super) type Input = BufReader<File>;
@@ -80,6 +80,7 @@ impl Examples {
             DataFormat::Jsonl => jsonl::open(&spec, input),
             DataFormat::Squad => squad::open(&spec, input)?,
             DataFormat::Text => plain::open(&spec, input)?,
+            DataFormat::Chat => chat::open(&spec, input)?,
             DataFormat::Tokens => tokens::open(&spec, input),
         };
         Ok(Self {
@@ -166,6 +167,10 @@ fn check_task(spec: &Spec, format: DataFormat) -> Result<(), DataError> {
             "plain text has no questions and answers",
             "use a CSV, TSV, JSONL or SQuAD file, or a task of type text",
         ),
+        (DataFormat::Chat, TaskKind::Mcq | TaskKind::Saq) => fail(
+            "conversations have no single question and answer",
+            "use task=chat, or another task of type text",
+        ),
         (DataFormat::Squad, TaskKind::Mcq) => fail(
             "SQuAD questions have no options",
             "use task=squad or another short-answer task",
@@ -178,7 +183,7 @@ fn check_task(spec: &Spec, format: DataFormat) -> Result<(), DataError> {
     }
 }
 
-const NAME_FORMAT: &str = "set data.format to csv, tsv, jsonl, squad, text or tokens";
+const NAME_FORMAT: &str = "set data.format to csv, tsv, jsonl, squad, text, chat or tokens";
 
 /// The format of a file by its extension, and for JSON and unknown extensions by
 /// its first bytes (without byte order mark).
@@ -233,17 +238,22 @@ fn guess(path: &Path, head: &[u8]) -> Result<DataFormat, DataError> {
     }
 }
 
-/// JSONL, ready tokens or SQuAD, told apart by the first line.
+/// JSONL, conversations, ready tokens or SQuAD, told apart by the first line.
 fn guess_json(path: &Path, head: &[u8]) -> Result<DataFormat, DataError> {
     let head = head.trim_ascii_start();
+    let has = |within: &[u8], key: &str| within.windows(key.len()).any(|w| w == key.as_bytes());
+    let talks = |within: &[u8]| has(within, "\"messages\"") || has(within, "\"conversations\"");
     if head.first() == Some(&b'[') {
+        if talks(head) {
+            return Ok(DataFormat::Chat);
+        }
         let remedy = "write one JSON object a line (jq -c '.[]' FILE > FILE.jsonl)";
         return Err(format_error(path, "is one JSON list", remedy));
     }
     let line = head.split(|b| *b == b'\n').next().unwrap_or_default();
-    let has = |within: &[u8], key: &str| within.windows(key.len()).any(|w| w == key.as_bytes());
     match serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(line) {
         Ok(map) if map.contains_key("input_ids") => Ok(DataFormat::Tokens),
+        Ok(map) if chat::conversation(&map).is_some() => Ok(DataFormat::Chat),
         Ok(map) if map.get("data").is_some_and(serde_json::Value::is_array) => {
             Ok(DataFormat::Squad)
         }
@@ -251,6 +261,7 @@ fn guess_json(path: &Path, head: &[u8]) -> Result<DataFormat, DataError> {
         // Longer than the head, or an object over several lines.
         Err(_) if has(head, "\"paragraphs\"") => Ok(DataFormat::Squad),
         Err(_) if has(line, "\"input_ids\"") => Ok(DataFormat::Tokens),
+        Err(_) if line.len() > 1 && talks(line) => Ok(DataFormat::Chat),
         // A broken or very long first line: the JSONL reader names what is wrong.
         Err(_) if line.len() > 1 => Ok(DataFormat::Jsonl),
         Err(_) => Err(format_error(

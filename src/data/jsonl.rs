@@ -1,5 +1,6 @@
 //! JSON Lines: one object a line, keys as column names.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
@@ -11,6 +12,11 @@ use super::formats::{Input, Lines, Source};
 
 struct Rows {
     lines: Lines,
+    objects: Objects,
+}
+
+/// JSON objects into examples.
+pub(super) struct Objects {
     spec: Spec,
     /// The layout of the last row: most files have the same keys in every row.
     layout: Option<Layout>,
@@ -19,8 +25,7 @@ struct Rows {
 pub(super) fn open(spec: &Spec, input: Input) -> Source {
     Box::new(Rows {
         lines: Lines::new(spec, input),
-        spec: spec.clone(),
-        layout: None,
+        objects: Objects::new(spec),
     })
 }
 
@@ -63,10 +68,34 @@ fn cell(value: Value) -> Cell {
 
 impl Rows {
     fn example(&mut self, line: usize, text: &str) -> Result<Example, DataError> {
+        let map: Map<String, Value> = serde_json::from_str(text).map_err(|e| {
+            DataError::row(
+                self.objects.path(),
+                line,
+                RowProblem::Json(json_problem(&e)),
+            )
+        })?;
+        self.objects.example(line, map)
+    }
+}
+
+impl Objects {
+    pub fn new(spec: &Spec) -> Self {
+        Self {
+            spec: spec.clone(),
+            layout: None,
+        }
+    }
+
+    /// The file that the objects come from.
+    pub fn path(&self) -> &Path {
+        &self.spec.path
+    }
+
+    /// The example of the object in row `line`.
+    pub fn example(&mut self, line: usize, map: Map<String, Value>) -> Result<Example, DataError> {
         let path = Arc::clone(&self.spec.path);
         let fail = |problem| DataError::row(&path, line, problem);
-        let map: Map<String, Value> =
-            serde_json::from_str(text).map_err(|e| fail(RowProblem::Json(json_problem(&e))))?;
         let fits = self
             .layout
             .as_ref()

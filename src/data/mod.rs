@@ -1,14 +1,17 @@
 //! Data: files -> examples -> prompts -> tokens and labels -> batches.
 
 pub mod batch;
+pub mod chat;
 mod delimited;
 pub mod encode;
+mod encode_chat;
 pub mod error;
 pub mod example;
 mod fields;
 pub mod formats;
 mod jsonl;
 pub mod options;
+pub mod pack;
 mod plain;
 pub mod prompt;
 pub mod split;
@@ -19,6 +22,7 @@ pub mod tokenizer;
 mod tokens;
 
 pub use batch::{Batch, Schedule, ScheduleError, Window, Windows, collate};
+pub use chat::{ChatError, ChatTemplate, Conversation};
 pub use encode::{EncodeError, EncodeReport, Encoded, Encoder, IGNORED, Sample};
 pub use error::{DataError, RowProblem};
 pub use example::{Example, TokenRow, option_letter};

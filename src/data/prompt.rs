@@ -279,6 +279,7 @@ mod tests {
             answer: answer.to_string(),
             option: "{letter}) {text}".to_string(),
             option_separator: "\n".to_string(),
+            ..PromptConfig::default()
         }
     }
 

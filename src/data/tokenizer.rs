@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -55,6 +56,15 @@ pub struct Tokenizer {
     eos: Option<u32>,
     stops: Vec<u32>,
     pad: u32,
+    /// Special tokens and those that end generation, as they are written.
+    marks: Vec<(String, u32)>,
+}
+
+/// Token ids, and the bytes of the text that each stands for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Located {
+    pub ids: Vec<u32>,
+    pub bytes: Vec<Range<usize>>,
 }
 
 impl Tokenizer {
@@ -120,6 +130,14 @@ impl Tokenizer {
             what: "a text",
             error,
         })?;
+        let mut marks: Vec<(String, u32)> = inner
+            .get_added_tokens_decoder()
+            .into_iter()
+            .filter(|(id, token)| token.special || stops.contains(id))
+            .map(|(id, token)| (token.content, id))
+            .collect();
+        // The longest first, for a mark that begins with another one.
+        marks.sort_by(|a, b| (b.0.len(), &a.0).cmp(&(a.0.len(), &b.0)));
         Ok(Some(Self {
             inner,
             dir: dir.to_path_buf(),
@@ -128,6 +146,7 @@ impl Tokenizer {
             eos,
             stops,
             pad,
+            marks,
         }))
     }
 
@@ -143,6 +162,46 @@ impl Tokenizer {
             return Ok(ids.to_vec());
         }
         Ok([&self.prefix, ids].concat())
+    }
+
+    /// Token ids of `text` as it stands, nothing added, with the bytes of each. A
+    /// blank that a tokenizer leaves out of a token's place belongs to the token
+    /// after it.
+    pub fn encode_located(&self, text: &str) -> Result<Located, TokenizerError> {
+        let encoding = self
+            .inner
+            .encode(text, false)
+            .map_err(|e| self.fail("a text", &e))?;
+        let mut bytes = Vec::with_capacity(encoding.len());
+        let mut before = 0;
+        for &(start, end) in encoding.get_offsets() {
+            bytes.push(start.min(before)..end);
+            before = end;
+        }
+        Ok(Located {
+            ids: encoding.get_ids().to_vec(),
+            bytes,
+        })
+    }
+
+    /// Whether `id` is a special token or ends generation.
+    pub fn is_mark(&self, id: u32) -> bool {
+        self.stops.contains(&id) || self.marks.iter().any(|(_, mark)| *mark == id)
+    }
+
+    /// The special token that `text` begins with.
+    pub fn mark_at(&self, text: &str) -> Option<u32> {
+        let mut marks = self.marks.iter();
+        marks.find(|(m, _)| text.starts_with(m)).map(|(_, id)| *id)
+    }
+
+    /// `text` without the blanks behind a special token at its end.
+    pub fn trim_after_mark<'t>(&self, text: &'t str) -> &'t str {
+        let trimmed = text.trim_end();
+        match self.marks.iter().any(|(mark, _)| trimmed.ends_with(mark)) {
+            true => trimmed,
+            false => text,
+        }
     }
 
     /// The text of `ids`, without special tokens.

@@ -8,7 +8,7 @@ use crate::data::example::Example;
 use crate::data::tokenizer::{Tokenizer, TokenizerError};
 use crate::generate::sampling::{Sampler, SamplingError};
 use crate::generate::validate::is_valid;
-use crate::generate::{GenerateOptions, Prompt, generate};
+use crate::generate::{Beams, GenerateOptions, Prompt, stream};
 use crate::model::{Decoder, Ragged};
 
 /// Why questions cannot be answered.
@@ -44,6 +44,14 @@ pub struct Questions<'a> {
     pub tokenizer: &'a Tokenizer,
     /// Prompts longer than this are cut on the left.
     pub max_prompt: usize,
+}
+
+/// What a reader sees while answers are generated.
+pub trait Reader {
+    /// An attempt at these questions begins, counting from 0.
+    fn attempt(&mut self, questions: &[usize], attempt: usize);
+    /// The answer to a question so far, as it will stand; `done` if it is whole.
+    fn answer(&mut self, question: usize, text: &str, done: bool);
 }
 
 /// The answer to one question.
@@ -170,6 +178,7 @@ impl Questions<'_> {
         inference: &InferenceConfig,
         seed: u64,
         adapter: bool,
+        mut reader: Option<&mut dyn Reader>,
     ) -> Result<Vec<Answer>, AnswerError> {
         let mut prompts = Vec::with_capacity(self.examples.len());
         for example in self.examples {
@@ -196,28 +205,42 @@ impl Questions<'_> {
             let options = GenerateOptions {
                 max_new_tokens: inference.max_new_tokens,
                 sampler,
-                eos_ids: self.tokenizer.eos_ids().to_vec(),
+                beams: Beams::new(inference).filter(|_| attempt == 0),
+                eos_ids: self.encoder.stop_ids(),
                 seed,
                 adapter,
+                slots: inference.batch_size,
             };
-            for batch in open.chunks(inference.batch_size.max(1)) {
-                let batch_prompts: Vec<Prompt<'_>> = batch
-                    .iter()
-                    .map(|&i| Prompt {
-                        ids: &prompts[i],
-                        key: [i as u64, attempt as u64],
-                    })
-                    .collect();
-                let stop = |ids: &[u32]| self.stops(ids, inference);
-                let outputs = generate(model, &batch_prompts, &options, &stop)?;
-                for (&i, ids) in batch.iter().zip(outputs) {
-                    let text = self.finish(&ids, inference)?;
-                    answers[i] = Answer {
-                        valid: is_valid(self.kind, &text, &self.examples[i].options),
-                        text,
-                        attempts: attempt + 1,
-                    };
-                }
+            let asked: Vec<Prompt<'_>> = open
+                .iter()
+                .map(|&i| Prompt {
+                    ids: &prompts[i],
+                    key: [i as u64, attempt as u64],
+                })
+                .collect();
+            let stop = |ids: &[u32]| self.stops(ids, inference);
+            if let Some(reader) = reader.as_deref_mut().filter(|_| !open.is_empty()) {
+                reader.attempt(&open, attempt);
+            }
+            let outputs = stream(model, &asked, &options, &stop, &mut |progress| {
+                let Some(reader) = reader.as_deref_mut() else {
+                    return;
+                };
+                // An answer that cannot be decoded is an error below.
+                let text = self.finish(progress.tokens, inference).unwrap_or_default();
+                let shown = match progress.done {
+                    true => &text[..],
+                    false => certain(&text, inference),
+                };
+                reader.answer(open[progress.prompt], shown, progress.done);
+            })?;
+            for (&i, ids) in open.iter().zip(outputs) {
+                let text = self.finish(&ids, inference)?;
+                answers[i] = Answer {
+                    valid: is_valid(self.kind, &text, &self.examples[i].options),
+                    text,
+                    attempts: attempt + 1,
+                };
             }
             open.retain(|&i| !answers[i].valid);
         }
@@ -245,6 +268,22 @@ impl Questions<'_> {
         }
         Ok(text.trim().to_string())
     }
+}
+
+/// The part of an unfinished answer that the next tokens cannot change: without the
+/// beginning of a stop string, and without the first bytes of a character.
+fn certain<'a>(text: &'a str, inference: &InferenceConfig) -> &'a str {
+    let text = text.trim_end_matches(char::REPLACEMENT_CHARACTER);
+    let stops = match inference.use_stop_tokens {
+        true => &inference.stop[..],
+        false => &[],
+    };
+    let begun = |stop: &String| {
+        let mut ends = stop.char_indices().map(|(at, _)| at).rev();
+        ends.find(|&at| text.ends_with(&stop[..at]))
+    };
+    let hidden = stops.iter().filter_map(begun).max().unwrap_or(0);
+    text[..text.len() - hidden].trim_end()
 }
 
 /// One option of a question in tokens.

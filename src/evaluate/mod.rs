@@ -4,5 +4,5 @@ pub mod answer;
 pub mod metrics;
 pub mod score;
 
-pub use answer::{Answer, AnswerError, Questions};
+pub use answer::{Answer, AnswerError, Questions, Reader};
 pub use score::{Scored, references, score};

@@ -37,7 +37,7 @@ pub fn score(
         };
         chosen.into_iter().map(letter).collect()
     } else {
-        questions.generate(model, inference, seed, adapter)?
+        questions.generate(model, inference, seed, adapter, None)?
     };
     let metrics = wanted
         .iter()

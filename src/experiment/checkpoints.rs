@@ -42,7 +42,24 @@ pub struct NamedTensor {
     pub name: String,
     pub shape: Vec<usize>,
     /// Row-major, as many values as `shape` says.
-    pub data: Vec<f32>,
+    pub data: Numbers,
+}
+
+/// What a tensor of a checkpoint holds.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Numbers {
+    F32(Vec<f32>),
+    /// Indices into a table.
+    U8(Vec<u8>),
+}
+
+impl Numbers {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::F32(values) => 4 * values.len(),
+            Self::U8(codes) => codes.len(),
+        }
+    }
 }
 
 /// A checkpoint's place.
@@ -132,7 +149,7 @@ pub fn save(
     state: &serde_json::Value,
 ) -> Result<Checkpoint, CheckpointError> {
     let free = fsx::available_space(dir);
-    let needed: u64 = tensors.iter().map(|t| 4 * t.data.len() as u64).sum();
+    let needed: u64 = tensors.iter().map(|t| t.data.bytes() as u64).sum();
     write(dir, step, |temp| {
         let file = temp.join(TENSORS);
         let named = dir.join(directory_name(step));
@@ -180,18 +197,18 @@ pub fn load(path: &Path) -> Result<(Vec<NamedTensor>, serde_json::Value), Checkp
         let view = read
             .tensor(&name)
             .map_err(|e| torn(format!("{TENSORS}: {e}")))?;
-        if view.dtype() != Dtype::F32 {
-            return Err(torn(format!("{TENSORS}: tensor {name} is not f32")));
-        }
+        let words = view.data().as_chunks::<4>().0.iter();
+        let data = match view.dtype() {
+            Dtype::F32 => Numbers::F32(words.map(|b| f32::from_le_bytes(*b)).collect()),
+            Dtype::U8 => Numbers::U8(view.data().to_vec()),
+            other => {
+                let what = format!("{TENSORS}: tensor {name} is {other}, not f32 or u8");
+                return Err(torn(what));
+            }
+        };
         Ok(NamedTensor {
             shape: view.shape().to_vec(),
-            data: view
-                .data()
-                .as_chunks::<4>()
-                .0
-                .iter()
-                .map(|b| f32::from_le_bytes(*b))
-                .collect(),
+            data,
             name,
         })
     });
@@ -327,17 +344,22 @@ struct TensorView<'a>(&'a NamedTensor);
 
 impl View for TensorView<'_> {
     fn dtype(&self) -> Dtype {
-        Dtype::F32
+        match self.0.data {
+            Numbers::F32(_) => Dtype::F32,
+            Numbers::U8(_) => Dtype::U8,
+        }
     }
     fn shape(&self) -> &[usize] {
         &self.0.shape
     }
     fn data(&self) -> Cow<'_, [u8]> {
-        let bytes = self.0.data.iter().flat_map(|v| v.to_le_bytes());
-        Cow::Owned(bytes.collect())
+        match &self.0.data {
+            Numbers::F32(values) => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+            Numbers::U8(codes) => Cow::Borrowed(codes),
+        }
     }
     fn data_len(&self) -> usize {
-        4 * self.0.data.len()
+        self.0.data.bytes()
     }
 }
 
@@ -352,25 +374,33 @@ mod tests {
             NamedTensor {
                 name: "z.lora_A".to_string(),
                 shape: vec![2, 3],
-                data: vec![
+                data: Numbers::F32(vec![
                     seed,
                     -0.0,
                     f32::MIN_POSITIVE,
                     f32::NAN,
                     1e-45,
                     f32::INFINITY,
-                ],
+                ]),
+            },
+            NamedTensor {
+                name: "m.codes".to_string(),
+                shape: vec![3],
+                data: Numbers::U8(vec![0, 255, seed as u8]),
             },
             NamedTensor {
                 name: "a.scalar".to_string(),
                 shape: vec![],
-                data: vec![0.1 * seed],
+                data: Numbers::F32(vec![0.1 * seed]),
             },
         ]
     }
 
     fn bits(tensors: &[NamedTensor]) -> Vec<(&str, &[usize], Vec<u32>)> {
-        let bits = |t: &NamedTensor| t.data.iter().map(|v| v.to_bits()).collect();
+        let bits = |t: &NamedTensor| match &t.data {
+            Numbers::F32(values) => values.iter().map(|v| v.to_bits()).collect(),
+            Numbers::U8(codes) => codes.iter().map(|c| u32::from(*c)).collect(),
+        };
         tensors
             .iter()
             .map(|t| (t.name.as_str(), t.shape.as_slice(), bits(t)))
@@ -482,7 +512,7 @@ mod tests {
         let big = NamedTensor {
             name: "big".to_string(),
             shape: vec![100_000],
-            data: vec![1.0; 100_000],
+            data: Numbers::F32(vec![1.0; 100_000]),
         };
         let text = save(disk.path(), 2, &[big], &json!({}))
             .unwrap_err()

@@ -16,6 +16,7 @@ use crate::data::error::DataError;
 use crate::data::tokenizer::TokenizerError;
 use crate::device::DeviceError;
 use crate::evaluate::AnswerError;
+use crate::hub::HubError;
 use crate::model::LoadError;
 use crate::model::export::ExportError;
 use crate::model::peft::PeftError;
@@ -38,6 +39,8 @@ pub enum Error {
     Export(#[from] ExportError),
     #[error(transparent)]
     Fs(#[from] FsError),
+    #[error(transparent)]
+    Hub(#[from] HubError),
     #[error(transparent)]
     Job(#[from] JobError),
     #[error(transparent)]
@@ -62,10 +65,6 @@ pub enum Error {
     Tokenizer(#[from] TokenizerError),
     #[error("{0} is not set: give it on the command line, e.g. {0}={1}")]
     Missing(&'static str, &'static str),
-    #[error(
-        "model.name={0}: fetching models from the Hugging Face hub is not in this version; download it and give its directory, model.path=DIR"
-    )]
-    NoModelPath(String),
     #[error(
         "training.{what}=true needs a GPU; on the CPU the model computes in f32: leave training.{what} unset"
     )]

@@ -8,7 +8,7 @@ use super::infer::adapter_dir;
 use super::lifecycle::{close, new_run};
 use super::log::Console;
 use super::predictions;
-use super::setup::{Setup, questions};
+use super::setup::{ModelUse, Setup, questions};
 use super::summary::Summary;
 use super::train::comparison;
 use crate::config::Job;
@@ -26,7 +26,7 @@ pub fn eval(mut job: Job) -> Result<(), Error> {
     let console = Console::stdio();
     let began = Instant::now();
     let config = job.config.clone();
-    let setup = Setup::new(&config)?;
+    let setup = Setup::new(&config, ModelUse::Run)?;
     let path = config.data.test_path.as_ref();
     let path = path.ok_or(Error::Missing("data.test_path", "data/questions.csv"))?;
     let file = questions(path, &config, Answers::Required)?;

@@ -6,14 +6,16 @@ use std::time::Instant;
 use super::error::Error;
 use super::forecast::watch_answers;
 use super::lifecycle::{close, new_run};
+use super::live::Live;
 use super::log::Console;
 use super::publish::adapter_path;
-use super::setup::{OUTPUTS, Setup, questions};
+use super::setup::{ModelUse, OUTPUTS, Setup, questions};
 use super::summary::Summary;
 use super::{fsx, predictions};
 use crate::config::Job;
 use crate::config::types::Config;
 use crate::data::Answers;
+use crate::evaluate::Reader;
 use crate::model::Adaptation;
 
 /// Generates an answer to every question of `data.test_path` with the base and
@@ -26,7 +28,7 @@ pub fn infer(mut job: Job) -> Result<(), Error> {
     let console = Console::stdio();
     let began = Instant::now();
     let config = job.config.clone();
-    let setup = Setup::new(&config)?;
+    let setup = Setup::new(&config, ModelUse::Run)?;
     let path = config.data.test_path.as_ref();
     let path = path.ok_or(Error::Missing("data.test_path", "data/questions.csv"))?;
     let file = questions(path, &config, Answers::Optional)?;
@@ -61,7 +63,12 @@ pub fn infer(mut job: Job) -> Result<(), Error> {
     let summary = Summary::started("infer", &config.task.name, &setup.chosen.name);
     let work = || -> Result<(), Error> {
         summary.write(&run.summary())?;
-        let answers = asked.generate(&mut model, &config.inference, config.seed, true)?;
+        let mut live = Live::new(&console);
+        let reader = config
+            .inference
+            .stream
+            .then_some(&mut live as &mut dyn Reader);
+        let answers = asked.generate(&mut model, &config.inference, config.seed, true, reader)?;
         predictions::write(&run.predictions(), &file.examples, &answers)?;
         if let Some(output) = &config.output {
             predictions::write(output, &file.examples, &answers)?;

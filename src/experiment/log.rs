@@ -101,6 +101,13 @@ impl Console {
         self.lock().record(text);
     }
 
+    /// Prints a piece of a line to stdout; the log gets the line when it is whole, by
+    /// [`Console::log_only`].
+    pub fn piece(&self, text: &str) {
+        let out = &mut self.lock().out;
+        let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    }
+
     /// Sets or clears the bar that lines are printed above.
     pub fn set_bar(&self, bar: Option<ProgressBar>) {
         self.lock().bar = bar;

@@ -8,7 +8,7 @@ use super::fsx::{self, FsError, human_bytes};
 use super::infer::adapter_dir;
 use super::log::Console;
 use super::quantize::{copy_side_files, shard_bytes, size_line};
-use super::setup::{Setup, model_dir};
+use super::setup::{ModelUse, Setup, model_dir};
 use crate::config::types::{
     Config, ExportFormat, ExportType, Method, ModelInit, QuantMethod, QuantizationConfig,
 };
@@ -41,7 +41,7 @@ pub fn merge(config: &Config) -> Result<(), Error> {
     let console = Console::stdio();
     let output = config.output.as_ref();
     let output = output.ok_or(Error::Missing("output", "models/merged"))?;
-    let base = Base::open(&model_dir(config)?)?;
+    let base = Base::open(&model_dir(config, ModelUse::Run)?)?;
     let adapter_dir = adapter_dir(config)?;
     let adapter = Adapter::read(&adapter_dir, &base.arch).map_err(RewriteError::from)?;
     let mut config = config.clone();
@@ -56,7 +56,7 @@ pub fn merge(config: &Config) -> Result<(), Error> {
         config.quantization.method = QuantMethod::Nf4;
     }
     let config = &config;
-    let setup = Setup::new(config)?;
+    let setup = Setup::new(config, ModelUse::Run)?;
     let quantization = setup.quantization.clone();
     let target = Target::new(config, output)?;
     let merged = Merged {

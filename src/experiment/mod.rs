@@ -1,6 +1,7 @@
 //! A run: its directory, metrics, checkpoints and registry, and the three jobs
 //! that fill it: [`train`], [`infer`] and [`eval`]; a [`sweep`] is many runs.
 
+mod best;
 pub mod checkpoints;
 pub mod crash;
 pub mod doctor;
@@ -10,6 +11,7 @@ pub mod forecast;
 pub mod fsx;
 mod infer;
 mod lifecycle;
+mod live;
 pub mod log;
 mod merge;
 pub mod metrics;
@@ -21,6 +23,7 @@ mod ready;
 pub mod registry;
 mod resume;
 pub mod run_dir;
+mod sampled;
 mod setup;
 pub mod summary;
 pub mod sweep;

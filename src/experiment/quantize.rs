@@ -5,7 +5,7 @@ use std::path::Path;
 use super::error::Error;
 use super::fsx::{self, FsError, human_bytes};
 use super::log::Console;
-use super::setup::model_dir;
+use super::setup::{ModelUse, model_dir};
 use crate::config::types::{ComputeType, Config};
 use crate::data::tokenizer::TOKENIZER_FILES;
 use crate::model::export::StagedDir;
@@ -20,7 +20,7 @@ pub fn quantize(config: &Config) -> Result<(), Error> {
     let console = Console::stdio();
     let output = config.output.as_ref();
     let output = output.ok_or(Error::Missing("output", "models/quantised"))?;
-    let base = Base::open(&model_dir(config)?)?;
+    let base = Base::open(&model_dir(config, ModelUse::Run)?)?;
     let staged = StagedDir::new_free(output)?;
     let compute = match config.export.compute_dtype {
         None => base.stored_type()?,

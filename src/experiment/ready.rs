@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 
 use super::error::Error;
 use super::publish;
-use super::setup::{OUTPUTS, QuestionFile, Setup, questions};
+use super::setup::{ModelUse, OUTPUTS, QuestionFile, Setup, questions};
 use crate::config::types::{Config, TaskKind};
 use crate::data::Answers;
 use crate::data::batch::Schedule as Plan;
 use crate::data::encode::Sample;
 use crate::data::formats::read_examples;
+use crate::data::pack::{Packs, packs};
 use crate::data::split::split;
 use crate::model::Decoder;
 
@@ -21,16 +22,20 @@ pub struct Ready {
     pub val: Vec<Sample>,
     pub truncated: usize,
     largest_id: u32,
+    /// The training samples that count as one example of a batch.
+    pub packs: Packs,
     pub plan: Plan,
     pub test: Option<QuestionFile>,
+    /// Held-out questions that are answered at every validation.
+    pub sampled: Option<QuestionFile>,
 }
 
 impl Ready {
     /// # Errors
     /// The first input that cannot be used.
-    pub fn new(config: &Config) -> Result<Self, Error> {
+    pub fn new(config: &Config, use_of: ModelUse) -> Result<Self, Error> {
         publish::adapter_path(Path::new(OUTPUTS), &config.task.name)?;
-        let setup = Setup::new(config)?;
+        let setup = Setup::new(config, use_of)?;
         let path = config.data.path.as_ref();
         let path = path.ok_or(Error::Missing("data.path", "data/train.csv"))?;
         let examples = read_examples(path, &config.data, config.task.kind, Answers::Required)?;
@@ -46,14 +51,24 @@ impl Ready {
         };
         let (train, val) = (pick(parts.train), pick(parts.val));
         let t = &config.training;
+        let lengths: Vec<usize> = train.iter().map(|s| s.input_ids.len()).collect();
+        let packs = packs(&lengths, t, config.seed);
         let accumulation = t.gradient_accumulation_steps;
         let plan = Plan::new(
-            train.len(),
+            packs.len(),
             t.batch_size,
             accumulation,
             t.epochs,
             t.max_steps,
         )?;
+        let sampled = (t.eval_examples > 0).then(|| {
+            let rows: Vec<usize> = val.iter().take(t.eval_examples).map(|s| s.row).collect();
+            let of_rows = examples.into_iter().filter(|e| rows.contains(&e.row));
+            QuestionFile {
+                path: path.clone(),
+                examples: of_rows.collect(),
+            }
+        });
         let test = match &config.data.test_path {
             Some(path) if config.task.kind != TaskKind::Text => {
                 Some(questions(path, config, Answers::Required)?)
@@ -67,8 +82,10 @@ impl Ready {
             val,
             truncated: encoded.report.truncated,
             largest_id: encoded.report.largest_id,
+            packs,
             plan,
             test,
+            sampled,
         })
     }
 
@@ -92,16 +109,20 @@ impl Ready {
         Ok(())
     }
 
-    /// Tokens of each prompt of the test set; `None` without one.
+    /// Tokens of each prompt of a file of questions; `None` without one.
     ///
     /// # Errors
     /// A question that cannot be encoded.
-    pub fn test_lengths(&self, config: &Config) -> Result<Option<Vec<usize>>, Error> {
-        let Some(test) = &self.test else {
+    pub fn prompt_lengths(
+        &self,
+        file: Option<&QuestionFile>,
+        config: &Config,
+    ) -> Result<Option<Vec<usize>>, Error> {
+        let Some(file) = file else {
             return Ok(None);
         };
         let encoder = self.setup.encoder(config)?;
-        let questions = test.with(&self.setup, &encoder, config)?;
+        let questions = file.with(&self.setup, &encoder, config)?;
         Ok(Some(questions.prompt_lengths()?))
     }
 }

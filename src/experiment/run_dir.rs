@@ -69,6 +69,9 @@ impl RunPaths {
     pub fn metrics(&self) -> PathBuf {
         self.root.join("metrics.csv")
     }
+    pub fn eval_metrics(&self) -> PathBuf {
+        self.root.join("eval_metrics.csv")
+    }
     pub fn predictions(&self) -> PathBuf {
         self.root.join("predictions.csv")
     }

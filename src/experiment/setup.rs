@@ -4,14 +4,17 @@
 use std::path::{Path, PathBuf};
 
 use super::error::Error;
+use super::fsx::FsError;
 use crate::config::types::{Config, ModelInit, QuantizationConfig, TaskKind};
 use crate::data::Answers;
+use crate::data::chat::{ChatError, ChatTemplate};
 use crate::data::encode::Encoder;
 use crate::data::example::Example;
 use crate::data::formats::read_examples;
 use crate::data::tokenizer::Tokenizer;
 use crate::device::{self, Chosen};
 use crate::evaluate::Questions;
+use crate::hub::{self, Needs};
 use crate::model::bnb;
 use crate::model::hf_config::ArchConfig;
 use crate::model::{Adaptation, Decoder, LoadError, LoadOptions, load};
@@ -19,6 +22,15 @@ use crate::ops::Precision;
 
 /// Where all runs lie.
 pub const OUTPUTS: &str = "outputs";
+
+/// What the model is there for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ModelUse {
+    /// To compute with.
+    Run,
+    /// To plan, which needs no weights.
+    Plan,
+}
 
 /// The common ground of a job.
 pub struct Setup {
@@ -31,6 +43,10 @@ pub struct Setup {
     pub quantization: QuantizationConfig,
     /// A line about such a checkpoint for the log.
     pub quantised_note: Option<String>,
+    /// Broken or missing, it is an error only where it is needed.
+    chat: Result<Option<ChatTemplate>, ChatError>,
+    /// Whether the config names a template of its own.
+    chat_is_given: bool,
 }
 
 /// A file of questions.
@@ -42,15 +58,17 @@ pub struct QuestionFile {
 impl Setup {
     /// # Errors
     /// The device, the model directory or the tokenizer cannot be used.
-    pub fn new(config: &Config) -> Result<Self, Error> {
+    pub fn new(config: &Config, use_of: ModelUse) -> Result<Self, Error> {
         let chosen = device::choose(&config.device)?;
         let precision = precision(config, &chosen)?;
-        let model_dir = model_dir(config)?;
+        let model_dir = model_dir(config, use_of)?;
         // Reading config.json first gives the better error for a wrong directory.
         let arch = ArchConfig::from_dir(&model_dir).map_err(LoadError::from)?;
         check_length(config, &arch)?;
         let tokenizer = Tokenizer::load_optional(&model_dir)?;
         let (quantization, quantised_note) = quantization(config, &model_dir)?;
+        let file = config.prompt.chat_template_file.as_deref();
+        let chat = ChatTemplate::load(&model_dir, file);
         Ok(Self {
             chosen,
             precision,
@@ -59,6 +77,8 @@ impl Setup {
             tokenizer,
             quantization,
             quantised_note,
+            chat,
+            chat_is_given: file.is_some(),
         })
     }
 
@@ -76,6 +96,14 @@ impl Setup {
         })?)
     }
 
+    /// How others find the base of an adapter: by its name, or where it lies.
+    pub fn base(&self, config: &Config) -> PathBuf {
+        match (&config.model.path, &config.model.name) {
+            (None, Some(name)) => PathBuf::from(name),
+            _ => self.model_dir.clone(),
+        }
+    }
+
     /// The encoder of the config's prompts.
     ///
     /// # Errors
@@ -86,7 +114,32 @@ impl Setup {
             config.task.kind,
             self.tokenizer.as_ref(),
             config.training.max_seq_length,
-        )?)
+        )?
+        .with_chat(match &self.chat {
+            Ok(Some(template)) => Ok(template),
+            Ok(None) => Err(ChatError::None {
+                path: self.model_dir.clone(),
+            }
+            .to_string()),
+            Err(error) => Err(error.to_string()),
+        }))
+    }
+
+    /// Copies the tokenizer's files into `dir`, and the chat template where the
+    /// config gave one.
+    ///
+    /// # Errors
+    /// A file that cannot be read or written.
+    pub fn copy_tokenizer(&self, dir: &Path) -> Result<(), Error> {
+        if let Some(tokenizer) = &self.tokenizer {
+            tokenizer.copy_files(dir)?;
+        }
+        if let (true, Ok(Some(template))) = (self.chat_is_given, &self.chat) {
+            let path = dir.join("chat_template.jinja");
+            std::fs::write(&path, template.source())
+                .map_err(|e| FsError::new("write", &path, e))?;
+        }
+        Ok(())
     }
 }
 
@@ -163,12 +216,26 @@ fn precision(config: &Config, chosen: &Chosen) -> Result<Precision, Error> {
     }
 }
 
-pub(super) fn model_dir(config: &Config) -> Result<PathBuf, Error> {
-    match (&config.model.path, &config.model.name) {
-        (Some(path), _) => Ok(path.clone()),
-        (None, Some(name)) => Err(Error::NoModelPath(name.clone())),
-        (None, None) => Err(Error::Missing("model.path", "data/models/tiny")),
-    }
+/// The directory that is given, or that of the named model, fetched where it must be.
+pub(super) fn model_dir(config: &Config, use_of: ModelUse) -> Result<PathBuf, Error> {
+    let model = &config.model;
+    let name = match (&model.path, &model.name) {
+        (Some(path), _) => return Ok(path.clone()),
+        (None, Some(name)) => name,
+        (None, None) => return Err(Error::Missing("model.path", "data/models/tiny")),
+    };
+    let needs = match (use_of, model.init) {
+        (ModelUse::Plan, _) => Needs::Config,
+        (ModelUse::Run, ModelInit::Random) => Needs::NoWeights,
+        (ModelUse::Run, ModelInit::Pretrained) => Needs::Weights,
+    };
+    let settings = hub::Settings::from_env();
+    Ok(hub::model(
+        &settings,
+        name,
+        model.revision.as_deref(),
+        needs,
+    )?)
 }
 
 /// The questions at `path`, at most `task.max_test_examples` of them.

@@ -13,13 +13,14 @@ use super::metrics::MetricsWriter;
 use super::ready::Ready;
 use super::registry::{ResumePlan, ResumeRequest, plan_resume};
 use super::run_dir::RunDir;
-use super::setup::{OUTPUTS, QuestionFile};
+use super::sampled::Sampled;
+use super::setup::{ModelUse, OUTPUTS, QuestionFile};
 use super::summary::Summary;
 use super::table::{Comparison, Unit, metric_label, render};
 use super::watch::Watch;
-use super::{fsx, predictions, publish, resume};
+use super::{best, fsx, predictions, publish, resume};
 use crate::config::Job;
-use crate::config::types::{Config, Method, ModelInit};
+use crate::config::types::{Config, Method, ModelInit, Optimizer as Kind};
 use crate::evaluate::{Scored, score};
 use crate::model::export::WeightType;
 use crate::model::{Adaptation, Decoder};
@@ -45,7 +46,7 @@ pub fn train(mut job: Job) -> Result<(), Error> {
         ));
         return Ok(());
     }
-    let ready = Ready::new(&job.config)?;
+    let ready = Ready::new(&job.config, ModelUse::Run)?;
     let forecast = Forecast::of_run(&ready, &job.config)?;
     let load = || ready.setup.load(&job.config, adaptation(&job.config));
     let mut model = forecast.watch(load)?;
@@ -67,12 +68,13 @@ pub fn train(mut job: Job) -> Result<(), Error> {
     };
     let run = begin(&mut job, run, &console)?;
 
+    let kind = job.config.training.optimizer;
     let (optimizer, progress) = match &checkpoint {
         Some(found) => {
             console.line(&format!("resuming from {}", found.path.display()));
-            resume::restore(found, &mut model.params, &ready.setup.chosen.device)?
+            resume::restore(found, &mut model.params, kind)?
         }
-        None => (Optimizer::new(&model.params), Progress::default()),
+        None => (Optimizer::new(&model.params, kind), Progress::default()),
     };
     let mut session = Session {
         config: &job.config,
@@ -170,6 +172,11 @@ impl Session<'_> {
         if let Some(note) = &ready.setup.chosen.note {
             self.console.line(note);
         }
+        if ready.setup.chosen.gpu.is_none() && config.training.optimizer == Kind::PagedAdamw {
+            self.console.line(
+                "training.optimizer=paged_adamw: on the CPU all memory is the host's, so this is plain adamw",
+            );
+        }
         for line in self.forecast.lines_of_run() {
             self.console.line(&line);
         }
@@ -180,8 +187,12 @@ impl Session<'_> {
             ));
         }
         self.console.line(&format!(
-            "{} training and {} validation examples, {} steps{}",
+            "{} training{} and {} validation examples, {} steps{}",
             ready.train.len(),
+            match config.training.packing {
+                true => format!(" (in {} packs)", ready.packs.len()),
+                false => String::new(),
+            },
             ready.val.len(),
             ready.plan.total_steps(),
             match ready.truncated {
@@ -206,6 +217,16 @@ impl Session<'_> {
             step => MetricsWriter::resume(&self.run.metrics(), step)?,
         };
         let before = last.map_or(0.0, |row| row.elapsed_s);
+        let setup = &self.ready.setup;
+        let encoder = setup.encoder(self.config)?;
+        let sampled = match &self.ready.sampled {
+            Some(file) => {
+                let questions = file.with(setup, &encoder, self.config)?;
+                let path = self.run.eval_metrics();
+                Some(Sampled::new(questions, self.config, path, done)?)
+            }
+            None => None,
+        };
         let plan = self.ready.plan;
         let mut watch = Watch::new(
             self.run,
@@ -216,6 +237,7 @@ impl Session<'_> {
             training,
             before,
             self.ready.setup.chosen.device.clone(),
+            sampled,
         );
         let tokens_before = progress.tokens;
         let mut trainer = Trainer {
@@ -226,27 +248,41 @@ impl Session<'_> {
             seed: self.config.seed,
             train: &self.ready.train,
             val: &self.ready.val,
+            packs: &self.ready.packs,
             plan,
             schedule: Schedule::new(training, plan.total_steps()),
         };
         trainer.run(&mut watch)?;
         watch.metrics.sync()?;
-        let progress = trainer.progress;
+        let mut progress = trainer.progress;
+        if training.load_best_model_at_end {
+            self.take_best(model, &mut progress)?;
+        }
         let tokens = progress.tokens - tokens_before;
         let seconds = watch.began.elapsed().as_secs_f64();
         Ok((progress, (tokens > 0).then_some((tokens, seconds))))
     }
 
+    /// Puts the parameters of the lowest validation loss in place of the last.
+    fn take_best(&self, model: &mut Decoder, progress: &mut Progress) -> Result<(), Error> {
+        let (Some(step), Some(loss)) = (progress.best_step, progress.best_val_loss) else {
+            return Ok(());
+        };
+        best::load(self.run, &mut model.params, step)?;
+        best::keep_only(self.run, step)?;
+        let last = progress.val_loss.replace(loss).unwrap_or(loss);
+        self.console.line(&format!(
+            "best       step {step}, validation loss {loss:.4}; after step {} it was {last:.4}",
+            progress.step
+        ));
+        Ok(())
+    }
+
     /// Writes `adapter/`, or `model/` after full fine-tuning.
     fn save(&self, model: &Decoder) -> Result<(), Error> {
         let setup = &self.ready.setup;
-        let copy_tokenizer = |dir: &Path| -> Result<(), Error> {
-            if let Some(tokenizer) = &setup.tokenizer {
-                tokenizer.copy_files(dir)?;
-            }
-            Ok(())
-        };
-        match model.adapter(&setup.model_dir) {
+        let copy_tokenizer = |dir: &Path| setup.copy_tokenizer(dir);
+        match model.adapter(&setup.base(self.config)) {
             Some(adapter) => fsx::publish_dir(&self.run.adapter(), |dir| {
                 adapter.write_into(dir)?;
                 copy_tokenizer(dir)

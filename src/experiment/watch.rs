@@ -5,12 +5,14 @@ use std::time::Instant;
 
 use burn::tensor::Device;
 
+use super::best;
 use super::error::Error;
 use super::log::Console;
 use super::metrics::{MetricRow, MetricsWriter, Split, peak_memory};
 use super::progress::{Progress as Bar, StepReport};
 use super::resume;
 use super::run_dir::RunPaths;
+use super::sampled::Sampled;
 use crate::data::batch::Schedule as Plan;
 use crate::model::Decoder;
 use crate::train::{Event, Observer, Optimizer, Progress};
@@ -26,6 +28,9 @@ pub struct Watch<'a> {
     pub elapsed_before: f64,
     pub began: Instant,
     device: Device,
+    console: Console,
+    keep_best: bool,
+    sampled: Option<Sampled<'a>>,
     /// Smoothed for the bar.
     tokens_per_s: f64,
     last_step: Instant,
@@ -43,6 +48,7 @@ impl<'a> Watch<'a> {
         training: &crate::config::types::TrainingConfig,
         elapsed_before: f64,
         device: Device,
+        sampled: Option<Sampled<'a>>,
     ) -> Self {
         Self {
             paths,
@@ -53,6 +59,9 @@ impl<'a> Watch<'a> {
             elapsed_before,
             began: Instant::now(),
             device,
+            console: console.clone(),
+            keep_best: training.load_best_model_at_end,
+            sampled,
             tokens_per_s: 0.0,
             last_step: Instant::now(),
             last_lr: 0.0,
@@ -104,6 +113,25 @@ impl Observer for Watch<'_> {
         Ok(())
     }
 
+    fn validated(&mut self, model: &mut Decoder, event: &Event, best: bool) -> Result<(), Error> {
+        if best && self.keep_best {
+            best::save(self.paths, &model.params, event.step)?;
+        }
+        if let Some(sampled) = &mut self.sampled {
+            let metrics = sampled.score(model, event.step, event.epoch)?;
+            let shown = metrics.iter().map(|(name, v)| format!("{name} {v:.3}"));
+            let shown: Vec<String> = shown.collect();
+            self.console.line(&format!(
+                "step {}: {} of {} validation questions",
+                event.step,
+                shown.join(", "),
+                sampled.len()
+            ));
+        }
+        self.last_step = Instant::now();
+        Ok(())
+    }
+
     fn checkpoint(
         &mut self,
         model: &Decoder,
@@ -113,6 +141,9 @@ impl Observer for Watch<'_> {
         self.metrics.sync()?;
         let limit = self.save_total_limit;
         resume::save(self.paths, &model.params, optimizer, progress, limit)?;
+        if let (true, Some(step)) = (self.keep_best, progress.best_step) {
+            best::keep_only(self.paths, step)?;
+        }
         self.last_step = Instant::now();
         Ok(())
     }

@@ -1,22 +1,28 @@
-//! Batched generation with a KV cache.
+//! Generation with a KV cache and continuous batching: a fixed number of slots, each
+//! with one prompt; when one has its answer, the next prompt takes its place in the
+//! very next pass.
 
+use std::collections::VecDeque;
+
+use super::beams::{BeamSearch, Beams};
 use super::sampling::{Sampler, SamplingError};
+use super::single::Single;
 use crate::model::{Decoder, KvCache, Ragged};
 use crate::ops::Span;
-use crate::rng::Stream;
-
-/// Names the sampling stream among the program's random streams.
-const SAMPLING: u64 = 0x5A3F;
 
 /// How to continue prompts.
 #[derive(Clone, Debug)]
 pub struct GenerateOptions {
     pub max_new_tokens: usize,
     pub sampler: Sampler,
+    /// Searches in place of sampling.
+    pub beams: Option<Beams>,
     pub eos_ids: Vec<u32>,
     pub seed: u64,
     /// Use LoRA; false generates with the base alone.
     pub adapter: bool,
+    /// Prompts that are worked on at once.
+    pub slots: usize,
 }
 
 /// One prompt and what tells its random numbers from those of others, so that
@@ -26,6 +32,17 @@ pub struct Prompt<'a> {
     pub ids: &'a [u32],
     /// E.g. the question's row and the attempt.
     pub key: [u64; 2],
+}
+
+/// What a caller sees of an answer while it grows.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress<'a> {
+    /// Which prompt.
+    pub prompt: usize,
+    /// All new tokens so far.
+    pub tokens: &'a [u32],
+    /// Whether the answer ends here.
+    pub done: bool,
 }
 
 /// Continues every prompt until an end-of-sequence token, until `stop` says so of
@@ -40,6 +57,21 @@ pub fn generate(
     options: &GenerateOptions,
     stop: &dyn Fn(&[u32]) -> bool,
 ) -> Result<Vec<Vec<u32>>, SamplingError> {
+    stream(model, prompts, options, stop, &mut |_| {})
+}
+
+/// [`generate`] that tells `watch` of each new token; of a beam search only the end,
+/// since its best beam is not known before.
+///
+/// # Errors
+/// As [`generate`].
+pub fn stream(
+    model: &mut Decoder,
+    prompts: &[Prompt<'_>],
+    options: &GenerateOptions,
+    stop: &dyn Fn(&[u32]) -> bool,
+    watch: &mut dyn FnMut(Progress<'_>),
+) -> Result<Vec<Vec<u32>>, SamplingError> {
     let mut outputs = vec![Vec::new(); prompts.len()];
     let longest = prompts.iter().map(|p| p.ids.len()).max().unwrap_or(0);
     if longest == 0 || options.max_new_tokens == 0 {
@@ -47,70 +79,159 @@ pub fn generate(
     }
     let capacity = longest + options.max_new_tokens;
     model.reserve_positions(capacity);
+    let lanes = options.beams.map_or(1, |beams| beams.num_beams);
+    let slots = options.slots.clamp(1, prompts.len());
     let width = model.arch.num_kv_heads * model.arch.head_dim;
-    let layers = model.layers.len();
-    let (ops, device) = (model.ops(), &model.device);
-    let mut cache = KvCache::new(layers, prompts.len(), capacity, width, ops, device);
+    let (layers, ops, device) = (model.layers.len(), model.ops(), &model.device);
+    let mut cache = KvCache::new(layers, slots * lanes, capacity, width, ops, device);
     let vocab = model.arch.vocab_size;
+    let cx = Context { options, stop };
 
-    // Prefill: all prompts at once, then one row a live sequence and step.
-    let mut live: Vec<usize> = (0..prompts.len()).collect();
-    let mut lengths = vec![0usize; prompts.len()];
-    let mut feed: Vec<Vec<u32>> = prompts.iter().map(|p| p.ids.to_vec()).collect();
-    for step in 0..options.max_new_tokens {
-        let batch = cached_batch(&live, &feed, &mut lengths, &mut cache);
+    let mut waiting: VecDeque<usize> = (0..prompts.len()).collect();
+    let mut work: Vec<Option<(usize, Work<'_>)>> = (0..slots).map(|_| None).collect();
+    loop {
+        for slot in work.iter_mut().filter(|slot| slot.is_none()) {
+            *slot = waiting.pop_front().map(|i| (i, cx.begin(&prompts[i])));
+        }
+        let batch = cached_batch(&work, lanes, &mut cache);
+        if batch.is_empty() {
+            return Ok(outputs);
+        }
         let rows = batch.last_rows();
-        let mut logits = model.logits(&batch, &rows, options.adapter, Some(&mut cache));
-        let mut still = Vec::with_capacity(live.len());
-        let mut next_feed = Vec::with_capacity(live.len());
-        for (slot, &i) in live.iter().enumerate() {
-            let logits = &mut logits[slot * vocab..(slot + 1) * vocab];
-            let [row, attempt] = prompts[i].key;
-            let stream = Stream::new(options.seed, &[SAMPLING, row, attempt]);
-            let before: Vec<u32> = prompts[i].ids.iter().chain(&outputs[i]).copied().collect();
-            let token = options
-                .sampler
-                .next_token(logits, &before, stream, step as u64)?;
-            if options.eos_ids.contains(&token) {
+        let logits = model.logits(&batch, &rows, options.adapter, Some(&mut cache));
+        let mut logits = logits.chunks_exact(vocab);
+        let mut copies = Copies::default();
+        for (at, slot) in work.iter_mut().enumerate() {
+            let Some((prompt, state)) = slot else {
                 continue;
-            }
-            outputs[i].push(token);
-            if !stop(&outputs[i]) {
-                still.push(i);
-                next_feed.push(vec![token]);
+            };
+            let prompt = *prompt;
+            let first = at * lanes * capacity;
+            let end = match state {
+                Work::Single(single) => {
+                    let end = single.advance(&cx, logits.next().unwrap_or_default())?;
+                    let (tokens, done) = (single.tokens(), end);
+                    watch(Progress {
+                        prompt,
+                        tokens,
+                        done,
+                    });
+                    end.then(|| tokens.to_vec())
+                }
+                Work::Beams(search) => {
+                    let rows: Vec<&[f32]> = logits.by_ref().take(search.lanes()).collect();
+                    let end = search.advance(&cx, &rows)?;
+                    for copy in search.take_copies() {
+                        copies.add(first, capacity, &copy);
+                    }
+                    if let Some(tokens) = &end {
+                        let done = true;
+                        watch(Progress {
+                            prompt,
+                            tokens,
+                            done,
+                        });
+                    }
+                    end
+                }
+            };
+            if let Some(tokens) = end {
+                outputs[prompt] = tokens;
+                *slot = None;
             }
         }
-        (live, feed) = (still, next_feed);
-        if live.is_empty() {
-            break;
+        if !copies.from.is_empty() {
+            cache.copy_rows(model.ops(), copies.from, copies.to);
         }
     }
-    Ok(outputs)
 }
 
-/// The next tokens of the live sequences as a batch over the cache.
-fn cached_batch(
-    live: &[usize],
-    feed: &[Vec<u32>],
-    lengths: &mut [usize],
-    cache: &mut KvCache,
-) -> Ragged {
+/// What all prompts share.
+pub(super) struct Context<'a> {
+    pub(super) options: &'a GenerateOptions,
+    pub(super) stop: &'a dyn Fn(&[u32]) -> bool,
+}
+
+impl Context<'_> {
+    fn begin<'p>(&self, prompt: &Prompt<'p>) -> Work<'p> {
+        match self.options.beams {
+            None => Work::Single(Single::new(prompt, self.options.seed)),
+            Some(beams) => Work::Beams(BeamSearch::new(prompt.ids, beams)),
+        }
+    }
+}
+
+/// A prompt that is being continued.
+enum Work<'a> {
+    Single(Single<'a>),
+    Beams(BeamSearch<'a>),
+}
+
+/// Tokens that a sequence of a slot has not seen yet.
+pub(super) struct Feed<'a> {
+    /// Which of the slot's sequences.
+    pub(super) lane: usize,
+    pub(super) tokens: &'a [u32],
+    /// Tokens that it has in the cache.
+    pub(super) cached: usize,
+}
+
+/// Tokens `from..to` of one lane of a slot are also those of another.
+pub(super) struct Copy {
+    pub(super) source: usize,
+    pub(super) target: usize,
+    pub(super) tokens: std::ops::Range<usize>,
+}
+
+/// Rows of the cache that become those of other rows.
+#[derive(Default)]
+struct Copies {
+    from: Vec<u32>,
+    to: Vec<u32>,
+}
+
+impl Copies {
+    /// `first` is the cache row at which the slot begins.
+    fn add(&mut self, first: usize, capacity: usize, copy: &Copy) {
+        for (rows, lane) in [(&mut self.from, copy.source), (&mut self.to, copy.target)] {
+            let base = first + lane * capacity;
+            rows.extend(copy.tokens.clone().map(|t| (base + t) as u32));
+        }
+    }
+}
+
+/// The next tokens of all slots as a batch over the cache, and where their keys and
+/// values go.
+fn cached_batch(work: &[Option<(usize, Work<'_>)>], lanes: usize, cache: &mut KvCache) -> Ragged {
     let mut batch = Ragged::default();
     let mut write_to = Vec::new();
-    for (&i, tokens) in live.iter().zip(feed) {
-        let (done, base) = (lengths[i], i * cache.capacity);
-        batch.spans.push(Span {
-            q_start: batch.ids.len(),
-            q_len: tokens.len(),
-            k_start: base,
-            k_len: done + tokens.len(),
-        });
-        batch.ids.extend(tokens.iter().copied());
-        batch
-            .positions
-            .extend((done..done + tokens.len()).map(|p| p as u32));
-        write_to.extend((base + done..base + done + tokens.len()).map(|r| r as u32));
-        lengths[i] += tokens.len();
+    for (at, (_, state)) in work
+        .iter()
+        .enumerate()
+        .filter_map(|(at, slot)| Some((at, slot.as_ref()?)))
+    {
+        let feeds = match state {
+            Work::Single(single) => vec![single.feed()],
+            Work::Beams(search) => search.feeds(),
+        };
+        for Feed {
+            lane,
+            tokens,
+            cached,
+        } in feeds
+        {
+            let base = (at * lanes + lane) * cache.capacity;
+            let all = cached..cached + tokens.len();
+            batch.spans.push(Span {
+                q_start: batch.ids.len(),
+                q_len: tokens.len(),
+                k_start: base,
+                k_len: all.end,
+            });
+            batch.ids.extend(tokens.iter().copied());
+            batch.positions.extend(all.clone().map(|p| p as u32));
+            write_to.extend(all.map(|p| (base + p) as u32));
+        }
     }
     cache.write_to(write_to);
     batch

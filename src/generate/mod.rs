@@ -1,7 +1,10 @@
 //! Generation: the engine with its KV cache, sampling, answer validation.
 
+pub mod beams;
 pub mod engine;
 pub mod sampling;
+mod single;
 pub mod validate;
 
-pub use engine::{GenerateOptions, Prompt, generate};
+pub use beams::Beams;
+pub use engine::{GenerateOptions, Progress, Prompt, generate, stream};

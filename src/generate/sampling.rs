@@ -1,7 +1,7 @@
 //! The next token from a row of logits.
 //!
 //! The rules and their order are transformers': repetition penalty, then, where
-//! sampling, temperature, top-k and top-p (`generation/logits_process.py`). The
+//! sampling, temperature, top-k, top-p and min-p (`generation/logits_process.py`). The
 //! random number is a function of (stream, counter), so a run can be replayed.
 
 use std::borrow::Cow;
@@ -26,6 +26,8 @@ pub enum SamplingError {
     Temperature(f64),
     #[error("inference.top_p is {0}: set it above 0 and at most 1")]
     TopP(f64),
+    #[error("inference.min_p is {0}: set it between 0 and 1, or to null")]
+    MinP(f64),
     #[error("inference.repetition_penalty is {0}: set it above 0; 1 leaves it out")]
     RepetitionPenalty(f64),
 }
@@ -37,6 +39,7 @@ pub struct Sampler {
     temperature: f32,
     top_k: Option<usize>,
     top_p: f64,
+    min_p: Option<f64>,
     repetition_penalty: f32,
 }
 
@@ -60,11 +63,15 @@ impl Sampler {
         if config.do_sample && !(config.top_p > 0.0 && config.top_p <= 1.0) {
             return Err(SamplingError::TopP(config.top_p));
         }
+        if let Some(p) = config.min_p.filter(|p| !(0.0..=1.0).contains(p)) {
+            return Err(SamplingError::MinP(p));
+        }
         Ok(Self {
             do_sample: config.do_sample && temperature > 0.0,
             temperature,
             top_k: config.top_k.filter(|k| *k > 0),
             top_p: config.top_p,
+            min_p: config.min_p,
             repetition_penalty: config.repetition_penalty as f32,
         })
     }
@@ -128,6 +135,9 @@ impl Sampler {
         if self.top_p < 1.0 {
             keep_top_p(&mut candidates, self.top_p);
         }
+        if let Some(p) = self.min_p {
+            keep_min_p(&mut candidates, p);
+        }
         Ok(draw(&candidates, stream.bits(counter)))
     }
 }
@@ -145,7 +155,7 @@ pub fn argmax(logits: &[f32]) -> Option<u32> {
 
 /// Divides the positive logits of the tokens in `seen` by `penalty` and multiplies
 /// the negative ones, once a token (CTRL, Keskar et al., 2019).
-fn penalized<'a>(logits: &'a [f32], seen: &[u32], penalty: f32) -> Cow<'a, [f32]> {
+pub(super) fn penalized<'a>(logits: &'a [f32], seen: &[u32], penalty: f32) -> Cow<'a, [f32]> {
     let mut logits = Cow::Borrowed(logits);
     if penalty == 1.0 {
         return logits;
@@ -199,6 +209,13 @@ fn keep_top_p(candidates: &mut Vec<Candidate>, p: f64) {
     }
 }
 
+/// Keeps the tokens with at least the share `p` of the likeliest one's probability
+/// (Nguyen et al., 2024).
+fn keep_min_p(candidates: &mut Vec<Candidate>, p: f64) {
+    let largest = largest(candidates);
+    candidates.retain(|(_, l)| *l == largest || f64::from(l - largest).exp() >= p);
+}
+
 fn largest(candidates: &[Candidate]) -> f32 {
     candidates
         .iter()
@@ -232,7 +249,8 @@ mod tests {
 
     fn config() -> InferenceConfig {
         serde_json::from_value(serde_json::json!({
-            "max_new_tokens": 8, "do_sample": true, "temperature": 1.0, "top_p": 1.0, "top_k": null,
+            "max_new_tokens": 8, "do_sample": true, "temperature": 1.0, "top_p": 1.0, "top_k": null, "min_p": null,
+            "num_beams": 1, "length_penalty": 1.0, "early_stopping": false, "stream": false,
             "repetition_penalty": 1.0, "batch_size": 1, "use_stop_tokens": false, "stop": [],
             "validation": {"enabled": false, "max_retries": 0}
         }))

@@ -25,8 +25,10 @@ pub struct Decoder {
     /// `None` where the head is tied to the embedding.
     pub head: Option<Weight>,
     pub params: Params,
-    /// Of the adapter that is attached.
-    pub adapter_config: Option<AdapterConfig>,
+    /// Of the adapters in memory, by their numbers.
+    pub(super) adapter_configs: Vec<AdapterConfig>,
+    /// The number of the adapter that computes.
+    pub(super) active: usize,
     pub(super) rope: RopeTable,
     pub device: Device,
     ops: &'static dyn HotOps,
@@ -76,7 +78,8 @@ impl Decoder {
             norm,
             head,
             params,
-            adapter_config: None,
+            adapter_configs: Vec::new(),
+            active: 0,
             rope,
             device,
             ops,
@@ -105,7 +108,7 @@ impl Decoder {
         Pass {
             ops: self.ops,
             params: &self.params,
-            adapter,
+            adapter: adapter.then_some(self.active),
             dropout,
         }
     }

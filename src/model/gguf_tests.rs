@@ -144,6 +144,7 @@ fn merged(base: &Base) -> Merged<'_> {
         lora_dropout: 0.0,
         target_modules: vec!["q_proj".into()],
         use_rslora: false,
+        use_dora: false,
         fan_in_fan_out: false,
     };
     let mut adapter = Adapter::initial(config, &base.arch, 3).unwrap();

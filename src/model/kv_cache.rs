@@ -58,6 +58,19 @@ impl KvCache {
         Self { layers, capacity }
     }
 
+    /// Makes the rows `to` those of `from`; no row is in both.
+    pub fn copy_rows(&mut self, ops: &dyn HotOps, from: Vec<u32>, to: Vec<u32>) {
+        let (from, to) = (Indices::from(from), Indices::from(to));
+        for layer in &mut self.layers {
+            for stored in [&mut layer.keys, &mut layer.values] {
+                let rows = ops.gather_rows(stored, &from);
+                let empty = Tensor::empty([1, 1], &rows.device());
+                let whole = std::mem::replace(stored, empty);
+                *stored = ops.write_rows(whole, &to, &rows);
+            }
+        }
+    }
+
     /// Sets the cache rows that the next forward pass fills.
     pub fn write_to(&mut self, rows: Vec<u32>) {
         let rows = Arc::new(Indices::from(rows));

@@ -2,6 +2,7 @@
 
 use burn::tensor::Tensor;
 
+use super::dora::{Dora, DoraTape};
 use super::params::{Grads, ParamId, Params};
 use crate::ops::{HotOps, Nf4Tensor};
 use crate::rng::Stream;
@@ -24,8 +25,8 @@ pub struct DropoutKey {
 pub struct Pass<'a> {
     pub ops: &'static dyn HotOps,
     pub params: &'a Params,
-    /// False computes the base alone, as if there were no adapter.
-    pub adapter: bool,
+    /// The number of the adapter that computes; `None` is the base alone.
+    pub adapter: Option<usize>,
     /// Set in training where LoRA dropout applies.
     pub dropout: Option<DropoutKey>,
 }
@@ -102,6 +103,7 @@ pub struct Lora {
     pub dropout: f32,
     /// Tells the dropout streams of different modules apart.
     pub stream: u64,
+    pub dora: Option<Dora>,
 }
 
 impl Lora {
@@ -110,9 +112,14 @@ impl Lora {
         (operand(self.a), operand(self.b))
     }
 
+    /// Whether this pass drops elements of the adapter's input.
+    fn drops(&self, pass: &Pass<'_>) -> bool {
+        pass.dropout.is_some() && self.dropout > 0.0
+    }
+
     fn dropout(&self, pass: &Pass<'_>, x: &Tensor<2>) -> Tensor<2> {
         match pass.dropout {
-            Some(key) if self.dropout > 0.0 => {
+            Some(key) if self.drops(pass) => {
                 let path = [DROPOUT, key.step, key.micro, self.stream];
                 pass.ops
                     .dropout(x, self.dropout, Stream::new(key.seed, &path))
@@ -131,29 +138,56 @@ pub struct Linear {
     pub weight: Weight,
     /// `[1, out]`.
     pub bias: Option<Weight>,
-    pub lora: Option<Lora>,
+    /// Of each adapter in memory; `None` where it leaves this linear as it is.
+    pub loras: Vec<Option<Lora>>,
 }
 
-/// What the backward of a [`Linear`] needs besides its input: `dropout(x) A^T`.
-pub struct LinearTape(Option<Tensor<2>>);
+/// What the backward of a [`Linear`] needs besides its input.
+pub struct LinearTape(Option<LoraTape>);
+
+struct LoraTape {
+    /// `dropout(x) A^T`.
+    u: Tensor<2>,
+    dora: Option<DoraTape>,
+}
 
 impl Linear {
+    /// Of the adapter of that number.
+    pub fn lora(&self, adapter: usize) -> Option<&Lora> {
+        self.loras.get(adapter)?.as_ref()
+    }
+
     /// `x` is `[tokens, in]`; returns `[tokens, out]`.
     pub fn forward(&self, pass: &Pass<'_>, x: &Tensor<2>) -> (Tensor<2>, LinearTape) {
         let ops = pass.ops;
         let y = self.weight.product(pass, None, x, true);
-        let y = match &self.bias {
-            Some(bias) => ops.add_bias(y, &bias.stored(pass)),
-            None => y,
-        };
-        let Some(lora) = self.lora.as_ref().filter(|_| pass.adapter) else {
-            return (y, LinearTape(None));
+        let Some(lora) = pass.adapter.and_then(|number| self.lora(number)) else {
+            return (self.add_bias(pass, y), LinearTape(None));
         };
         let dropped = lora.dropout(pass, x);
         let (a, b) = lora.operands(pass);
         let u = ops.gemm(&dropped, false, &a, true, 1.0);
-        let y = ops.gemm_add(y, &u, false, &b, true, lora.scale);
-        (y, LinearTape(Some(u)))
+        let Some(dora) = &lora.dora else {
+            let y = self.add_bias(pass, y);
+            let y = ops.gemm_add(y, &u, false, &b, true, lora.scale);
+            return (y, LinearTape(Some(LoraTape { u, dora: None })));
+        };
+        let plain = match lora.drops(pass) {
+            true => self.weight.product(pass, None, &dropped, true),
+            false => y.clone(),
+        };
+        let delta = ops.gemm(&u, false, &b, true, lora.scale);
+        let y = self.add_bias(pass, y);
+        let (y, tape) = dora.forward(pass, lora, &self.weight, plain, delta, y);
+        let dora = Some(tape);
+        (y, LinearTape(Some(LoraTape { u, dora })))
+    }
+
+    fn add_bias(&self, pass: &Pass<'_>, y: Tensor<2>) -> Tensor<2> {
+        match &self.bias {
+            Some(bias) => pass.ops.add_bias(y, &bias.stored(pass)),
+            None => y,
+        }
     }
 
     /// Adds the weight gradients to `grads` and, if `want_dx`, the gradient of
@@ -181,22 +215,37 @@ impl Linear {
         } else {
             dx
         };
-        if let (Some(lora), Some(u)) = (&self.lora, &tape.0) {
+        let lora = pass.adapter.and_then(|number| self.lora(number));
+        if let (Some(lora), Some(tape)) = (lora, &tape.0) {
             let (a, b) = lora.operands(pass);
-            grads.add_product(ops, lora.b, dy, true, u, false, lora.scale);
-            let du = ops.gemm(dy, false, &b, false, lora.scale);
+            let (d_delta, d_plain) = match (&lora.dora, &tape.dora) {
+                (Some(dora), Some(tape)) => {
+                    let [d_delta, d_plain] = dora.backward(pass, tape, dy, grads);
+                    (d_delta, Some(d_plain))
+                }
+                _ => (dy.clone(), None),
+            };
+            grads.add_product(ops, lora.b, &d_delta, true, &tape.u, false, lora.scale);
+            let du = ops.gemm(&d_delta, false, &b, false, lora.scale);
             let dropped = lora.dropout(pass, x);
             grads.add_product(ops, lora.a, &du, true, &dropped, false, 1.0);
-            if want_dx {
-                dx = dx.map(|dx| {
-                    if pass.dropout.is_some() && lora.dropout > 0.0 {
-                        let d = ops.gemm(&du, false, &a, false, 1.0);
-                        ops.add(dx, &lora.dropout(pass, &d))
-                    } else {
-                        ops.gemm_add(dx, &du, false, &a, false, 1.0)
+            dx = dx.filter(|_| want_dx).map(|dx| {
+                // Of what LoRA sees: through A, and with DoRA through the base too.
+                let seen = |sum: Option<Tensor<2>>| {
+                    let sum = match &d_plain {
+                        Some(d) => Some(self.weight.product(pass, sum, d, false)),
+                        None => sum,
+                    };
+                    match sum {
+                        Some(sum) => ops.gemm_add(sum, &du, false, &a, false, 1.0),
+                        None => ops.gemm(&du, false, &a, false, 1.0),
                     }
-                });
-            }
+                };
+                match lora.drops(pass) {
+                    true => ops.add(dx, &lora.dropout(pass, &seen(None))),
+                    false => seen(Some(dx)),
+                }
+            });
         }
         dx
     }

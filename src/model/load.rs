@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::Device;
 
+use super::adapters::{resolve_adapter, tensor};
 use super::attention::{Attention, Qkv};
 use super::bnb::{self, BnbError};
 use super::checkpoint::{Checkpoint, CheckpointError};
@@ -13,11 +14,11 @@ use super::hf_config::{
 };
 use super::init::initial;
 use super::layer::Layer;
-use super::linear::{Linear, Lora, Weight};
+use super::linear::{Linear, Weight};
 use super::mlp::Mlp;
 use super::norm::Norm;
 use super::params::Params;
-use super::peft::{Adapter, AdapterConfig, PeftError, resolve_targets};
+use super::peft::PeftError;
 use crate::config::types::{LoraConfig, ModelInit, QuantMethod, QuantizationConfig};
 use crate::ops::{Nf4Tensor, Precision, for_device, nf4};
 
@@ -94,11 +95,7 @@ pub fn load(options: &LoadOptions<'_>) -> Result<Decoder, LoadError> {
         true => None,
         false => Some(loader.table(&arch.lm_head().weight())?),
     };
-    let mut params = loader.params;
-    let adapter_config = adapter.as_ref().map(|(adapter, _)| adapter.config.clone());
-    if let Some((adapter, dropout)) = adapter {
-        attach(adapter, dropout, &mut layers, &mut params, options.device);
-    }
+    let params = loader.params;
     let device = options.device.clone();
     let parts = Parts {
         embedding,
@@ -108,7 +105,9 @@ pub fn load(options: &LoadOptions<'_>) -> Result<Decoder, LoadError> {
         head,
     };
     let mut model = Decoder::new(arch, parts, params, device, options.precision);
-    model.adapter_config = adapter_config;
+    if let Some((adapter, dropout)) = adapter {
+        model.attach(adapter, dropout);
+    }
     Ok(model)
 }
 
@@ -205,7 +204,7 @@ impl Loader<'_> {
             module: described.module,
             weight,
             bias,
-            lora: None,
+            loras: Vec::new(),
         })
     }
 
@@ -281,80 +280,4 @@ pub(super) fn transpose(values: &[f32], rows: usize, columns: usize) -> Vec<f32>
         out.extend((0..rows).map(|row| values[row * columns + column]));
     }
     out
-}
-
-fn tensor(values: Vec<f32>, shape: [usize; 2], device: &Device) -> Tensor<2> {
-    Tensor::from_data(TensorData::new(values, shape), device)
-}
-
-/// The adapter to attach and its dropout. One that is read keeps its own rank,
-/// alpha and modules, whatever the config says; a new one follows the config.
-fn resolve_adapter(
-    arch: &ArchConfig,
-    options: &LoadOptions<'_>,
-) -> Result<Option<(Adapter, f64)>, LoadError> {
-    let lora = match options.adaptation {
-        Adaptation::None | Adaptation::Full => return Ok(None),
-        Adaptation::Adapter(dir) => return Ok(Some((Adapter::read(dir, arch)?, 0.0))),
-        Adaptation::Lora(lora) => lora,
-    };
-    if let Some(dir) = &lora.init_from {
-        return Ok(Some((Adapter::read(dir, arch)?, lora.dropout)));
-    }
-    let targets = resolve_targets(&lora.target_modules, arch)?;
-    let mut names: Vec<String> = Vec::new();
-    for linear in targets {
-        let last = linear
-            .module
-            .rsplit('.')
-            .next()
-            .unwrap_or_default()
-            .to_string();
-        if !names.contains(&last) {
-            names.push(last);
-        }
-    }
-    let config = AdapterConfig {
-        base_model_name_or_path: None,
-        r: lora.r,
-        lora_alpha: lora.alpha,
-        lora_dropout: lora.dropout,
-        target_modules: names,
-        use_rslora: lora.use_rslora,
-        // bitsandbytes' linears hold `[out, in]` whatever the checkpoint has.
-        fan_in_fan_out: options.quantization.method == QuantMethod::None
-            && arch.linears().iter().any(|linear| linear.transposed),
-    };
-    Ok(Some((
-        Adapter::initial(config, arch, options.seed)?,
-        lora.dropout,
-    )))
-}
-
-/// Puts LoRA matrices beside their linears, in the order of the model's modules.
-fn attach(
-    adapter: Adapter,
-    dropout: f64,
-    layers: &mut [Layer],
-    params: &mut Params,
-    device: &Device,
-) {
-    let scale = adapter.config.scaling() as f32;
-    let mut modules = adapter.modules;
-    let linears = layers.iter_mut().flat_map(Layer::linears_mut);
-    for (stream, linear) in linears.enumerate() {
-        let Some(at) = modules.iter().position(|m| m.module == linear.module) else {
-            continue;
-        };
-        let m = modules.swap_remove(at);
-        let a = tensor(m.a, [m.r, m.in_features], device);
-        let b = tensor(m.b, [m.out_features, m.r], device);
-        linear.lora = Some(Lora {
-            a: params.push(format!("{}.lora_A", m.module), a, true),
-            b: params.push(format!("{}.lora_B", m.module), b, true),
-            scale,
-            dropout: dropout as f32,
-            stream: stream as u64,
-        });
-    }
 }

@@ -1,10 +1,12 @@
 //! Decoder models described by data: HF configuration and weights in and out,
 //! LoRA, NF4 weights, PEFT adapters; forward and backward layer by layer.
 
+mod adapters;
 mod attention;
 pub mod bnb;
 pub mod checkpoint;
 mod decoder;
+mod dora;
 pub mod export;
 pub mod gguf;
 pub mod hf_config;

@@ -26,6 +26,7 @@ pub const WEIGHTS_FILE: &str = "adapter_model.safetensors";
 /// PEFT's name for every linear layer but the output projection.
 const ALL_LINEAR: &str = "all-linear";
 const KEY_PREFIX: &str = "base_model.model.";
+const MAGNITUDE: &str = "lora_magnitude_vector";
 
 #[derive(Debug, Error)]
 pub enum PeftError {
@@ -82,6 +83,9 @@ pub struct LoraTensors {
     pub a: Vec<f32>,
     /// `[out_features, r]`
     pub b: Vec<f32>,
+    /// DoRA's lengths, `[out_features]`; `None` in a fresh adapter, whose lengths
+    /// are those of the base's rows.
+    pub magnitude: Option<Vec<f32>>,
     pub r: usize,
     pub in_features: usize,
     pub out_features: usize,
@@ -115,6 +119,7 @@ impl Adapter {
             .map(|linear| LoraTensors {
                 a: initial_lora_a(&linear.module, r, linear.in_features, seed),
                 b: vec![0.0; linear.out_features * r],
+                magnitude: None,
                 r,
                 in_features: linear.in_features,
                 out_features: linear.out_features,
@@ -126,7 +131,14 @@ impl Adapter {
 
     /// Number of weights that LoRA trains.
     pub fn num_parameters(&self) -> usize {
-        let sizes = self.modules.iter().map(|m| m.a.len() + m.b.len());
+        let lengths = |m: &LoraTensors| match self.config.use_dora {
+            true => m.out_features,
+            false => 0,
+        };
+        let sizes = self
+            .modules
+            .iter()
+            .map(|m| m.a.len() + m.b.len() + lengths(m));
         sizes.sum()
     }
 
@@ -143,7 +155,7 @@ impl Adapter {
         })?;
         let (mut config, targets) = read_config(&text, &file)?;
         let file = dir.join(WEIGHTS_FILE);
-        let modules = read_weights(&file, config.r, arch)?;
+        let modules = read_weights(&file, &config, arch)?;
         match targets {
             Targets::List(targets) => {
                 check_complete(&file, &targets, &modules, arch)?;
@@ -166,6 +178,12 @@ impl Adapter {
             ] {
                 let name = module.key(name);
                 matrices.insert(name.clone(), values.as_slice());
+                parameters.push(Parameter { name, shape });
+            }
+            if let Some(values) = &module.magnitude {
+                let name = magnitude_key(&module.module);
+                matrices.insert(name.clone(), values.as_slice());
+                let shape = vec![values.len()];
                 parameters.push(Parameter { name, shape });
             }
         }
@@ -267,11 +285,20 @@ fn available(linears: &[Linear]) -> String {
     names.join(", ")
 }
 
+fn magnitude_key(module: &str) -> String {
+    format!("{KEY_PREFIX}{module}.{MAGNITUDE}")
+}
+
 fn tensor_key(module: &str, matrix: &str) -> String {
     format!("{KEY_PREFIX}{module}.{matrix}.weight")
 }
 
-fn read_weights(file: &Path, r: usize, arch: &ArchConfig) -> Result<Vec<LoraTensors>, PeftError> {
+fn read_weights(
+    file: &Path,
+    config: &AdapterConfig,
+    arch: &ArchConfig,
+) -> Result<Vec<LoraTensors>, PeftError> {
+    let r = config.r;
     if !file.is_file() {
         return Err(PeftError::Read {
             file: file.to_path_buf(),
@@ -285,10 +312,11 @@ fn read_weights(file: &Path, r: usize, arch: &ArchConfig) -> Result<Vec<LoraTens
     };
     let mut found = BTreeSet::new();
     for key in weights.names() {
-        let module = ["lora_A", "lora_B"].into_iter().find_map(|matrix| {
-            let head = key.strip_suffix(&format!(".{matrix}.weight"))?;
-            head.strip_prefix(KEY_PREFIX)
-        });
+        let ends = [".lora_A.weight", ".lora_B.weight", ".lora_magnitude_vector"];
+        let ends = &ends[..if config.use_dora { 3 } else { 2 }];
+        let module = ends
+            .iter()
+            .find_map(|end| key.strip_suffix(end)?.strip_prefix(KEY_PREFIX));
         let module = module.ok_or_else(|| {
             problem(format!(
                 "`{key}` is no LoRA matrix of a linear layer, which is all that can be read"
@@ -324,7 +352,15 @@ fn read_weights(file: &Path, r: usize, arch: &ArchConfig) -> Result<Vec<LoraTens
             }
             Ok(weights.tensor_f32(&key, &expected)?)
         };
+        let magnitude = match config.use_dora {
+            true => {
+                let key = magnitude_key(&linear.module);
+                Some(weights.tensor_f32(&key, &[linear.out_features])?)
+            }
+            false => None,
+        };
         modules.push(LoraTensors {
+            magnitude,
             module: linear.module.clone(),
             a: read("lora_A", [r, linear.in_features])?,
             b: read("lora_B", [linear.out_features, r])?,

@@ -21,6 +21,8 @@ pub struct AdapterConfig {
     pub target_modules: Vec<String>,
     /// Rank-stabilised scaling (Kalajdzievski, 2023, arXiv:2312.03732).
     pub use_rslora: bool,
+    /// Weight-decomposed LoRA (Liu et al., 2024, arXiv:2402.09353).
+    pub use_dora: bool,
     /// The base stores its weights as `[in, out]`. It tells PEFT so; A and B are
     /// the same either way.
     pub fan_in_fan_out: bool,
@@ -80,7 +82,7 @@ impl AdapterConfig {
             "task_type": "CAUSAL_LM",
             "trainable_token_indices": null,
             "use_bdlora": null,
-            "use_dora": false,
+            "use_dora": self.use_dora,
             "use_qalora": false,
             "use_rslora": self.use_rslora,
             "velora_config": null,
@@ -98,8 +100,7 @@ pub(super) enum Targets {
 }
 
 /// PEFT features that would change the result, and the value that leaves them off.
-const MUST_BE_OFF: [(&str, &str); 15] = [
-    ("use_dora", "DoRA"),
+const MUST_BE_OFF: [(&str, &str); 14] = [
     ("use_qalora", "QA-LoRA"),
     ("use_bdlora", "BD-LoRA"),
     ("alora_invocation_tokens", "activated LoRA"),
@@ -206,6 +207,7 @@ pub(super) fn read_config(text: &str, file: &Path) -> Result<(AdapterConfig, Tar
         lora_dropout: number("lora_dropout", 0.0)?,
         target_modules: Vec::new(),
         use_rslora: get("use_rslora").is_some_and(is_on),
+        use_dora: get("use_dora").is_some_and(is_on),
         fan_in_fan_out: get("fan_in_fan_out").is_some_and(is_on),
     };
     Ok((config, targets))

@@ -21,6 +21,7 @@ fn config(targets: &[&str]) -> AdapterConfig {
         lora_dropout: 0.05,
         target_modules: targets.iter().map(|name| name.to_string()).collect(),
         use_rslora: false,
+        use_dora: false,
         fan_in_fan_out: false,
     }
 }
@@ -158,7 +159,10 @@ fn what_is_not_supported_is_named() {
     for (edit, part) in [
         (json!({"peft_type": "IA3"}), "`peft_type` is IA3"),
         (json!({"peft_type": null}), "`peft_type` is missing"),
-        (json!({"use_dora": true}), "`use_dora` asks for DoRA"),
+        (
+            json!({"use_dora": true}),
+            "lora_magnitude_vector` is missing",
+        ),
         (json!({"bias": "all"}), "`bias` is `all`"),
         (json!({"modules_to_save": ["lm_head"]}), "`modules_to_save`"),
         (json!({"rank_pattern": {"q_proj": 2}}), "`rank_pattern`"),
@@ -257,7 +261,7 @@ fn adapters_of_peft_round_trip_byte_for_byte() {
     };
     let arch = ArchConfig::from_dir(&base).unwrap();
     let dir = tempfile::tempdir().unwrap();
-    for run in ["lora", "lora_rslora", "qlora"] {
+    for run in ["lora", "lora_rslora", "lora_dora", "qlora"] {
         for stage in ["adapter", "init_adapter"] {
             let Some(theirs) = reference(&format!("runs/{run}/{stage}")) else {
                 return;
@@ -276,7 +280,17 @@ fn adapters_of_peft_round_trip_byte_for_byte() {
             }
         }
     }
-    let dora = reference("runs/lora_dora/adapter").unwrap();
-    let text = Adapter::read(&dora, &arch).unwrap_err().to_string();
-    assert!(text.contains("DoRA"), "{text}");
+    let gpt2 = reference("tiny/gpt2").map(|dir| ArchConfig::from_dir(&dir).unwrap());
+    let theirs = reference("runs/lora_gpt2/adapter");
+    let (Some(arch), Some(theirs)) = (gpt2, theirs) else {
+        return;
+    };
+    let ours = dir.path().join("gpt2");
+    let adapter = Adapter::read(&theirs, &arch).unwrap();
+    assert!(adapter.config.fan_in_fan_out);
+    adapter.write(&ours).unwrap();
+    for file in [CONFIG_FILE, WEIGHTS_FILE] {
+        let (a, b) = (theirs.join(file), ours.join(file));
+        assert_eq!(fs::read(a).unwrap(), fs::read(b).unwrap(), "gpt2/{file}");
+    }
 }

@@ -236,7 +236,8 @@ fn shape_of(linear: &Linear) -> [usize; 2] {
     [linear.out_features, linear.in_features]
 }
 
-/// A base with an adapter merged into it: `W + scale B A`, in f32.
+/// A base with an adapter merged into it: `V = W + scale B A`, in f32, and with
+/// DoRA the rows of V brought to the trained lengths.
 pub struct Merged<'a> {
     pub base: &'a Base,
     pub adapter: Adapter,
@@ -285,6 +286,9 @@ impl Merged<'_> {
         };
         if let Some(lora) = lora {
             add_product(&mut values, lora, self.adapter.config.scaling() as f32);
+            if let Some(lengths) = &lora.magnitude {
+                set_lengths(&mut values, lengths);
+            }
         }
         Ok(Some(match linear.transposed {
             true => transpose(&values, linear.out_features, linear.in_features),
@@ -403,6 +407,17 @@ pub(super) fn encode<'v>(
         }
     }
     .into())
+}
+
+/// Brings the rows to these lengths (Liu et al., 2024, equation 5).
+fn set_lengths(values: &mut [f32], lengths: &[f32]) {
+    let width = values.len() / lengths.len().max(1);
+    let rows = values.par_chunks_mut(width.max(1)).zip(lengths);
+    rows.for_each(|(row, length)| {
+        let square: f64 = row.iter().map(|v| f64::from(*v).powi(2)).sum();
+        let factor = (f64::from(*length) / square.max(1e-30).sqrt()) as f32;
+        row.iter_mut().for_each(|v| *v *= factor);
+    });
 }
 
 /// Adds `scale x B A` to a weight of `[out, in]`, row by row on all threads.

@@ -37,6 +37,7 @@ fn adapter(use_rslora: bool) -> Adapter {
         lora_dropout: 0.0,
         target_modules: vec!["q_proj".into(), "down_proj".into()],
         use_rslora,
+        use_dora: false,
         fan_in_fan_out: false,
     };
     let mut adapter = Adapter::initial(config, &arch(), 3).unwrap();
@@ -46,6 +47,41 @@ fn adapter(use_rslora: bool) -> Adapter {
         values.for_each(|(i, v)| *v = stream.normal(i as u64));
     }
     adapter
+}
+
+#[test]
+fn a_merged_dora_has_rows_of_the_trained_lengths() {
+    let dir = dense();
+    let base = Base::open(dir.path()).unwrap();
+    let mut adapter = adapter(false);
+    adapter.config.use_dora = true;
+    for module in &mut adapter.modules {
+        module.magnitude = Some((0..module.out_features).map(|i| 1.0 + i as f32).collect());
+    }
+    let merged = Merged {
+        base: &base,
+        adapter,
+        quantization: None,
+        kernel: Kernel::Cpu,
+    };
+    let out = tempfile::tempdir().unwrap();
+    merged.write(out.path(), None, 1 << 40).unwrap();
+    for parameter in arch().parameters() {
+        let module = parameter.name.trim_end_matches(".weight");
+        let Some(lora) = merged.lora(module) else {
+            continue;
+        };
+        let sum = wanted(&read(dir.path(), &parameter), Some(lora), 1.5);
+        let values = read(out.path(), &parameter);
+        let rows = values.chunks_exact(lora.in_features);
+        for (i, (row, sum)) in rows.zip(sum.chunks_exact(lora.in_features)).enumerate() {
+            let norm = |row: &[f32]| row.iter().map(|v| v * v).sum::<f32>().sqrt();
+            let length = 1.0 + i as f32;
+            assert!((norm(row) / length - 1.0).abs() < 1e-5, "{module}");
+            let along = row.iter().zip(sum).map(|(a, b)| a * b).sum::<f32>();
+            assert!(along / norm(row) / norm(sum) > 1.0 - 1e-5, "{module}");
+        }
+    }
 }
 
 fn read(dir: &Path, parameter: &Parameter) -> Vec<f32> {

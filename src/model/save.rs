@@ -16,22 +16,27 @@ fn host(value: &Tensor<2>) -> Vec<f32> {
 }
 
 impl Decoder {
-    /// The LoRA matrices as PEFT stores them; `None` where there are none.
+    /// The matrices of the adapter that computes, as PEFT stores them; `None` where
+    /// there is none.
     pub fn adapter(&self, base: &Path) -> Option<Adapter> {
-        let mut config = self.adapter_config.clone()?;
+        let mut config = self.adapter_configs.get(self.active)?.clone();
         config.base_model_name_or_path = Some(base.display().to_string());
         let modules = self
             .layers
             .iter()
             .flat_map(|layer| layer.linears())
             .filter_map(|linear| {
-                let lora = linear.lora.as_ref()?;
+                let lora = linear.lora(self.active)?;
                 let (a, b) = (self.params.get(lora.a), self.params.get(lora.b));
                 let ([r, in_features], [out_features, _]) = (a.dims(), b.dims());
                 Some(LoraTensors {
                     module: linear.module.clone(),
                     a: host(a),
                     b: host(b),
+                    magnitude: lora
+                        .dora
+                        .as_ref()
+                        .map(|d| host(self.params.get(d.magnitude))),
                     r,
                     in_features,
                     out_features,

@@ -5,6 +5,7 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use super::cpu::Cpu;
 use super::gpu::with_precision;
+use super::moments8::{BLOCK, Codes};
 use super::nf4::quantize;
 use super::*;
 
@@ -490,6 +491,40 @@ impl Checker {
             self.record_within("adamw", &case, &got_new.0, &want_new.0, 1e-5);
             self.record_within("adamw first moment", &case, &got_new.1, &want_new.1, 1e-5);
             self.record_within("adamw second moment", &case, &got_new.2, &want_new.2, 1e-5);
+            self.eight_bit_moments(shape, &grads[i], &hyper, [&clip(&want), &clip(&got)]);
+        }
+    }
+
+    /// Codes may differ where a number lies on the edge of two.
+    fn eight_bit_moments(
+        &mut self,
+        shape: [usize; 2],
+        (g, gg): &(Tensor<2>, Tensor<2>),
+        hyper: &AdamW,
+        [clip, gpu_clip]: [&Clip; 2],
+    ) {
+        let n = shape[0] * shape[1];
+        let case = format!("{shape:?}");
+        let mut codes = || Codes {
+            codes: self.indices(n, 256).iter().map(|i| *i as u8).collect(),
+            absmax: vec![0.5; n.div_ceil(BLOCK)],
+        };
+        let (m, v) = (codes(), codes());
+        let (p, gp) = self.parameters(shape);
+        let cpu_state = Moments8::from_codes(m.clone(), v.clone(), &p.device());
+        let gpu_state = Moments8::from_codes(m, v, &self.device);
+        let (want, want_state) = Cpu.adamw_8bit(p, g, cpu_state, hyper, clip);
+        let (got, got_state) = self.gpu.adamw_8bit(gp, gg, gpu_state, hyper, gpu_clip);
+        self.record_within("adamw_8bit", &case, &got, &want, 1e-5);
+        let ((wm, wv), (gm, gv)) = (want_state.codes(), got_state.codes());
+        for (want, got) in [(wm, gm), (wv, gv)] {
+            let pairs = want.codes.iter().zip(&got.codes);
+            let equal = pairs.filter(|(a, b)| a == b).count() as f64;
+            self.record_scalar("adamw_8bit codes", &case, equal, n as f64, 0.01);
+            for (want, got) in want.absmax.iter().zip(&got.absmax) {
+                let (got, want) = (f64::from(*got), f64::from(*want));
+                self.record_scalar("adamw_8bit maxima", &case, got, want, 1e-5);
+            }
         }
     }
 }

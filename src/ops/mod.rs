@@ -18,6 +18,10 @@ pub mod cpu;
 #[cfg(feature = "gpu")]
 pub mod gpu;
 mod indices;
+pub mod moments;
+pub mod moments8;
+#[cfg(test)]
+mod moments8_tests;
 pub mod nf4;
 mod nf4_map;
 mod nf4_tensor;
@@ -30,6 +34,7 @@ mod tests;
 use burn::tensor::{Device, Tensor};
 
 pub use indices::{Indices, Span, Spans};
+pub use moments8::Moments8;
 pub use nf4_tensor::Nf4Tensor;
 pub use rope_table::RopeTable;
 pub use scalar::Scalar;
@@ -326,6 +331,19 @@ pub trait HotOps: Send + Sync {
         hyper: &AdamW,
         clip: &Clip,
     ) -> (Tensor<2>, Tensor<2>, Tensor<2>);
+
+    /// [`HotOps::adamw`] with moments of 8 bits: they become f32 for the update and
+    /// are quantised again.
+    fn adamw_8bit(
+        &self,
+        param: Tensor<2>,
+        grad: &Tensor<2>,
+        moments: Moments8,
+        hyper: &AdamW,
+        clip: &Clip,
+    ) -> (Tensor<2>, Moments8) {
+        moments8::update(param, grad, moments, hyper, clip)
+    }
 
     /// Sum of squares of all elements of all tensors.
     fn sum_squares(&self, tensors: &[&Tensor<2>]) -> Scalar;

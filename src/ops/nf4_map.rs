@@ -1,35 +1,99 @@
-//! The signed dynamic 8-bit data type (Dettmers, 2015, arXiv:1511.04561) as
-//! bitsandbytes 0.50 builds and uses it on the CPU. Double quantisation stores
-//! the block maxima of NF4 in it (Dettmers et al., 2023, arXiv:2305.14314).
+//! The dynamic 8-bit data types (Dettmers, 2015, arXiv:1511.04561) as bitsandbytes
+//! 0.50 builds and uses them on the CPU. Double quantisation stores the block
+//! maxima of NF4 in the signed one (Dettmers et al., 2023, arXiv:2305.14314), 8-bit
+//! optimisers their moments in both (Dettmers et al., 2022, arXiv:2110.02861).
 
 use std::sync::OnceLock;
 
 /// Values that share one maximum when block maxima are quantised.
 pub const NESTED_BLOCK: usize = 256;
 
-/// The 256 values of the data type, ascending; zero stands at index 127.
-///
-/// Seven decades, 1e-6 to 1, hold 1, 2, 4, .. 64 values of each sign: the
-/// midpoints of a linear grid from a tenth of the decade to all of it.
+/// 256 values between -1 (or 0) and 1, and how a number finds its own.
+pub struct DynamicMap {
+    /// Ascending.
+    pub values: [f32; 256],
+    /// For each of 65536 evenly spaced points from -1 to 1 the index of the nearest
+    /// value, the lower one where two are equally near.
+    pub nearest: Box<[u8; 65536]>,
+}
+
+/// The signed data type; zero stands at index 127.
+pub fn signed() -> &'static DynamicMap {
+    static MAP: OnceLock<DynamicMap> = OnceLock::new();
+    MAP.get_or_init(|| DynamicMap::new(true))
+}
+
+/// The data type of numbers that are never negative; zero stands at index 0.
+pub fn unsigned() -> &'static DynamicMap {
+    static MAP: OnceLock<DynamicMap> = OnceLock::new();
+    MAP.get_or_init(|| DynamicMap::new(false))
+}
+
+/// The values of [`signed`].
 pub fn dynamic_map() -> &'static [f32; 256] {
-    static MAP: OnceLock<[f32; 256]> = OnceLock::new();
-    MAP.get_or_init(|| {
-        let mut map = [0.0f32; 256];
-        map[255] = 1.0;
+    &signed().values
+}
+
+impl DynamicMap {
+    /// Seven decades, 1e-6 to 1, hold 1, 2, 4, .. 64 values of each sign, or twice as
+    /// many where there is one sign: the midpoints of a linear grid from a tenth of
+    /// the decade to all of it. Zero and one complete them.
+    fn new(signed: bool) -> Self {
+        let mut values = [0.0f32; 256];
+        values[255] = 1.0;
         let mut used = 0;
         for decade in 0..7 {
-            let items = 1usize << decade;
+            let items = if signed { 1 } else { 2 } << decade;
             let scale = 10f64.powi(decade - 6) as f32;
             for i in 0..items {
                 let middle = (grid(i, items) + grid(i + 1, items)) / 2.0;
-                map[used] = scale * middle;
-                map[used + 1] = -scale * middle;
-                used += 2;
+                values[used] = scale * middle;
+                used += 1;
+                if signed {
+                    values[used] = -scale * middle;
+                    used += 1;
+                }
             }
         }
-        map.sort_by(f32::total_cmp);
-        map
-    })
+        values.sort_by(f32::total_cmp);
+        let mut nearest = Box::new([0u8; 65536]);
+        let mut index = 0;
+        for (point, entry) in nearest.iter_mut().enumerate() {
+            // In f32, which decides one tie of the unsigned type.
+            let x = point as f32 / 32767.5 - 1.0;
+            let distance = |i: usize| (values[i] - x).abs();
+            while index < 255 && distance(index + 1) < distance(index) {
+                index += 1;
+            }
+            *entry = index as u8;
+        }
+        Self { values, nearest }
+    }
+
+    /// The index of a number between -1 and 1. bitsandbytes looks it up on the grid
+    /// of 65536 points, so that all closer to zero than 1.5e-5 share an index.
+    #[inline(always)]
+    pub fn index(&self, x: f32) -> u8 {
+        // (x + 1) * 32767.5 + 0.5 with one rounding at the end.
+        let shifted = f64::from(x.clamp(-1.0, 1.0) + 1.0);
+        let point = (shifted * 32767.5 + 0.5) as f32;
+        self.nearest[(point as usize).min(65535)]
+    }
+
+    /// Quantises one block into `codes` and returns its largest magnitude.
+    #[inline(always)]
+    pub fn quantize_block(&self, block: &[f32], codes: &mut [u8]) -> f32 {
+        let absmax = block.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+        if absmax == 0.0 {
+            codes.fill(0);
+            return absmax;
+        }
+        let inverse = 1.0 / absmax;
+        for (code, v) in codes.iter_mut().zip(block) {
+            *code = self.index(v * inverse);
+        }
+        absmax
+    }
 }
 
 /// Point `i` of `intervals` equal steps from 0.1 to 1, in f32 by torch's rule
@@ -43,51 +107,14 @@ fn grid(i: usize, intervals: usize) -> f32 {
     }
 }
 
-/// For each of 65536 evenly spaced points from -1 to 1 the index of the
-/// nearest value of the map, the lower one where two are equally near.
-fn nearest() -> &'static [u8; 65536] {
-    static TABLE: OnceLock<Box<[u8; 65536]>> = OnceLock::new();
-    TABLE.get_or_init(|| {
-        let map = dynamic_map();
-        let mut table = Box::new([0u8; 65536]);
-        let mut index = 0;
-        for (point, entry) in table.iter_mut().enumerate() {
-            let x = point as f64 / 32767.5 - 1.0;
-            let distance = |i: usize| (f64::from(map[i]) - x).abs();
-            while index < 255 && distance(index + 1) < distance(index) {
-                index += 1;
-            }
-            *entry = index as u8;
-        }
-        table
-    })
-}
-
 /// Quantises `x` in blocks of [`NESTED_BLOCK`], the last one possibly shorter.
 /// Returns an index into [`dynamic_map`] for each value and the largest
 /// magnitude of each block.
-///
-/// bitsandbytes looks the nearest value up on a grid of 65536 points, so that
-/// values closer to zero than 1.5e-5 of the block's maximum share an index.
 pub fn quantize(x: &[f32]) -> (Vec<u8>, Vec<f32>) {
-    let table = nearest();
-    let mut codes = Vec::with_capacity(x.len());
-    let mut maxima = Vec::with_capacity(x.len().div_ceil(NESTED_BLOCK));
-    for block in x.chunks(NESTED_BLOCK) {
-        let absmax = block.iter().fold(0.0f32, |m, v| m.max(v.abs()));
-        maxima.push(absmax);
-        if absmax == 0.0 {
-            codes.resize(codes.len() + block.len(), 0);
-            continue;
-        }
-        let inverse = 1.0 / absmax;
-        codes.extend(block.iter().map(|v| {
-            // (v / absmax + 1) * 32767.5 + 0.5 with one rounding at the end.
-            let shifted = f64::from((v * inverse).clamp(-1.0, 1.0) + 1.0);
-            let point = (shifted * 32767.5 + 0.5) as f32;
-            table[(point as usize).min(65535)]
-        }));
-    }
+    let mut codes = vec![0; x.len()];
+    let blocks = x.chunks(NESTED_BLOCK).zip(codes.chunks_mut(NESTED_BLOCK));
+    let maxima = blocks.map(|(block, codes)| signed().quantize_block(block, codes));
+    let maxima = maxima.collect();
     (codes, maxima)
 }
 

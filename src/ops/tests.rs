@@ -20,14 +20,14 @@ fn fresh() -> Stream {
     Stream::new(seed, &[])
 }
 
-struct Source(Stream, u64);
+pub(super) struct Source(Stream, u64);
 
 impl Source {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self(fresh(), 0)
     }
 
-    fn vec(&mut self, n: usize) -> Vec<f32> {
+    pub(super) fn vec(&mut self, n: usize) -> Vec<f32> {
         let from = self.1;
         self.1 += n as u64;
         (from..self.1).map(|i| self.0.normal(i)).collect()
@@ -38,7 +38,7 @@ impl Source {
         Tensor::from_data(TensorData::new(data, shape), &Device::flex())
     }
 
-    fn below(&mut self, n: usize) -> usize {
+    pub(super) fn below(&mut self, n: usize) -> usize {
         self.1 += 1;
         (self.0.bits(self.1) % n as u64) as usize
     }

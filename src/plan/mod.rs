@@ -14,9 +14,10 @@ mod walk;
 mod work;
 mod workload;
 
-use crate::config::types::{Config, Method, QuantMethod};
+use crate::config::types::{Config, Method, Optimizer, QuantMethod};
 use crate::model::hf_config::ArchConfig;
 use crate::model::peft::{Adapter, PeftError, resolve_targets};
+use crate::ops::moments::{PAGE, Storage};
 
 pub use fit::{Change, fit};
 pub use meter::{Memory, Part, Phase};
@@ -93,7 +94,10 @@ pub struct Recipe {
     pub nf4: Option<Nf4Layout>,
     /// Rank of the adapter at each linear of each layer; 0 is none.
     pub ranks: Vec<Vec<usize>>,
+    /// The adapter trains the lengths of rows as well.
+    pub dora: bool,
     pub dropout: bool,
+    pub optimizer: Optimizer,
     pub checkpointing: bool,
     pub precision: Precision,
     /// The untouched base is loaded beside the tuned model and scored
@@ -112,6 +116,7 @@ impl Recipe {
         let linears = arch.linears();
         let each = linears.len() / arch.num_layers;
         let mut ranks = vec![vec![0; each]; arch.num_layers];
+        let mut dora = !full && lora.use_dora;
         let mut set = |module: &str, rank: usize| {
             if let Some(at) = linears.iter().position(|l| l.module == module) {
                 ranks[at / each][at % each] = rank;
@@ -120,7 +125,9 @@ impl Recipe {
         match &lora.init_from {
             _ if full => {}
             Some(dir) => {
-                for module in Adapter::read(dir, arch)?.modules {
+                let adapter = Adapter::read(dir, arch)?;
+                dora = adapter.config.use_dora;
+                for module in adapter.modules {
                     set(&module.module, module.r);
                 }
             }
@@ -139,7 +146,9 @@ impl Recipe {
                 double_quant: config.quantization.double_quant,
             }),
             ranks,
+            dora,
             dropout: !full && lora.dropout > 0.0,
+            optimizer: config.training.optimizer,
             checkpointing: config.training.gradient_checkpointing,
             precision: Precision::F32,
             second_base: full && config.model.init == crate::config::types::ModelInit::Pretrained,
@@ -163,9 +172,50 @@ impl Recipe {
         let shapes = self.linears();
         let of_layer = |ranks: &Vec<usize>| -> u64 {
             let pairs = ranks.iter().zip(&shapes);
-            pairs.map(|(r, (out, inn))| *r as u64 * (out + inn)).sum()
+            pairs
+                .map(|(r, (out, inn))| *r as u64 * (out + inn) + self.lengths(*r, *out))
+                .sum()
         };
         self.ranks.iter().map(of_layer).sum()
+    }
+
+    /// DoRA's lengths at a linear of so many rows.
+    fn lengths(&self, rank: usize, out: u64) -> u64 {
+        match self.dora && rank > 0 {
+            true => out,
+            false => 0,
+        }
+    }
+
+    /// Numbers of each tensor that trains.
+    fn trained_tensors(&self) -> Vec<u64> {
+        if self.full {
+            let parameters = self.arch.parameters();
+            return parameters.iter().map(|p| p.numel() as u64).collect();
+        }
+        let shapes = self.linears();
+        let pairs = self
+            .ranks
+            .iter()
+            .flat_map(|ranks| ranks.iter().zip(&shapes));
+        pairs
+            .flat_map(|(r, (out, inn))| {
+                let rank = *r as u64;
+                [rank * out, rank * inn, self.lengths(*r, *out)]
+            })
+            .filter(|n| *n > 0)
+            .collect()
+    }
+
+    /// Bytes of the optimiser's moments: held on the device, and on the way to it
+    /// during an update.
+    fn moments(&self, on_cpu: bool) -> (u64, u64) {
+        let storage = |n: u64| Storage::of(self.optimizer, n as usize, on_cpu);
+        let tensors = self.trained_tensors();
+        let held = tensors.iter().map(|n| storage(*n).bytes(*n)).sum();
+        let paged = tensors.iter().filter(|n| storage(**n) == Storage::Paged);
+        let page = paged.map(|n| 2 * 4 * n.min(&(PAGE as u64))).max();
+        (held, page.unwrap_or(0))
     }
 
     /// Numbers in the model, the adapter's included.

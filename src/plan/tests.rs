@@ -43,6 +43,7 @@ fn workload(sequences: u64, longest: u64) -> Workload {
         accumulates: true,
         validation: None,
         test: None,
+        sampled: None,
         checkpoints: false,
         steps: 1,
         tokens: batch.tokens,

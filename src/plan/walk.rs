@@ -56,9 +56,26 @@ impl Walk<'_> {
         if !recipe.full {
             self.meter.hold(Part::Trained, F32 * trainable);
         }
+        if recipe.dora {
+            // The squared lengths of the base's rows.
+            let lengths = recipe
+                .ranks
+                .iter()
+                .flat_map(|ranks| ranks.iter().zip(recipe.linears()));
+            let lengths = lengths.map(|(rank, (out, _))| recipe.lengths(*rank, out));
+            self.meter.hold(Part::Norms, F32 * lengths.sum::<u64>());
+            // They are taken from one dense weight after the other.
+            let adapted = |(i, _): &(usize, _)| recipe.ranks.iter().any(|ranks| ranks[*i] > 0);
+            let linears = recipe.linears().into_iter().enumerate();
+            let widest = linears.filter(adapted).map(|(_, (out, inn))| out * inn);
+            let widest = widest.max().unwrap_or_default();
+            let dense = recipe.nf4.map_or(0, |_| recipe.precision.dense);
+            self.meter.touch(Part::Dequantised, (dense + F32) * widest);
+        }
 
         self.meter.begin(Phase::Step);
-        self.meter.hold(Part::Moments, 2 * F32 * trainable);
+        let (moments, page) = recipe.moments(matches!(self.place, Place::Cpu { .. }));
+        self.meter.hold(Part::Moments, moments);
         let longest = workload.validation.map_or(0, |batch| batch.longest);
         self.reserve_positions(workload.train.longest.max(longest));
         self.dropout = recipe.dropout;
@@ -67,6 +84,7 @@ impl Walk<'_> {
             // The gradients of the first wait for those of the second.
             self.loss_backward(workload.train);
         }
+        self.meter.touch(Part::InTransit, page);
         let gradients = self.meter.held(Part::Gradients);
         self.meter.release(Part::Gradients, gradients);
         self.dropout = false;
@@ -75,12 +93,15 @@ impl Walk<'_> {
             self.meter.begin(Phase::Validation);
             self.loss(batch);
         }
+        if let Some(sampled) = workload.sampled {
+            self.test(sampled);
+        }
         if workload.checkpoints {
             self.meter.begin(Phase::Checkpoint);
             // Values and moments are copied out before they are written.
-            self.meter.touch(Part::InTransit, 3 * F32 * trainable);
+            self.meter.touch(Part::InTransit, F32 * trainable + moments);
         }
-        self.meter.release(Part::Moments, 2 * F32 * trainable);
+        self.meter.release(Part::Moments, moments);
 
         if let Some(test) = workload.test {
             self.meter.begin(Phase::Test);
@@ -288,6 +309,16 @@ impl Walk<'_> {
             let dropped = self.dropped(rows, inn);
             self.meter.hold(Part::Layer, dropped);
             self.meter.hold(Part::Layer, self.activation(rows, rank));
+            if self.recipe.dora {
+                // The adapted output is kept; the base's of the dropped input and
+                // LoRA's go, with the dense weight that the norms need.
+                self.meter.hold(Part::Layer, y);
+                let plain = if self.dropout { y } else { 0 };
+                self.meter.hold(Part::Layer, plain);
+                self.with_dense(i, |walk| walk.meter.touch(Part::Layer, y));
+                self.meter.touch(Part::Layer, 2 * y);
+                self.meter.release(Part::Layer, plain);
+            }
             self.meter.release(Part::Layer, dropped);
         }
     }
@@ -308,13 +339,19 @@ impl Walk<'_> {
             self.gradients_of(out * inn);
         }
         if rank > 0 {
-            self.gradients_of(rank * (out + inn));
+            self.gradients_of(rank * (out + inn) + self.recipe.lengths(rank as usize, out));
+            let through = match self.recipe.dora {
+                // What reaches LoRA's output and the base's.
+                true => 2 * self.activation(rows, out),
+                false => 0,
+            };
+            self.meter.hold(Part::Layer, through);
             let du = self.activation(rows, rank);
             let dropped = self.dropped(rows, inn);
             self.meter.hold(Part::Layer, du + dropped);
             // The product with A, and its dropout.
             self.meter.touch(Part::Layer, 2 * dropped);
-            self.meter.release(Part::Layer, du + dropped);
+            self.meter.release(Part::Layer, du + dropped + through);
         }
     }
 

@@ -37,6 +37,16 @@ impl Batch {
         batch
     }
 
+    /// The bounds of any `size` sequences in a row: those that may be taken up at once
+    /// where a new one takes the place of each that is done.
+    pub fn of_any(sequences: &[Lengths], size: usize) -> Batch {
+        let size = size.clamp(1, sequences.len().max(1));
+        let windows = sequences.windows(size);
+        windows
+            .map(|rows| Batch::of(rows.iter().copied()))
+            .fold(Batch::default(), Batch::max)
+    }
+
     /// The bounds of all batches of up to `size` that are cut from `sequences` in
     /// order.
     pub fn largest(sequences: &[Lengths], size: usize) -> Batch {
@@ -70,7 +80,8 @@ impl Lengths {
 pub enum Test {
     /// Options are ranked: forward passes over whole prompts.
     Ranked(Batch),
-    /// Answers are generated with a KV cache of so many tokens for each sequence.
+    /// Answers are generated with a KV cache of so many tokens for each sequence; each
+    /// beam is one.
     Generated { prompts: Batch, capacity: u64 },
 }
 
@@ -84,6 +95,8 @@ pub struct Workload {
     /// `None` without a validation set.
     pub validation: Option<Batch>,
     pub test: Option<Test>,
+    /// What is asked at every validation.
+    pub sampled: Option<Test>,
     /// Whether checkpoints are written.
     pub checkpoints: bool,
     /// Optimiser steps.
@@ -96,13 +109,21 @@ pub struct Workload {
 }
 
 impl Workload {
-    /// The training part of a run over `samples`, by the very windows it will see.
-    pub fn training(samples: &[Lengths], schedule: Schedule, seed: u64, shuffle: bool) -> Workload {
+    /// The training part of a run over `packs` of samples, by the very windows it will
+    /// see.
+    pub fn training(
+        samples: &[Lengths],
+        packs: &[Vec<usize>],
+        schedule: Schedule,
+        seed: u64,
+        shuffle: bool,
+    ) -> Workload {
         let mut workload = Workload {
             train: Batch::default(),
             accumulates: false,
             validation: None,
             test: None,
+            sampled: None,
             checkpoints: false,
             steps: schedule.total_steps(),
             tokens: 0,
@@ -112,12 +133,13 @@ impl Workload {
         for window in schedule.windows(seed, shuffle, 0) {
             workload.accumulates |= window.micro_batches.len() > 1;
             for rows in &window.micro_batches {
-                let batch = Batch::of(rows.iter().map(|&row| samples[row]));
+                let rows = rows.iter().flat_map(|&pack| &packs[pack]);
+                let rows = rows.map(|&row| samples[row]);
+                let batch = Batch::of(rows.clone());
                 workload.train = workload.train.max(batch);
                 workload.tokens += batch.tokens;
                 workload.supervised += batch.supervised;
-                let square = |&row: &usize| samples[row].tokens.pow(2);
-                workload.squares += rows.iter().map(square).sum::<u64>();
+                workload.squares += rows.map(|row| row.tokens.pow(2)).sum::<u64>();
             }
         }
         workload
@@ -127,6 +149,7 @@ impl Workload {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::pack::alone;
 
     fn lengths(tokens: &[u64]) -> Vec<Lengths> {
         let one = |&tokens: &u64| Lengths {
@@ -140,18 +163,26 @@ mod tests {
     fn training_sees_the_windows_of_the_schedule() {
         let samples = lengths(&[4, 10, 6, 8, 2]);
         let schedule = Schedule::new(5, 2, 2, 1.0, None).unwrap();
-        let plain = Workload::training(&samples, schedule, 1, false);
+        let plain = Workload::training(&samples, &alone(5), schedule, 1, false);
         // Micro-batches 14 and 14, then 2 alone.
         assert_eq!((plain.train.tokens, plain.train.longest), (14, 10));
         assert_eq!((plain.steps, plain.tokens, plain.supervised), (2, 30, 15));
         assert_eq!(plain.squares, 16 + 100 + 36 + 64 + 4);
         assert!(plain.accumulates);
-        let alone = Schedule::new(5, 5, 1, 2.0, None).unwrap();
-        let alone = Workload::training(&samples, alone, 1, true);
+        let whole = Schedule::new(5, 5, 1, 2.0, None).unwrap();
+        let whole = Workload::training(&samples, &alone(5), whole, 1, true);
         assert_eq!(
-            (alone.train.tokens, alone.tokens, alone.accumulates),
+            (whole.train.tokens, whole.tokens, whole.accumulates),
             (30, 60, false)
         );
+        // Packs of 4 + 6, 10 and 8 + 2, one a step: a sequence is never longer than its
+        // sample, and attention stays within samples.
+        let packs = [vec![0, 2], vec![1], vec![3, 4]];
+        let schedule = Schedule::new(3, 1, 1, 1.0, None).unwrap();
+        let packed = Workload::training(&samples, &packs, schedule, 1, true);
+        assert_eq!((packed.train.tokens, packed.train.longest), (10, 10));
+        assert_eq!((packed.train.sequences, packed.steps), (2, 3));
+        assert_eq!((packed.tokens, packed.squares), (30, plain.squares));
     }
 
     #[test]
@@ -168,5 +199,9 @@ mod tests {
         let cut = samples[1].within(3);
         assert_eq!((cut.tokens, cut.supervised), (3, 3));
         assert_eq!(Batch::largest(&[], 2), Batch::default());
+        let any = Batch::of_any(&samples, 2);
+        assert_eq!((any.tokens, any.sequences, any.longest), (16, 2, 10));
+        assert_eq!(Batch::of_any(&samples, 9).tokens, 20);
+        assert_eq!(Batch::of_any(&[], 2), Batch::default());
     }
 }

@@ -1,6 +1,7 @@
 //! Training: the loop, the optimiser, the schedule.
 
 pub mod optimizer;
+pub mod paged;
 pub mod schedule;
 pub mod trainer;
 

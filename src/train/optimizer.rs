@@ -1,25 +1,79 @@
-//! AdamW over all parameters with clipping by the global norm.
+//! AdamW over all parameters with clipping by the global norm. Its moments are f32
+//! beside the parameters, 8 bits wide, or in host memory.
 
 use burn::tensor::Tensor;
 
-use crate::config::types::TrainingConfig;
+use super::paged;
+use crate::config::types::{Optimizer as Kind, TrainingConfig};
 use crate::model::{Grads, Params};
-use crate::ops::{AdamW, Clip, HotOps, Scalar};
+use crate::ops::cpu::is_cpu;
+use crate::ops::moments::{PAGE, Storage};
+use crate::ops::{AdamW, Clip, HotOps, Moments8, Scalar};
 
-/// First and second moments, in parameter order.
+/// The first and the second moment of one parameter.
+#[derive(Clone, Debug)]
+pub enum Moments {
+    /// f32, where the parameter is.
+    Plain { m: Tensor<2>, v: Tensor<2> },
+    /// 8 bits, where the parameter is.
+    Blockwise(Moments8),
+    /// f32 on the host, while the parameter is on a device with memory of its own.
+    Paged(paged::Moments),
+}
+
+/// The moments of all parameters, in their order.
 pub struct Optimizer {
-    pub m: Vec<Tensor<2>>,
-    pub v: Vec<Tensor<2>>,
+    pub kind: Kind,
+    pub moments: Vec<Moments>,
     /// Updates made so far.
     pub steps: u64,
 }
 
+impl Moments {
+    /// Zeros for a parameter.
+    fn new(kind: Kind, p: &Tensor<2>) -> Self {
+        let [rows, width] = p.dims();
+        match Storage::of(kind, rows * width, is_cpu(&p.device())) {
+            Storage::Plain => Self::Plain {
+                m: p.zeros_like(),
+                v: p.zeros_like(),
+            },
+            Storage::Blockwise => Self::Blockwise(Moments8::new(rows * width, &p.device())),
+            Storage::Paged => Self::Paged(paged::Moments::new(rows * width)),
+        }
+    }
+
+    fn step(
+        self,
+        ops: &dyn HotOps,
+        p: Tensor<2>,
+        g: &Tensor<2>,
+        hyper: &AdamW,
+        clip: &Clip,
+    ) -> (Tensor<2>, Self) {
+        match self {
+            Self::Plain { m, v } => {
+                let (p, m, v) = ops.adamw(p, g, m, v, hyper, clip);
+                (p, Self::Plain { m, v })
+            }
+            Self::Blockwise(moments) => {
+                let (p, moments) = ops.adamw_8bit(p, g, moments, hyper, clip);
+                (p, Self::Blockwise(moments))
+            }
+            Self::Paged(mut moments) => {
+                let p = moments.step(ops, p, g, hyper, clip, PAGE);
+                (p, Self::Paged(moments))
+            }
+        }
+    }
+}
+
 impl Optimizer {
-    pub fn new(params: &Params) -> Self {
-        let zeros = || params.values().iter().map(|p| p.zeros_like()).collect();
+    pub fn new(params: &Params, kind: Kind) -> Self {
+        let values = params.values().iter();
         Self {
-            m: zeros(),
-            v: zeros(),
+            kind,
+            moments: values.map(|p| Moments::new(kind, p)).collect(),
             steps: 0,
         }
     }
@@ -42,11 +96,11 @@ impl Optimizer {
         };
         self.steps += 1;
         let decays = params.decays().to_vec();
-        let (m, v) = (std::mem::take(&mut self.m), std::mem::take(&mut self.v));
         let mut values = Vec::with_capacity(decays.len());
-        let moments = m.into_iter().zip(v);
+        let mut moments = Vec::with_capacity(decays.len());
         let with_grads = params.take().into_iter().zip(grads.iter());
-        for (((p, g), (m, v)), decay) in with_grads.zip(moments).zip(decays) {
+        let before = std::mem::take(&mut self.moments);
+        for (((p, g), state), decay) in with_grads.zip(before).zip(decays) {
             let hyper = AdamW {
                 lr,
                 beta1: training.adam_beta1,
@@ -56,15 +110,15 @@ impl Optimizer {
                 step: self.steps,
             };
             // A parameter that nothing reached is left as it is, as torch does.
-            let (p, m, v) = match g {
-                Some(g) => ops.adamw(p, g, m, v, &hyper, &clip),
-                None => (p, m, v),
+            let (p, state) = match g {
+                Some(g) => state.step(ops, p, g, &hyper, &clip),
+                None => (p, state),
             };
             values.push(p);
-            self.m.push(m);
-            self.v.push(v);
+            moments.push(state);
         }
         params.put(values);
+        self.moments = moments;
         clip.squared_norm
     }
 }

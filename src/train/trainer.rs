@@ -39,6 +39,9 @@ pub struct Progress {
     pub loss_sum: f64,
     pub supervised: u64,
     pub best_val_loss: Option<f64>,
+    /// The step after which it was measured.
+    #[serde(default)]
+    pub best_step: Option<usize>,
     /// Validations in a row that were not better.
     pub worse: usize,
     /// The newest logged losses, for the summary.
@@ -56,6 +59,16 @@ pub trait Observer {
     fn step(&mut self, step: usize, total: usize, loss: f64, lr: f64, tokens: u64);
     /// A row for metrics.csv.
     fn event(&mut self, event: &Event) -> Result<(), Self::Error>;
+    /// After a validation, whose row was told before; `best` if its loss is the
+    /// lowest so far.
+    fn validated(
+        &mut self,
+        _model: &mut Decoder,
+        _event: &Event,
+        _best: bool,
+    ) -> Result<(), Self::Error> {
+        Ok(())
+    }
     /// A checkpoint is due.
     fn checkpoint(
         &mut self,
@@ -76,7 +89,9 @@ pub struct Trainer<'a> {
     pub seed: u64,
     pub train: &'a [Sample],
     pub val: &'a [Sample],
-    /// Which samples each step sees.
+    /// The samples that count as one example of a batch.
+    pub packs: &'a [Vec<usize>],
+    /// Which packs each step sees.
     pub plan: Plan,
     pub schedule: Schedule,
 }
@@ -139,7 +154,9 @@ impl Trainer<'_> {
                 let away = Instant::now();
                 let event = self.validate();
                 stop = self.no_longer_better(event.loss);
+                let best = self.progress.worse == 0;
                 observer.event(&event)?;
+                observer.validated(self.model, &event, best)?;
                 since += away.elapsed();
             }
             if due(step, self.config.save_steps) && !last {
@@ -156,7 +173,10 @@ impl Trainer<'_> {
 
     fn step(&mut self, window: &Window, lr: f64) -> StepOutcome {
         let step = self.progress.step;
-        let samples = |rows: &Vec<usize>| ragged(rows.iter().map(|&i| &self.train[i]));
+        let samples = |rows: &Vec<usize>| {
+            let packed = rows.iter().flat_map(|&pack| &self.packs[pack]);
+            ragged(packed.map(|&i| &self.train[i]))
+        };
         let micro_batches: Vec<Ragged> = window.micro_batches.iter().map(samples).collect();
         let supervised: usize = micro_batches.iter().map(|b| b.rows.len()).sum();
         let mut grads = Grads::new(&self.model.params);
@@ -214,6 +234,7 @@ impl Trainer<'_> {
         let progress = &mut self.progress;
         if progress.best_val_loss.is_none_or(|best| loss < best) {
             progress.best_val_loss = Some(loss);
+            progress.best_step = Some(progress.step);
             progress.worse = 0;
         } else {
             progress.worse += 1;

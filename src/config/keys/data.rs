@@ -38,12 +38,12 @@ pub(super) const SECTION: Section = Section {
         },
         Key {
             name: "data.format",
-            kind: Kind::Enum(&["csv", "tsv", "jsonl", "squad", "text", "tokens"]),
+            kind: Kind::Enum(&["csv", "tsv", "jsonl", "squad", "text", "chat", "tokens"]),
             nullable: true,
             default: Default::Null,
-            help: "csv, tsv, jsonl, squad, text, tokens; null guesses it from the file",
-            about: "`squad` is the official SQuAD JSON. `tokens` is JSONL with `input_ids` and `labels` (-100: not supervised), taken as it is, without tokenizer and prompt.",
-            limit: Limit::NotYet(&["chat", "parquet"]),
+            help: "csv, tsv, jsonl, squad, text, chat, tokens; null guesses it from the file",
+            about: "`squad` is the official SQuAD JSON. `chat` is JSONL or a JSON list of conversations, `messages` with `role` and `content` or ShareGPT's `conversations` with `from` and `value`: the model's chat template writes them, and only what an assistant says is supervised. `tokens` is JSONL with `input_ids` and `labels` (-100: not supervised), taken as it is, without tokenizer and prompt.",
+            limit: Limit::NotYet(&["parquet"]),
         },
         column(
             "data.columns.id",

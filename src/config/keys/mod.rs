@@ -40,6 +40,8 @@ pub enum Kind {
     Path,
     /// One of these words.
     Enum(&'static [&'static str]),
+    /// True, false or this word.
+    BoolOr(&'static str),
     /// A list of strings.
     Strings,
     /// A list of these words.
@@ -193,6 +195,7 @@ impl fmt::Display for Kind {
             Kind::Str => f.write_str("a string"),
             Kind::Path => f.write_str("a path"),
             Kind::Enum(words) => write!(f, "one of {}", words.join(", ")),
+            Kind::BoolOr(word) => write!(f, "true, false or {word}"),
             Kind::Strings => f.write_str("a list of strings"),
             Kind::Words(words) => write!(f, "a list out of {}", words.join(", ")),
             Kind::StringsOr(word) => write!(f, "a list of strings, or {word}"),

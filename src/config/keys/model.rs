@@ -134,8 +134,8 @@ pub(super) const LORA: Section = Section {
             nullable: false,
             default: Default::Bool(false),
             help: "Weight-decomposed LoRA (DoRA)",
-            about: "",
-            limit: Limit::OnlyDefault,
+            about: "Trains the length of each row of the adapted weight apart from its direction. Often a little better than LoRA at small ranks (4, 8), and about a quarter to a half slower.",
+            limit: Limit::None,
         },
         Key {
             name: "lora.init_from",

@@ -14,7 +14,7 @@ use super::crash;
 use super::error::Error;
 use super::metrics::memory_bytes;
 use super::ready::Ready;
-use super::setup::Setup;
+use super::setup::{ModelUse, Setup};
 use crate::config::Job;
 use crate::config::types::Config;
 use crate::data::encode::EncodeError;
@@ -116,7 +116,7 @@ impl Forecast {
         }
         let assumed = match &config.data.path {
             None => "data.path is not set",
-            Some(_) => match Ready::new(&config) {
+            Some(_) => match Ready::new(&config, ModelUse::Plan) {
                 Ok(ready) => {
                     let sizes = Sizes::of(&ready, &config)?;
                     return Forecast::new(&ready.setup, &config, sizes, gpu, None);
@@ -127,7 +127,7 @@ impl Forecast {
                 Err(error) => return Err(error),
             },
         };
-        let setup = Setup::new(&config)?;
+        let setup = Setup::new(&config, ModelUse::Plan)?;
         let sizes = Sizes::assumed(&config);
         Forecast::new(&setup, &config, sizes, gpu, Some(assumed.to_string()))
     }

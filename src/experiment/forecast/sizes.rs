@@ -6,6 +6,7 @@ use super::super::ready::Ready;
 use crate::config::types::{Config, TaskKind};
 use crate::data::batch::{Schedule, supervised};
 use crate::data::encode::Sample;
+use crate::data::pack::packs;
 use crate::plan::{Batch, Lengths, Test, Workload};
 
 /// The sequences of a run.
@@ -15,6 +16,8 @@ pub(super) struct Sizes {
     val: Vec<Lengths>,
     /// Prompts of the test set.
     test: Option<Vec<Lengths>>,
+    /// Prompts that are answered at every validation.
+    sampled: Option<Vec<Lengths>>,
     kind: TaskKind,
 }
 
@@ -35,11 +38,16 @@ impl Sizes {
             tokens: tokens as u64,
             supervised: 0,
         };
-        let test = ready.test_lengths(config)?;
+        let prompts = |lengths: Option<Vec<usize>>| -> Option<Vec<Lengths>> {
+            lengths.map(|lengths| lengths.into_iter().map(prompt).collect())
+        };
+        let test = ready.prompt_lengths(ready.test.as_ref(), config)?;
+        let sampled = ready.prompt_lengths(ready.sampled.as_ref(), config)?;
         Ok(Sizes {
             train: ready.train.iter().map(of_sample).collect(),
             val: ready.val.iter().map(of_sample).collect(),
-            test: test.map(|lengths| lengths.into_iter().map(prompt).collect()),
+            test: prompts(test),
+            sampled: prompts(sampled),
             kind: config.task.kind,
         })
     }
@@ -61,6 +69,8 @@ impl Sizes {
                 false => Vec::new(),
             },
             test: has_test.then(|| vec![longest; config.inference.batch_size]),
+            sampled: (training.eval_examples > 0)
+                .then(|| vec![longest; config.inference.batch_size.min(training.eval_examples)]),
             kind: config.task.kind,
         }
     }
@@ -80,28 +90,37 @@ impl Sizes {
             let one = |l: &Lengths| l.within(training.max_seq_length);
             all.iter().map(one).collect()
         };
+        let train = cut(&self.train);
+        let tokens: Vec<usize> = train.iter().map(|l| l.tokens as usize).collect();
+        let packs = packs(&tokens, training, config.seed);
         let schedule = Schedule::new(
-            self.train.len(),
+            packs.len(),
             training.batch_size,
             training.gradient_accumulation_steps,
             training.epochs,
             training.max_steps,
         )?;
-        let train = cut(&self.train);
-        let mut workload = Workload::training(&train, schedule, config.seed, training.shuffle);
+        let (seed, shuffle) = (config.seed, training.shuffle);
+        let mut workload = Workload::training(&train, &packs, schedule, seed, shuffle);
         workload.checkpoints = training.save_steps > 0 && training.save_steps < workload.steps;
         workload.validation =
             (!self.val.is_empty()).then(|| Batch::largest(&cut(&self.val), training.batch_size));
-        workload.test = self.test.as_deref().map(|prompts| {
-            let prompts = Batch::largest(&cut(prompts), config.inference.batch_size);
+        let answered = |prompts: &Vec<Lengths>| {
+            let (prompts, inference) = (cut(prompts), &config.inference);
             match self.kind {
-                TaskKind::Mcq => Test::Ranked(prompts),
-                TaskKind::Saq | TaskKind::Text => Test::Generated {
-                    prompts,
-                    capacity: prompts.longest + config.inference.max_new_tokens as u64,
-                },
+                TaskKind::Mcq => Test::Ranked(Batch::largest(&prompts, inference.batch_size)),
+                TaskKind::Saq | TaskKind::Text => {
+                    let mut prompts = Batch::of_any(&prompts, inference.batch_size);
+                    prompts.sequences *= inference.num_beams as u64;
+                    Test::Generated {
+                        prompts,
+                        capacity: prompts.longest + inference.max_new_tokens as u64,
+                    }
+                }
             }
-        });
+        };
+        workload.test = self.test.as_ref().map(answered);
+        workload.sampled = self.sampled.as_ref().map(answered);
         Ok(workload)
     }
 }

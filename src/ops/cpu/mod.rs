@@ -17,8 +17,8 @@ use host::{Host, into_host_mut};
 pub use host::{is_cpu, tensor2};
 
 use super::{
-    AdamW, AttentionShape, Clip, CrossEntropy, CrossEntropyGrad, HotOps, Indices, Nf4Tensor,
-    RopeTable, Scalar, Spans,
+    AdamW, AttentionShape, Clip, CrossEntropy, CrossEntropyGrad, HotOps, Indices, Moments8,
+    Nf4Tensor, RopeTable, Scalar, Spans, moments8,
 };
 use crate::rng::Stream;
 
@@ -282,6 +282,23 @@ impl HotOps for Cpu {
             clip.factor(),
         );
         (p.into_tensor(), m.into_tensor(), v.into_tensor())
+    }
+
+    fn adamw_8bit(
+        &self,
+        param: Tensor<2>,
+        grad: &Tensor<2>,
+        moments: Moments8,
+        hyper: &AdamW,
+        clip: &Clip,
+    ) -> (Tensor<2>, Moments8) {
+        let Moments8::Host { mut m, mut v } = moments else {
+            return moments8::update(param, grad, moments, hyper, clip);
+        };
+        let (grad, mut p) = (Host::new(grad), into_host_mut(param));
+        let (p_slice, factor) = (p.slice_mut(), clip.factor());
+        optim::adamw_8bit(p_slice, grad.slice(), &mut m, &mut v, hyper, factor);
+        (p.into_tensor(), Moments8::Host { m, v })
     }
 
     fn sum_squares(&self, tensors: &[&Tensor<2>]) -> Scalar {

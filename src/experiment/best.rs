@@ -1,0 +1,72 @@
+//! The parameters with the lowest validation loss, kept beside the checkpoints as
+//! `checkpoints/best/step-NNNNNN/` (`training.load_best_model_at_end`).
+
+use burn::tensor::{Tensor, TensorData};
+
+use super::checkpoints::{self, CheckpointError, NamedTensor, Numbers};
+use super::error::Error;
+use super::fsx;
+use super::run_dir::RunPaths;
+use crate::model::Params;
+
+/// Saves the parameters after `step`. Those of earlier steps stay until
+/// [`keep_only`]: a run that is killed goes on from a checkpoint before them.
+///
+/// # Errors
+/// They cannot be written.
+pub fn save(paths: &RunPaths, params: &Params, step: usize) -> Result<(), Error> {
+    let named = params.names().iter().zip(params.values());
+    let tensors: Vec<NamedTensor> = named
+        .map(|(name, value)| NamedTensor {
+            name: name.clone(),
+            shape: value.dims().to_vec(),
+            data: Numbers::F32(value.clone().into_data().iter::<f32>().collect()),
+        })
+        .collect();
+    let dir = paths.checkpoints().join("best");
+    checkpoints::save(&dir, step, &tensors, &serde_json::Value::Null)?;
+    Ok(())
+}
+
+/// Removes the parameters of all steps but `step`.
+///
+/// # Errors
+/// They cannot be removed.
+pub fn keep_only(paths: &RunPaths, step: usize) -> Result<(), Error> {
+    for other in checkpoints::list(&paths.checkpoints().join("best"))? {
+        if other.step != step {
+            fsx::remove_dir(&other.path).map_err(CheckpointError::from)?;
+        }
+    }
+    Ok(())
+}
+
+/// Puts the parameters after `step` into `params`.
+///
+/// # Errors
+/// They are not there whole, or are of another adapter or model.
+pub fn load(paths: &RunPaths, params: &mut Params, step: usize) -> Result<(), Error> {
+    let dir = paths.checkpoints().join("best");
+    let path = dir.join(checkpoints::directory_name(step));
+    let (tensors, _) = checkpoints::load(&path)?;
+    let mismatch = |what: String| Error::CheckpointMismatch {
+        path: path.clone(),
+        what,
+    };
+    let mut values = Vec::with_capacity(params.len());
+    let places = params.names().iter().zip(params.values());
+    let mut found = tensors.into_iter();
+    for (name, old) in places {
+        let shape = old.dims();
+        let next = found.next().filter(|t| t.name == *name && t.shape == shape);
+        let Some(Numbers::F32(data)) = next.map(|t| t.data) else {
+            return Err(mismatch(format!("it has no {name} of shape {shape:?}")));
+        };
+        values.push(Tensor::from_data(
+            TensorData::new(data, shape),
+            &old.device(),
+        ));
+    }
+    params.put(values);
+    Ok(())
+}

@@ -1,0 +1,73 @@
+//! The environment that the Hugging Face tools read: where the cache is, where the
+//! hub is, who asks.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// How to reach the hub, and where its cache lies.
+#[derive(Clone)]
+pub struct Settings {
+    /// Address without a slash at the end.
+    pub endpoint: String,
+    pub cache: PathBuf,
+    pub token: Option<String>,
+    /// Never ask the network.
+    pub offline: bool,
+    /// Root certificates in PEM, in place of the built-in ones.
+    pub certificates: Option<PathBuf>,
+    /// The first pause before a request is tried again; it doubles each time.
+    pub pause: Duration,
+}
+
+impl Settings {
+    /// Those of this process.
+    pub fn from_env() -> Self {
+        Self::read(|name| std::env::var(name).ok())
+    }
+
+    /// Those that the variables of `get` say.
+    pub fn read(get: impl Fn(&str) -> Option<String>) -> Self {
+        let given = |name: &str| get(name).filter(|value| !value.trim().is_empty());
+        let on = |name: &str| {
+            given(name).is_some_and(|v| {
+                matches!(
+                    v.trim().to_ascii_lowercase().as_str(),
+                    "1" | "true" | "yes" | "on"
+                )
+            })
+        };
+        let user = PathBuf::from(given("HOME").unwrap_or_default());
+        let path = |text: String| match text.strip_prefix("~/") {
+            Some(rest) => user.join(rest),
+            None => PathBuf::from(text),
+        };
+        let home = given("HF_HOME").map(path).unwrap_or_else(|| {
+            let caches = given("XDG_CACHE_HOME").map(path);
+            caches
+                .unwrap_or_else(|| user.join(".cache"))
+                .join("huggingface")
+        });
+        let cache = given("HF_HUB_CACHE")
+            .or_else(|| given("HUGGINGFACE_HUB_CACHE"))
+            .map_or_else(|| home.join("hub"), path);
+        let token_file = given("HF_TOKEN_PATH").map_or_else(|| home.join("token"), path);
+        let token = given("HF_TOKEN")
+            .or_else(|| given("HUGGING_FACE_HUB_TOKEN"))
+            .or_else(|| std::fs::read_to_string(token_file).ok())
+            .map(|token| token.trim().to_string())
+            .filter(|token| !token.is_empty());
+        let endpoint = given("HF_ENDPOINT");
+        let endpoint = endpoint.as_deref().unwrap_or("https://huggingface.co");
+        Self {
+            endpoint: endpoint.trim().trim_end_matches('/').to_string(),
+            cache,
+            token,
+            offline: on("HF_HUB_OFFLINE") || on("TRANSFORMERS_OFFLINE"),
+            certificates: ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"]
+                .into_iter()
+                .find_map(given)
+                .map(path),
+            pause: Duration::from_secs(1),
+        }
+    }
+}

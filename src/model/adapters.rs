@@ -1,0 +1,232 @@
+//! The adapters of a model: which one a run asks for, how it is put beside the
+//! linears, and several in memory at once.
+
+use std::path::Path;
+
+use burn::tensor::{Device, Tensor, TensorData};
+
+use super::decoder::Decoder;
+use super::dora::{Dora, row_squares};
+use super::hf_config::ArchConfig;
+use super::layer::Layer;
+use super::linear::{Lora, Pass};
+use super::load::{Adaptation, LoadOptions};
+use super::peft::{Adapter, AdapterConfig, PeftError, resolve_targets};
+use crate::config::types::QuantMethod;
+
+/// Values that lie on the device as f32.
+pub(super) fn tensor(values: Vec<f32>, shape: [usize; 2], device: &Device) -> Tensor<2> {
+    Tensor::from_data(TensorData::new(values, shape), device)
+}
+
+/// The adapter to attach and its dropout. One that is read keeps its own rank,
+/// alpha and modules, whatever the config says; a new one follows the config.
+pub(super) fn resolve_adapter(
+    arch: &ArchConfig,
+    options: &LoadOptions<'_>,
+) -> Result<Option<(Adapter, f64)>, PeftError> {
+    let lora = match options.adaptation {
+        Adaptation::None | Adaptation::Full => return Ok(None),
+        Adaptation::Adapter(dir) => return Ok(Some((Adapter::read(dir, arch)?, 0.0))),
+        Adaptation::Lora(lora) => lora,
+    };
+    if let Some(dir) = &lora.init_from {
+        return Ok(Some((Adapter::read(dir, arch)?, lora.dropout)));
+    }
+    let targets = resolve_targets(&lora.target_modules, arch)?;
+    let mut names: Vec<String> = Vec::new();
+    for linear in targets {
+        let last = linear
+            .module
+            .rsplit('.')
+            .next()
+            .unwrap_or_default()
+            .to_string();
+        if !names.contains(&last) {
+            names.push(last);
+        }
+    }
+    let config = AdapterConfig {
+        base_model_name_or_path: None,
+        r: lora.r,
+        lora_alpha: lora.alpha,
+        lora_dropout: lora.dropout,
+        target_modules: names,
+        use_rslora: lora.use_rslora,
+        use_dora: lora.use_dora,
+        // bitsandbytes' linears hold `[out, in]` whatever the checkpoint has.
+        fan_in_fan_out: options.quantization.method == QuantMethod::None
+            && arch.linears().iter().any(|linear| linear.transposed),
+    };
+    Ok(Some((
+        Adapter::initial(config, arch, options.seed)?,
+        lora.dropout,
+    )))
+}
+
+impl Decoder {
+    /// Puts an adapter's matrices beside their linears, in the order of the model's
+    /// modules, and makes it the one that computes; returns its number.
+    pub(super) fn attach(&mut self, adapter: Adapter, dropout: f64) -> usize {
+        let number = self.adapter_configs.len();
+        let scale = adapter.config.scaling() as f32;
+        let mut modules = adapter.modules;
+        let (device, ops) = (self.device.clone(), self.ops());
+        let params = &mut self.params;
+        let linears = self.layers.iter_mut().flat_map(Layer::linears_mut);
+        for (stream, linear) in linears.enumerate() {
+            linear.loras.push(None);
+            let Some(at) = modules.iter().position(|m| m.module == linear.module) else {
+                continue;
+            };
+            let m = modules.swap_remove(at);
+            let a = tensor(m.a, [m.r, m.in_features], &device);
+            let b = tensor(m.b, [m.out_features, m.r], &device);
+            let a = params.push(format!("{}.lora_A", m.module), a, true);
+            let b = params.push(format!("{}.lora_B", m.module), b, true);
+            let dora = adapter.config.use_dora.then(|| {
+                let pass = Pass {
+                    ops,
+                    params,
+                    adapter: None,
+                    dropout: None,
+                };
+                let squares = row_squares(&linear.weight.dense(&pass));
+                // A fresh B is zero, so the lengths begin as the base's.
+                let lengths = match m.magnitude {
+                    Some(values) => tensor(values, [1, m.out_features], &device),
+                    None => squares.clone().sqrt(),
+                };
+                let name = format!("{}.lora_magnitude_vector", m.module);
+                Dora {
+                    magnitude: params.push(name, lengths, true),
+                    squares,
+                }
+            });
+            linear.loras[number] = Some(Lora {
+                a,
+                b,
+                dora,
+                scale,
+                dropout: dropout as f32,
+                stream: stream as u64,
+            });
+        }
+        self.adapter_configs.push(adapter.config);
+        self.active = number;
+        number
+    }
+
+    /// Reads one more adapter into memory, for inference, and makes it the one that
+    /// computes; returns its number for [`Decoder::use_adapter`].
+    ///
+    /// # Errors
+    /// The directory holds no adapter that fits the model.
+    pub fn add_adapter(&mut self, dir: &Path) -> Result<usize, PeftError> {
+        let adapter = Adapter::read(dir, &self.arch)?;
+        Ok(self.attach(adapter, 0.0))
+    }
+
+    /// Makes an adapter in memory the one that computes. The first one has number 0.
+    ///
+    /// # Panics
+    /// If there is none of that number.
+    pub fn use_adapter(&mut self, number: usize) {
+        assert!(number < self.adapter_configs.len(), "no adapter {number}");
+        self.active = number;
+    }
+
+    /// Adapters in memory.
+    pub fn adapters(&self) -> usize {
+        self.adapter_configs.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Ragged, load};
+    use super::*;
+    use crate::config::types::{ModelInit, QuantizationConfig};
+    use crate::ops::Precision;
+    use crate::rng::Stream;
+
+    const CONFIG: &str = r#"{"model_type": "llama", "vocab_size": 31, "hidden_size": 16,
+        "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2,
+        "initializer_range": 0.2}"#;
+
+    /// An adapter that changes something, written to `dir`.
+    fn write(dir: &Path, targets: &[&str], r: usize, use_dora: bool) {
+        let arch = ArchConfig::from_json(CONFIG, Path::new("config.json")).unwrap();
+        let config = AdapterConfig {
+            base_model_name_or_path: None,
+            r,
+            lora_alpha: 8.0,
+            lora_dropout: 0.0,
+            target_modules: targets.iter().map(|t| t.to_string()).collect(),
+            use_rslora: false,
+            use_dora,
+            fan_in_fan_out: false,
+        };
+        let mut adapter = Adapter::initial(config, &arch, r as u64).unwrap();
+        for (n, module) in adapter.modules.iter_mut().enumerate() {
+            let stream = Stream::new(r as u64, &[n as u64]);
+            let values = module.b.iter_mut().enumerate();
+            values.for_each(|(i, v)| *v = stream.normal(i as u64) * 0.3);
+            let lengths = (0..module.out_features).map(|i| 0.5 + stream.uniform(i as u64));
+            module.magnitude = use_dora.then(|| lengths.collect());
+        }
+        adapter.write(dir).unwrap();
+    }
+
+    fn open(base: &Path, adaptation: Adaptation<'_>) -> Decoder {
+        let mut model = load(&LoadOptions {
+            dir: base,
+            init: ModelInit::Random,
+            quantization: &QuantizationConfig {
+                method: QuantMethod::None,
+                double_quant: false,
+                block_size: 64,
+            },
+            adaptation,
+            seed: 1,
+            device: &Device::flex(),
+            precision: Precision::F32,
+        })
+        .unwrap();
+        model.reserve_positions(8);
+        model
+    }
+
+    fn logits(model: &Decoder, adapter: bool) -> Vec<f32> {
+        let mut batch = Ragged::default();
+        batch.push(&[3, 1, 4, 1, 5]);
+        model.logits(&batch, &batch.last_rows(), adapter, None)
+    }
+
+    #[test]
+    fn adapters_in_memory_compute_as_each_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("config.json"), CONFIG).unwrap();
+        let base = logits(&open(dir.path(), Adaptation::None), true);
+        let paths = ["a", "b", "c"].map(|name| dir.path().join(name));
+        write(&paths[0], &["q_proj", "v_proj"], 2, false);
+        write(&paths[1], &["down_proj"], 3, true);
+        write(&paths[2], &["q_proj", "up_proj"], 4, false);
+        let alone = paths.each_ref().map(|path| {
+            let model = open(dir.path(), Adaptation::Adapter(path));
+            assert_eq!(logits(&model, false), base);
+            logits(&model, true)
+        });
+        let mut model = open(dir.path(), Adaptation::Adapter(&paths[0]));
+        assert_eq!(model.add_adapter(&paths[1]).unwrap(), 1);
+        assert_eq!(model.add_adapter(&paths[2]).unwrap(), 2);
+        for number in [2, 0, 1] {
+            model.use_adapter(number);
+            assert_eq!(logits(&model, true), alone[number], "adapter {number}");
+            assert_ne!(alone[number], base);
+            assert_eq!(model.adapter(dir.path()).unwrap().config.r, number + 2);
+        }
+        assert_eq!(logits(&model, false), base);
+        assert!(model.add_adapter(&dir.path().join("absent")).is_err());
+    }
+}
