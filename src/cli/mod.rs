@@ -15,6 +15,7 @@ mod inspect;
 mod merge;
 mod output;
 mod plan;
+mod preview;
 mod quantize;
 mod runs;
 mod show;
@@ -30,6 +31,7 @@ use args::{ComposeArgs, JobArgs};
 use completion::{Action, CompletionArgs};
 use doctor::DoctorArgs;
 use plan::PlanArgs;
+use preview::PreviewArgs;
 use runs::RunsArgs;
 use sweep::SweepArgs;
 
@@ -53,6 +55,7 @@ pub use output::print;
   run train model=llama3_8b training=mcq     another base
   run train --help                           all groups and keys
   run train --cfg job                        the config, without running
+  run preview task=saq                       what training sees of the data
   run plan model.path=DIR                    how much memory training takes
   run merge model.path=DIR output=OUT        base and adapter as one dense model
   run doctor                                 what this machine offers
@@ -80,6 +83,9 @@ enum Command {
     /// Say what training needs, without running it: memory by component, work, time
     #[command(disable_help_flag = true)]
     Plan(PlanArgs),
+    /// Show the first examples as training sees them: tokens, labels, cuts; and counts
+    #[command(disable_help_flag = true)]
+    Preview(PreviewArgs),
     /// Write a model in bitsandbytes' 4-bit layout: model.path=IN output=OUT
     #[command(disable_help_flag = true)]
     Quantize(JobArgs),
@@ -129,6 +135,7 @@ pub fn call(cli: Cli) -> Result<(), Error> {
         Command::Infer(args) => infer::call(args),
         Command::Eval(args) => eval::call(args),
         Command::Plan(args) => plan::call(args),
+        Command::Preview(args) => preview::call(args),
         Command::Quantize(args) => quantize::call(args),
         Command::Merge(args) => merge::call(args),
         Command::Compose(args) => compose::call(args),

@@ -30,6 +30,8 @@ pub enum ModelUse {
     Run,
     /// To plan, which needs no weights.
     Plan,
+    /// To turn text into tokens, which needs no weights but the tokenizer.
+    Encode,
 }
 
 /// The common ground of a job.
@@ -226,7 +228,7 @@ pub(super) fn model_dir(config: &Config, use_of: ModelUse) -> Result<PathBuf, Er
     };
     let needs = match (use_of, model.init) {
         (ModelUse::Plan, _) => Needs::Config,
-        (ModelUse::Run, ModelInit::Random) => Needs::NoWeights,
+        (ModelUse::Encode, _) | (ModelUse::Run, ModelInit::Random) => Needs::NoWeights,
         (ModelUse::Run, ModelInit::Pretrained) => Needs::Weights,
     };
     let settings = hub::Settings::from_env();
