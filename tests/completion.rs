@@ -40,6 +40,10 @@ fn commands_and_flags() {
     assert_eq!(words("run train --cfg=h"), ["--cfg=hydra"]);
     assert_eq!(words("run train --info d"), ["defaults", "defaults-tree"]);
     assert_eq!(words("run train --why lora.dr"), ["lora.dropout"]);
+    assert_eq!(words("run explain lora.dr"), ["lora.dropout"]);
+    assert_eq!(words("run explain lora.r model=ti"), ["model=tiny"]);
+    assert_eq!(words("run preview --ex"), ["--examples"]);
+    assert_eq!(words("run preview task=sa"), ["task=saq"]);
     assert_eq!(words("run train --no-such "), words("run train "));
     assert_eq!(words("run train -- --c"), [""; 0]);
     assert_eq!(words("run no-such-command "), [""; 0]);
@@ -49,7 +53,7 @@ fn commands_and_flags() {
 fn groups_options_keys_and_values() {
     for (line, expected) in [
         ("run train model=ti", vec!["model=tiny"]),
-        ("run train --cfg job +exp", vec!["+experiment="]),
+        ("run train --cfg job +expe", vec!["+experiment="]),
         ("run eval +experiment=[mcq,sa", vec!["+experiment=[mcq,saq"]),
         ("run infer 'experiment=[mcq,sa", vec!["experiment=[mcq,saq"]),
         ("run train lora.dr", vec!["lora.dropout="]),

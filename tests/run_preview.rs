@@ -44,10 +44,19 @@ fn as_many_examples_as_asked_for_and_counts_as_training_has_them() {
     assert_eq!(examples(&shown("--examples 0")), 0);
     assert_eq!(examples(&shown("--examples 500")), 24);
     let text = shown("training.packing=true training.max_seq_length=40");
-    assert!(text.contains("samples     24: 20 for training, 4 for validation"), "{text}");
-    assert!(text.contains("tokens      240: min 10, median 10,"), "{text}");
+    assert!(
+        text.contains("samples     24: 20 for training, 4 for validation"),
+        "{text}"
+    );
+    assert!(
+        text.contains("tokens      240: min 10, median 10,"),
+        "{text}"
+    );
     assert!(text.contains("supervised  48 tokens (20.0 %)"), "{text}");
-    assert!(text.contains("packed      5 sequences of at most 40 tokens"), "{text}");
+    assert!(
+        text.contains("packed      5 sequences of at most 40 tokens"),
+        "{text}"
+    );
     let run = sandbox.run(&format!("{SAQ} --examples x"));
     assert_eq!(run.code, Some(2));
 }
@@ -56,9 +65,8 @@ fn as_many_examples_as_asked_for_and_counts_as_training_has_them() {
 fn a_cut_is_shown_where_it_was_made() {
     let sandbox = Sandbox::new();
     sandbox.write("one.csv", "question,answer\nWhat color is the sky ?,blue\n");
-    let text = sandbox.ok(
-        "preview task=saq model.path=model data.path=one.csv training.max_seq_length=6",
-    );
+    let text =
+        sandbox.ok("preview task=saq model.path=model data.path=one.csv training.max_seq_length=6");
     // BOS stays, and what stands next to the answer.
     let line = "  0:<s> <<4 tokens cut>> 18:sky 8:? 3:Answer: [[26:blue]] [[1:</s>]]\n";
     assert!(text.contains(line), "{text}");
@@ -78,11 +86,15 @@ fn a_set_without_supervised_tokens_is_shown_and_refused() {
     assert!(run.stdout.contains("3 tokens, 0 supervised"), "{run:?}");
     assert!(run.stdout.contains("supervised  0 tokens"), "{run:?}");
     assert!(
-        run.stderr.starts_with("error: masked.jsonl:1: no supervised token"),
+        run.stderr
+            .starts_with("error: masked.jsonl:1: no supervised token"),
         "{run:?}"
     );
     // The vocabulary is the model's, so a stray token is found before training.
-    sandbox.write("far.jsonl", "{\"input_ids\": [1, 999], \"labels\": [1, 999]}\n");
+    sandbox.write(
+        "far.jsonl",
+        "{\"input_ids\": [1, 999], \"labels\": [1, 999]}\n",
+    );
     let run = sandbox.run("preview task=tokens model.path=model data.path=far.jsonl");
     assert_eq!(run.code, Some(1), "{run:?}");
     assert!(run.stderr.contains("999"), "{run:?}");

@@ -2,12 +2,15 @@
 //! user of the library would miss.
 
 mod args;
+mod chat;
+mod compare;
 mod completion;
 mod compose;
 mod crash;
 mod doctor;
 mod error;
 mod eval;
+mod explain;
 mod help;
 mod infer;
 mod info;
@@ -28,8 +31,10 @@ use std::ffi::OsString;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use args::{ComposeArgs, JobArgs};
+use chat::ChatArgs;
 use completion::{Action, CompletionArgs};
 use doctor::DoctorArgs;
+use explain::ExplainArgs;
 use plan::PlanArgs;
 use preview::PreviewArgs;
 use runs::RunsArgs;
@@ -54,6 +59,7 @@ pub use output::print;
   run train task=saq lora.r=8                another task, another rank
   run train model=llama3_8b training=mcq     another base
   run train --help                           all groups and keys
+  run explain lora.r                         what a key does, when to change it
   run train --cfg job                        the config, without running
   run preview task=saq                       what training sees of the data
   run plan model.path=DIR                    how much memory training takes
@@ -80,6 +86,12 @@ enum Command {
     /// Score the base and an adapter on the test file
     #[command(disable_help_flag = true)]
     Eval(SweepArgs),
+    /// Base and tuned model side by side, question by question, with a sheet to mark
+    #[command(disable_help_flag = true)]
+    Compare(SweepArgs),
+    /// Talk with the base and an adapter; answers appear word by word
+    #[command(disable_help_flag = true)]
+    Chat(ChatArgs),
     /// Say what training needs, without running it: memory by component, work, time
     #[command(disable_help_flag = true)]
     Plan(PlanArgs),
@@ -95,6 +107,8 @@ enum Command {
     /// Compose and print any Hydra config tree, without a schema
     #[command(disable_help_flag = true)]
     Compose(ComposeArgs),
+    /// Say what config keys mean: range, default, when to change them, how
+    Explain(ExplainArgs),
     /// Show what this machine offers: devices, drivers, memory, disk; what is missing
     Doctor(DoctorArgs),
     /// List, show and compare past runs
@@ -134,11 +148,14 @@ pub fn call(cli: Cli) -> Result<(), Error> {
         Command::Train(args) => train::call(args),
         Command::Infer(args) => infer::call(args),
         Command::Eval(args) => eval::call(args),
+        Command::Compare(args) => compare::call(args),
+        Command::Chat(args) => chat::call(args),
         Command::Plan(args) => plan::call(args),
         Command::Preview(args) => preview::call(args),
         Command::Quantize(args) => quantize::call(args),
         Command::Merge(args) => merge::call(args),
         Command::Compose(args) => compose::call(args),
+        Command::Explain(args) => explain::call(args),
         Command::Doctor(args) => doctor::call(args),
         Command::Runs(args) => runs::call(args),
         Command::Completion(args) => completion::call(args),

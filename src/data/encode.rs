@@ -174,6 +174,14 @@ impl<'a> Encoder<'a> {
         self
     }
 
+    /// The same for a conversation: answers end where the chat template ends a turn.
+    pub fn for_chat(&self) -> Self {
+        Self {
+            asks_by_chat: true,
+            ..self.clone()
+        }
+    }
+
     /// The same with another length that samples are cut to.
     pub fn with_length(&self, max_length: usize) -> Self {
         Self {

@@ -52,9 +52,7 @@ pub fn cuts(sample: &Sample, whole: &Sample) -> Vec<Cut> {
     let masked = |s: &Sample| s.labels.iter().take_while(|l| **l == IGNORED).count();
     let same = sample.input_ids.iter().zip(&whole.input_ids);
     let head = same.take_while(|(a, b)| a == b).count();
-    let prompt = masked(whole)
-        .saturating_sub(masked(sample))
-        .min(sample.cut);
+    let prompt = masked(whole).saturating_sub(masked(sample)).min(sample.cut);
     [
         Cut {
             at: head.min(masked(sample)),
@@ -242,7 +240,8 @@ mod tests {
         let cut = Cut { at: 3, tokens: 4 };
         let lines = tokens(&one, &[cut], None, &Marks::PLAIN, 80);
         assert_eq!(lines, ["7 [[8]] [[9->5]] <<4 tokens cut>>"]);
-        assert_eq!(tokens(&one, &[], None, &Marks::PLAIN, 4).len(), 3);
+        let narrow = tokens(&one, &[], None, &Marks::PLAIN, 4);
+        assert_eq!(narrow, ["7 [[8]]", "[[9->5]]"]);
         // The first label supervises nothing.
         let all = sample(&[7, 8], 0, 0);
         assert_eq!(tokens(&all, &[], None, &Marks::PLAIN, 80), ["7 [[8]]"]);

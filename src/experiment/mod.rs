@@ -2,7 +2,9 @@
 //! that fill it: [`train`], [`infer`] and [`eval`]; a [`sweep`] is many runs.
 
 mod best;
+mod chat;
 pub mod checkpoints;
+mod compare;
 pub mod crash;
 pub mod doctor;
 mod error;
@@ -32,6 +34,8 @@ pub mod table;
 mod train;
 mod watch;
 
+pub use chat::{Asked as ChatAsked, chat};
+pub use compare::compare;
 pub use error::Error;
 pub use eval::eval;
 pub use forecast::forecast;

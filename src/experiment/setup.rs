@@ -8,7 +8,7 @@ use super::fsx::FsError;
 use crate::config::types::{Config, ModelInit, QuantizationConfig, TaskKind};
 use crate::data::Answers;
 use crate::data::chat::{ChatError, ChatTemplate};
-use crate::data::encode::Encoder;
+use crate::data::encode::{EncodeError, Encoder};
 use crate::data::example::Example;
 use crate::data::formats::read_examples;
 use crate::data::tokenizer::Tokenizer;
@@ -125,6 +125,17 @@ impl Setup {
             .to_string()),
             Err(error) => Err(error.to_string()),
         }))
+    }
+
+    /// Whether the model, or the config, has a chat template.
+    ///
+    /// # Errors
+    /// There is one, but it cannot be used.
+    pub fn has_chat(&self) -> Result<bool, Error> {
+        match &self.chat {
+            Ok(template) => Ok(template.is_some()),
+            Err(error) => Err(EncodeError::NoChat(error.to_string()).into()),
+        }
     }
 
     /// Copies the tokenizer's files into `dir`, and the chat template where the
