@@ -81,17 +81,29 @@ fn the_conversation_so_far_counts_until_reset() {
 #[test]
 fn a_system_message_is_part_of_the_prompt() {
     let sandbox = with_template();
-    let set = answers(&sandbox, CHAT, &format!("/system no color\n{SKY}"));
-    let plain = answers(&sandbox, CHAT, SKY);
+    // Random weights hardly listen, so they speak for long.
+    let long = format!("{CHAT} inference.max_new_tokens=60");
+    let set = answers(&sandbox, &long, &format!("/system no color\n{SKY}"));
+    let plain = answers(&sandbox, &long, SKY);
     assert_ne!(set, plain);
     // One word: arguments are separated by blanks here.
-    let word = answers(&sandbox, CHAT, &format!("/system blue\n{SKY}"));
-    assert_eq!(answers(&sandbox, &format!("{CHAT} prompt.system=blue"), SKY), word);
-    let unset = answers(&sandbox, &format!("{CHAT} prompt.system=blue"), &format!("/system\n{SKY}"));
+    let word = answers(&sandbox, &long, &format!("/system blue\n{SKY}"));
+    assert_eq!(
+        answers(&sandbox, &format!("{long} prompt.system=blue"), SKY),
+        word
+    );
+    let unset = answers(
+        &sandbox,
+        &format!("{long} prompt.system=blue"),
+        &format!("/system\n{SKY}"),
+    );
     assert_eq!(unset, plain);
-    let finished = chat(&sandbox, CHAT, &format!("/fly\n{SKY}"));
+    let finished = chat(&sandbox, &long, &format!("/fly\n{SKY}"));
     assert_eq!(finished.stdout.trim_end(), plain[0]);
-    assert!(finished.stderr.contains("/fly is no command"), "{finished:?}");
+    assert!(
+        finished.stderr.contains("/fly is no command"),
+        "{finished:?}"
+    );
 }
 
 #[test]
@@ -102,7 +114,10 @@ fn the_oldest_turns_go_when_the_prompt_grows_too_long() {
     let tight = format!("{CHAT} training.max_seq_length=20 inference.max_new_tokens=3");
     let finished = chat(&sandbox, &tight, &format!("{SKY}{SUN}{SKY}"));
     assert_eq!(finished.code, Some(0), "{finished:?}");
-    assert!(finished.stderr.contains("no longer fit and are left out"), "{finished:?}");
+    assert!(
+        finished.stderr.contains("no longer fit and are left out"),
+        "{finished:?}"
+    );
     assert_eq!(finished.stdout.lines().count(), 3);
     // As if the dropped turn had never been; greedy, since chance counts turns.
     let greedy = "chat --base model.path=model quantization=none training.max_seq_length=20 \
@@ -113,7 +128,10 @@ fn the_oldest_turns_go_when_the_prompt_grows_too_long() {
 
     let long = "sky ".repeat(30) + "\n";
     let finished = chat(&sandbox, &tight, &format!("{long}{SKY}"));
-    assert!(finished.stderr.contains("training.max_seq_length is 20"), "{finished:?}");
+    assert!(
+        finished.stderr.contains("training.max_seq_length is 20"),
+        "{finished:?}"
+    );
     assert_eq!(finished.stdout.lines().count(), 1, "{finished:?}");
 }
 
@@ -141,14 +159,27 @@ fn without_a_template_the_tasks_prompt_asks_each_question_alone() {
     let tuned = answers(&sandbox, &format!("chat {args}"), &typed);
     assert_eq!(tuned, column("tuned"));
     let named = "adapter=outputs/adapters/adapter_saq";
-    assert_eq!(answers(&sandbox, &format!("chat {args} {named}"), &typed), tuned);
+    assert_eq!(
+        answers(&sandbox, &format!("chat {args} {named}"), &typed),
+        tuned
+    );
     let base = answers(&sandbox, &format!("chat --base {args}"), &typed);
     assert_ne!(base, tuned);
     let finished = chat(&sandbox, &format!("chat {args}"), "/system x\n");
-    assert!(finished.stderr.contains("needs a chat template"), "{finished:?}");
+    assert!(
+        finished.stderr.contains("needs a chat template"),
+        "{finished:?}"
+    );
     let mcq = "chat --base model.path=model inference.max_new_tokens=2";
-    let finished = chat(&sandbox, mcq, &format!("{SKY}What is blue ? | sky | snow\n"));
-    assert!(finished.stderr.contains("needs its options"), "{finished:?}");
+    let finished = chat(
+        &sandbox,
+        mcq,
+        &format!("{SKY}What is blue ? | sky | snow\n"),
+    );
+    assert!(
+        finished.stderr.contains("needs its options"),
+        "{finished:?}"
+    );
     assert_eq!(finished.stdout.lines().count(), 1, "{finished:?}");
 }
 
@@ -170,9 +201,7 @@ fn the_conversations_are_kept_where_output_says() {
     assert_eq!(messages[4]["content"], said[1].as_str());
     assert_eq!(rows[1]["messages"][2]["content"], said[2].as_str());
     // It is training data.
-    sandbox.ok(
-        "preview task=chat model.path=model data.path=kept/chat.jsonl training.val_ratio=0",
-    );
+    sandbox.ok("preview task=chat model.path=model data.path=kept/chat.jsonl training.val_ratio=0");
 }
 
 #[test]
@@ -180,10 +209,19 @@ fn what_cannot_be_chatted_with_is_refused() {
     let sandbox = with_template();
     for (args, what) in [
         ("chat model.path=model", "--base"),
-        ("chat --base model.path=model adapter=x", "leave one of them out"),
+        (
+            "chat --base model.path=model adapter=x",
+            "leave one of them out",
+        ),
         ("chat --base model.path=nowhere", "nowhere"),
-        ("chat --base model.path=model output=model", "is a directory"),
-        ("chat --base model.path=model mode=train", "meant for `run train`"),
+        (
+            "chat --base model.path=model output=model",
+            "is a directory",
+        ),
+        (
+            "chat --base model.path=model mode=train",
+            "meant for `run train`",
+        ),
     ] {
         let finished = chat(&sandbox, args, SKY);
         assert_eq!(finished.code, Some(1), "{args}: {finished:?}");
@@ -193,5 +231,8 @@ fn what_cannot_be_chatted_with_is_refused() {
     sandbox.write("model/chat_template.jinja", "{% broken");
     let finished = chat(&sandbox, CHAT, SKY);
     assert_eq!(finished.code, Some(1), "{finished:?}");
-    assert!(finished.stderr.contains("chat_template.jinja"), "{finished:?}");
+    assert!(
+        finished.stderr.contains("chat_template.jinja"),
+        "{finished:?}"
+    );
 }

@@ -1,6 +1,8 @@
 //! `run compare` from outside.
 
 mod common;
+#[path = "common/xml.rs"]
+mod xml;
 
 use common::sandbox::{Sandbox, table};
 
@@ -133,7 +135,7 @@ fn the_chart_has_a_bar_for_each_metric_of_each_model() {
             assert!(svg.contains(&shown), "{name}: {shown}");
         }
     }
-    assert_eq!(svg.matches("<svg").count(), svg.matches("</svg>").count());
+    xml::well_formed(&svg);
 }
 
 #[test]

@@ -20,6 +20,7 @@ mod output;
 mod plan;
 mod preview;
 mod quantize;
+mod report;
 mod runs;
 mod show;
 mod sweep;
@@ -37,6 +38,7 @@ use doctor::DoctorArgs;
 use explain::ExplainArgs;
 use plan::PlanArgs;
 use preview::PreviewArgs;
+use report::ReportArgs;
 use runs::RunsArgs;
 use sweep::SweepArgs;
 
@@ -63,6 +65,8 @@ pub use output::print;
   run train --cfg job                        the config, without running
   run preview task=saq                       what training sees of the data
   run plan model.path=DIR                    how much memory training takes
+  run compare task=saq                       base and tuned, question by question
+  run chat                                   talk with what was trained
   run merge model.path=DIR output=OUT        base and adapter as one dense model
   run doctor                                 what this machine offers
   run train -m lora.r=4,8,16 seed=1,2        a sweep: six runs and a table
@@ -113,6 +117,8 @@ enum Command {
     Doctor(DoctorArgs),
     /// List, show and compare past runs
     Runs(RunsArgs),
+    /// Write a run or a sweep as one HTML page with curves and tables
+    Report(ReportArgs),
     /// Print the script that completes commands, groups and keys in your shell
     Completion(CompletionArgs),
 }
@@ -158,6 +164,7 @@ pub fn call(cli: Cli) -> Result<(), Error> {
         Command::Explain(args) => explain::call(args),
         Command::Doctor(args) => doctor::call(args),
         Command::Runs(args) => runs::call(args),
+        Command::Report(args) => report::call(args),
         Command::Completion(args) => completion::call(args),
     }
 }
