@@ -78,32 +78,72 @@ fn the_conversation_so_far_counts_until_reset() {
     assert!(sandbox.runs().is_empty(), "a chat leaves no run");
 }
 
+/// How many tokens the prompt of a message has: too many for this limit.
+fn prompt_tokens(sandbox: &Sandbox, args: &str, typed: &str) -> String {
+    let args = format!("{CHAT} training.max_seq_length=2 {args}");
+    let finished = chat(sandbox, &args, typed);
+    assert_eq!(
+        (finished.code, &finished.stdout[..]),
+        (Some(0), ""),
+        "{finished:?}"
+    );
+    let said = finished.stderr.split("alone takes ").nth(1).unwrap();
+    said.split(' ').next().unwrap().to_string()
+}
+
 #[test]
 fn a_system_message_is_part_of_the_prompt() {
     let sandbox = with_template();
-    // Random weights hardly listen, so they speak for long.
-    let long = format!("{CHAT} inference.max_new_tokens=60");
-    let set = answers(&sandbox, &long, &format!("/system no color\n{SKY}"));
-    let plain = answers(&sandbox, &long, SKY);
-    assert_ne!(set, plain);
-    // One word: arguments are separated by blanks here.
-    let word = answers(&sandbox, &long, &format!("/system blue\n{SKY}"));
+    // BOS, the role and the cue before the question, EOS, and the next role and cue.
+    assert_eq!(prompt_tokens(&sandbox, "", SKY), "12");
+    let set = format!("/system no color\n{SKY}");
+    assert_eq!(prompt_tokens(&sandbox, "", &set), "17");
     assert_eq!(
-        answers(&sandbox, &format!("{long} prompt.system=blue"), SKY),
-        word
+        prompt_tokens(
+            &sandbox,
+            "prompt.chat_template=true prompt.system=blue",
+            SKY
+        ),
+        "16"
     );
-    let unset = answers(
-        &sandbox,
-        &format!("{long} prompt.system=blue"),
-        &format!("/system\n{SKY}"),
+    assert_eq!(
+        prompt_tokens(
+            &sandbox,
+            "prompt.chat_template=true prompt.system=blue",
+            &set
+        ),
+        "17"
     );
-    assert_eq!(unset, plain);
-    let finished = chat(&sandbox, &long, &format!("/fly\n{SKY}"));
-    assert_eq!(finished.stdout.trim_end(), plain[0]);
+    let unset = format!("/system\n{SKY}");
+    assert_eq!(
+        prompt_tokens(
+            &sandbox,
+            "prompt.chat_template=true prompt.system=blue",
+            &unset
+        ),
+        "12"
+    );
+    let finished = chat(&sandbox, CHAT, &format!("/fly\n{SKY}"));
+    assert_eq!(finished.stdout.lines().count(), 1, "{finished:?}");
     assert!(
         finished.stderr.contains("/fly is no command"),
         "{finished:?}"
     );
+}
+
+#[test]
+fn what_was_said_takes_room_until_reset() {
+    let sandbox = with_template();
+    // Room for one message of 12 tokens, and none for a turn before it.
+    let args = format!("{CHAT} training.max_seq_length=12");
+    let cuts = |typed: &str| {
+        let finished = chat(&sandbox, &args, typed);
+        assert_eq!(finished.code, Some(0), "{finished:?}");
+        finished.stderr.matches("no longer fit").count()
+    };
+    assert_eq!(cuts(SKY), 0);
+    assert_eq!(cuts(&format!("{SKY}{SUN}")), 1);
+    assert_eq!(cuts(&format!("{SKY}/reset\n{SUN}")), 0);
 }
 
 #[test]
