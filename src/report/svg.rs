@@ -43,7 +43,7 @@ pub fn figure(value: f64) -> String {
     if !value.is_finite() {
         return value.to_string();
     }
-    if size >= 1e15 || size < 1e-3 {
+    if !(1e-3..1e15).contains(&size) {
         return format!("{value:.3e}").replace(".000e", "e");
     }
     let digits = (3 - size.log10().floor() as i32).clamp(0, 9) as usize;
@@ -215,13 +215,37 @@ impl Drawing {
         ));
     }
 
-    /// Names of the series with their colours, below the title.
+    /// Names of the series with their colours, below the title: in one row, or smaller
+    /// in two, where long names lose their ends.
     pub fn legend(&mut self, names: &[String]) {
-        let mut x = LEFT;
+        const MARK: f64 = 30.0;
+        let room = WIDTH - LEFT - RIGHT;
+        let count = |name: &str| name.chars().count() as f64;
+        let row: f64 = names.iter().map(|name| MARK + 7.0 * count(name)).sum();
+        let (width, size, rows) = match row <= room {
+            true => (7.0, "", 1),
+            false => (5.8, "font-size=\"10\"", 2),
+        };
+        let columns = names.len().div_ceil(rows).max(1);
         for (i, name) in names.iter().enumerate() {
-            self.rect(x, 36.0, 10.0, 10.0, COLOURS[i % COLOURS.len()]);
-            self.text(x + 15.0, 45.0, Anchor::Start, name, "");
-            x += 32.0 + 7.0 * name.chars().count() as f64;
+            let (x, most) = match rows {
+                1 => {
+                    let before = names[..i].iter().map(|name| MARK + width * count(name));
+                    (before.sum::<f64>(), usize::MAX)
+                }
+                _ => {
+                    let each = room / columns as f64;
+                    let most = ((each - MARK) / width).max(3.0) as usize;
+                    ((i % columns) as f64 * each, most)
+                }
+            };
+            let (x, y): (f64, f64) = (LEFT + x, 34.0 + 14.0 * (i / columns) as f64);
+            let shown = match name.chars().count() > most {
+                true => name.chars().take(most - 2).collect::<String>() + "..",
+                false => name.clone(),
+            };
+            self.rect(x, y, 10.0, 10.0, COLOURS[i % COLOURS.len()]);
+            self.text(x + 15.0, y + 9.0, Anchor::Start, &shown, size);
         }
     }
 
@@ -308,6 +332,33 @@ mod tests {
         let log = Axis::of_values(&[1e-5, 1e-3, 1e-4]);
         assert!((log.place(1e-4) - 0.5).abs() < 1e-9);
         assert_eq!(log.ticks, [1e-5, 1e-4, 1e-3]);
+    }
+
+    #[test]
+    fn a_long_legend_stays_in_the_picture() {
+        for (series, length) in [(1, 3), (2, 20), (8, 20), (8, 90), (30, 10)] {
+            let names: Vec<String> = (0..series).map(|_| "x".repeat(length)).collect();
+            let mut drawing = Drawing::new("");
+            drawing.legend(&names);
+            let svg = drawing.end();
+            for line in svg.lines().filter(|line| line.contains(">x")) {
+                let number = |name: &str| -> f64 {
+                    let from = line.split(&format!("{name}=\"")).nth(1).unwrap_or_default();
+                    from.split('"')
+                        .next()
+                        .unwrap_or_default()
+                        .parse()
+                        .unwrap_or(f64::NAN)
+                };
+                let text = line.split('>').nth(1).unwrap_or_default();
+                let letters = text.split('<').next().unwrap_or_default().len() as f64;
+                let width = if line.contains("font-size") { 5.8 } else { 7.0 };
+                let fits = number(" x") + letters * width <= WIDTH;
+                assert!(fits || series > 20, "{line}");
+                assert!(number(" y") < TOP, "{line}");
+            }
+            assert_eq!(svg.matches(">x").count(), series);
+        }
     }
 
     #[test]
