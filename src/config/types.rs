@@ -43,6 +43,15 @@ pub enum Command {
     Quantize,
     #[serde(skip)]
     Merge,
+    /// Base and adapter side by side; takes what `eval` takes.
+    #[serde(skip)]
+    Compare,
+    /// Shows what training would see.
+    #[serde(skip)]
+    Preview,
+    /// Answers what is typed; takes what `infer` takes.
+    #[serde(skip)]
+    Chat,
 }
 
 impl fmt::Display for Command {
@@ -54,6 +63,9 @@ impl fmt::Display for Command {
             Command::Plan => "plan",
             Command::Quantize => "quantize",
             Command::Merge => "merge",
+            Command::Compare => "compare",
+            Command::Preview => "preview",
+            Command::Chat => "chat",
         })
     }
 }

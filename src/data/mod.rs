@@ -14,6 +14,7 @@ pub mod options;
 pub mod pack;
 mod plain;
 pub mod prompt;
+pub mod shown;
 pub mod split;
 mod squad;
 #[cfg(test)]

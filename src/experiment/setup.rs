@@ -8,7 +8,7 @@ use super::fsx::FsError;
 use crate::config::types::{Config, ModelInit, QuantizationConfig, TaskKind};
 use crate::data::Answers;
 use crate::data::chat::{ChatError, ChatTemplate};
-use crate::data::encode::Encoder;
+use crate::data::encode::{EncodeError, Encoder};
 use crate::data::example::Example;
 use crate::data::formats::read_examples;
 use crate::data::tokenizer::Tokenizer;
@@ -30,6 +30,8 @@ pub enum ModelUse {
     Run,
     /// To plan, which needs no weights.
     Plan,
+    /// To turn text into tokens, which needs no weights but the tokenizer.
+    Encode,
 }
 
 /// The common ground of a job.
@@ -123,6 +125,17 @@ impl Setup {
             .to_string()),
             Err(error) => Err(error.to_string()),
         }))
+    }
+
+    /// Whether the model, or the config, has a chat template.
+    ///
+    /// # Errors
+    /// There is one, but it cannot be used.
+    pub fn has_chat(&self) -> Result<bool, Error> {
+        match &self.chat {
+            Ok(template) => Ok(template.is_some()),
+            Err(error) => Err(EncodeError::NoChat(error.to_string()).into()),
+        }
     }
 
     /// Copies the tokenizer's files into `dir`, and the chat template where the
@@ -226,7 +239,7 @@ pub(super) fn model_dir(config: &Config, use_of: ModelUse) -> Result<PathBuf, Er
     };
     let needs = match (use_of, model.init) {
         (ModelUse::Plan, _) => Needs::Config,
-        (ModelUse::Run, ModelInit::Random) => Needs::NoWeights,
+        (ModelUse::Encode, _) | (ModelUse::Run, ModelInit::Random) => Needs::NoWeights,
         (ModelUse::Run, ModelInit::Pretrained) => Needs::Weights,
     };
     let settings = hub::Settings::from_env();
