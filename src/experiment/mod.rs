@@ -22,6 +22,7 @@ mod quantize;
 mod ready;
 pub mod registry;
 mod resume;
+mod routes;
 pub mod run_dir;
 mod sampled;
 mod setup;
