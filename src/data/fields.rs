@@ -202,8 +202,7 @@ impl Layout {
         }
         if let Some(i) = self.text {
             out.text = self.text_cell(&mut cells, i, "text")?;
-            if kind == TaskKind::Text && out.text.as_ref().is_none_or(|t| t.trim().is_empty())
-            {
+            if kind == TaskKind::Text && out.text.as_ref().is_none_or(|t| t.trim().is_empty()) {
                 return Err(RowProblem::EmptyField { field: "text" });
             }
         }
@@ -235,10 +234,7 @@ impl Layout {
                 }
             }
         }
-        if out.answers.is_empty()
-            && kind != TaskKind::Text
-            && spec.answers == Answers::Required
-        {
+        if out.answers.is_empty() && kind != TaskKind::Text && spec.answers == Answers::Required {
             return Err(RowProblem::EmptyField { field: "answer" });
         }
         for (i, name) in &self.extras {
@@ -591,12 +587,16 @@ mod tests {
         assert_eq!(kind("question,A,B", &["q?", "x", "y"]), mcq);
         assert_eq!(kind("question", &["q?"]), saq);
         assert_eq!(kind("question,options,Task", &["q?", "x | y", "SAQ"]), saq);
-        assert_eq!(kind("question,options,type", &["q?", "x | y", "bridge"]), mcq);
+        assert_eq!(
+            kind("question,options,type", &["q?", "x | y", "bridge"]),
+            mcq
+        );
         assert_eq!(
             kind("question,options,task", &["q?", "", "mcq"]),
             Err(RowProblem::EmptyField { field: "options" })
         );
-        s.columns.insert("options".to_string(), Some("opts".to_string()));
+        s.columns
+            .insert("options".to_string(), Some("opts".to_string()));
         assert!(Layout::new(&s, names("question,options"), 1).is_err());
     }
 }

@@ -67,11 +67,7 @@ impl Examples {
     /// # Errors
     /// The file is missing, a directory, empty, of an unknown format, or has not
     /// the columns that a task of this `kind` needs.
-    pub fn open(
-        path: &Path,
-        data: &DataConfig,
-        want: Want,
-    ) -> Result<Self, DataError> {
+    pub fn open(path: &Path, data: &DataConfig, want: Want) -> Result<Self, DataError> {
         let file = File::open(path).map_err(|e| DataError::io(path, e))?;
         if file.metadata().is_ok_and(|m| m.is_dir()) {
             return Err(DataError::Directory(path.to_path_buf()));

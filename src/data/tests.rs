@@ -372,8 +372,7 @@ fn every_error_names_the_file_and_the_line() {
             .starts_with("b.jsonl:1: the line is not valid UTF-8")
     );
     assert!(f.message("b.csv", b"\xff\xfeq\0", saq).contains("UTF-16"));
-    let open =
-        |path: &Path| read_examples(path, &config(None), required(saq)).unwrap_err();
+    let open = |path: &Path| read_examples(path, &config(None), required(saq)).unwrap_err();
     assert!(matches!(
         open(&f.0.path().join("no.csv")),
         DataError::Missing(_)
@@ -455,8 +454,9 @@ fn real_mmlu_reads_as_it_is() {
     let mut count = 0;
     for file in std::fs::read_dir(folder).unwrap() {
         let path = file.unwrap().path();
-        let examples =
-            read_examples(&path, &config(None), required(TaskKind::Mcq)).unwrap().examples;
+        let examples = read_examples(&path, &config(None), required(TaskKind::Mcq))
+            .unwrap()
+            .examples;
         assert!(
             examples
                 .iter()
@@ -470,8 +470,9 @@ fn real_mmlu_reads_as_it_is() {
 #[test]
 fn real_squad_and_sst2_read_as_they_are() {
     if let Some(path) = shared("squad/dev-v1.1-part1.json") {
-        let examples =
-            read_examples(&path, &config(None), required(TaskKind::Saq)).unwrap().examples;
+        let examples = read_examples(&path, &config(None), required(TaskKind::Saq))
+            .unwrap()
+            .examples;
         assert_eq!(examples.len(), 4961);
         assert_eq!(examples[0].answers, ["Denver Broncos"; 3]);
         assert!(examples.iter().all(|e| e.context.is_some()));
@@ -483,7 +484,9 @@ fn real_squad_and_sst2_read_as_they_are() {
         .insert("answer".to_string(), Some("label".to_string()));
     for (name, rows) in [("sst2/dev.tsv", 872), ("sst2/train-8000.tsv", 8000)] {
         if let Some(path) = shared(name) {
-            let examples = read_examples(&path, &data, required(TaskKind::Saq)).unwrap().examples;
+            let examples = read_examples(&path, &data, required(TaskKind::Saq))
+                .unwrap()
+                .examples;
             assert_eq!(examples.len(), rows);
             assert!(
                 examples
@@ -497,11 +500,19 @@ fn real_squad_and_sst2_read_as_they_are() {
 /// Each bad row with what is said of it.
 const BAD_ROWS: [(&str, &str, &str); 8] = [
     ("a.csv", "x,Q?", "2 fields where the header has 3"),
-    ("a.csv", "x,\"Q\"?,a", "text follows the quote that ends a field"),
+    (
+        "a.csv",
+        "x,\"Q\"?,a",
+        "text follows the quote that ends a field",
+    ),
     ("a.csv", "x,Q?,", "answer is empty"),
     ("a.csv", "x,,a", "question is empty"),
     ("a.csv", "1,Q?,a", "id '1' was used before, on line 2"),
-    ("a.jsonl", "{\"id\": 7, \"question\": \"Q?\"}", "no column 'answer'"),
+    (
+        "a.jsonl",
+        "{\"id\": 7, \"question\": \"Q?\"}",
+        "no column 'answer'",
+    ),
     ("a.jsonl", "{\"id\": 7, \"question\": ", "bad JSON"),
     ("a.jsonl", "[1]", "bad JSON"),
 ];
@@ -522,7 +533,10 @@ fn a_bad_row_is_named_and_can_be_skipped() {
         };
         let text = format!("{before}{row}{after}");
         let message = f.message(name, &text, TaskKind::Saq);
-        assert!(message.starts_with(&format!("{name}:3: {what}")), "{message}");
+        assert!(
+            message.starts_with(&format!("{name}:3: {what}")),
+            "{message}"
+        );
         let read = read_examples(&f.put(name, &text), &skip, want).unwrap();
         let kept: Vec<_> = read.examples.iter().map(|e| (&e.id[..], e.row)).collect();
         assert_eq!(kept, [("1", 2), ("2", 4)], "{row}");
@@ -544,18 +558,28 @@ fn bytes_and_options_are_skipped_alike_and_ids_do_not_move() {
     let kept: Vec<_> = read.examples.iter().map(|e| (&e.id[..], e.row)).collect();
     assert_eq!(kept, [("1", 2), ("6", 7)]);
     let said: Vec<String> = read.skipped.iter().map(DataError::to_string).collect();
-    for (line, (said, part)) in said.iter().zip([
-        "column 'question' is not valid UTF-8",
-        "answer 'z' matches no option",
-        "the row has 1000006 bytes",
-        "cannot split the options 'x'",
-    ]).enumerate() {
-        assert!(said.contains(&format!("a.csv:{}: {part}", line + 3)), "{said}");
+    for (line, (said, part)) in said
+        .iter()
+        .zip([
+            "column 'question' is not valid UTF-8",
+            "answer 'z' matches no option",
+            "the row has 1000006 bytes",
+            "cannot split the options 'x'",
+        ])
+        .enumerate()
+    {
+        assert!(
+            said.contains(&format!("a.csv:{}: {part}", line + 3)),
+            "{said}"
+        );
     }
     assert_eq!(said.len(), 4);
     let line = format!("{{\"question\": \"{long}\", \"answer\": \"a\"}}\n");
     let message = f.message("a.jsonl", line, TaskKind::Saq);
-    assert!(message.starts_with("a.jsonl:1: the row has 10000"), "{message}");
+    assert!(
+        message.starts_with("a.jsonl:1: the row has 10000"),
+        "{message}"
+    );
     // A document may be long.
     assert_eq!(f.read("a.txt", &long, TaskKind::Text).unwrap().len(), 1);
 }

@@ -133,7 +133,9 @@ pub fn infer(mut job: Job) -> Result<(), Error> {
 /// The base with the adapter of each route, numbered as the routes are.
 fn load(setup: &Setup, config: &Config, routes: &[Route]) -> Result<Decoder, Error> {
     let mut adapters = routes.iter().map(|route| route.adapter.as_path());
-    let first = adapters.next().map_or(Adaptation::None, Adaptation::Adapter);
+    let first = adapters
+        .next()
+        .map_or(Adaptation::None, Adaptation::Adapter);
     let mut model = setup.load(config, first)?;
     for adapter in adapters {
         model.add_adapter(adapter)?;
