@@ -96,7 +96,7 @@ fn cpu_line(experiment: &str) -> String {
 fn the_experiments_train_the_small_base_by_the_line_they_give() {
     let sandbox = Sandbox::new();
     copy_samples(&sandbox);
-    let short = "training.max_steps=2 task.max_test_examples=2 inference.max_new_tokens=4";
+    let short = "training.max_steps=1 task.max_test_examples=2 inference.max_new_tokens=4";
     for (experiment, task) in [
         ("squad_gpt2", "squad"),
         ("abstractive_qwen3", "abstractive"),
