@@ -49,7 +49,7 @@ fn commands_and_flags() {
 fn groups_options_keys_and_values() {
     for (line, expected) in [
         ("run train model=ti", vec!["model=tiny"]),
-        ("run train --cfg job +exp", vec!["+experiment="]),
+        ("run train --cfg job +experi", vec!["+experiment="]),
         ("run eval +experiment=[mcq,sa", vec!["+experiment=[mcq,saq"]),
         ("run infer 'experiment=[mcq,sa", vec!["experiment=[mcq,saq"]),
         ("run train lora.dr", vec!["lora.dropout="]),

@@ -132,7 +132,7 @@ fn why_tells_every_setter() {
     for line in [
         "lora.r: 16, configs/lora/default.yaml:2",
         "lora.alpha: 16 from ${lora.r}, command line; was 32, configs/lora/default.yaml:4",
-        "seed: 42, configs/config.yaml:18",
+        "seed: 42, configs/config.yaml:19",
     ] {
         assert!(text.lines().any(|l| l == line), "{line}\n{text}");
     }
@@ -171,7 +171,7 @@ fn origins_are_comments_that_change_nothing() {
     ];
     let plain = ok(&base);
     let noted = ok(&[&base[..], &["--origins"]].concat());
-    assert!(noted.contains("\nseed: 7  # command line; was 42, configs/config.yaml:18\n"));
+    assert!(noted.contains("\nseed: 7  # command line; was 42, configs/config.yaml:19\n"));
     assert!(
         noted.contains("\n  - q_proj  # configs/lora/default.yaml:8\n"),
         "{noted}"

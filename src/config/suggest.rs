@@ -349,7 +349,7 @@ mod tests {
         assert_eq!(texts("mod"), ["model=", "mode=", "model."]);
         assert_eq!(texts("lora.dr"), ["lora.dropout="]);
         assert_eq!(texts("inference.v"), ["inference.validation."]);
-        assert_eq!(texts("+exp"), ["+experiment="]);
+        assert_eq!(texts("+experi"), ["+experiment="]);
         assert_eq!(texts("~lora.dr"), ["~lora.dropout"]);
         assert_eq!(texts("~quant"), ["~quantization", "~quantization."]);
         assert_eq!(texts("++see"), ["++seed="]);

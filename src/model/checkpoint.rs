@@ -8,7 +8,7 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use half::{bf16, f16};
+use half::f16;
 use memmap2::Mmap;
 use rayon::prelude::*;
 use safetensors::{Dtype, SafeTensorError, SafeTensors};
@@ -16,6 +16,8 @@ use serde_json::Value;
 use thiserror::Error;
 
 use super::hf_config::ArchConfig;
+use crate::ops::cpu::vectorised;
+use crate::ops::nf4::{self, Nf4};
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
@@ -318,6 +320,49 @@ impl Checkpoint {
         Ok(values)
     }
 
+    /// One matrix quantised to NF4 as it is read: its f32 values are never whole in
+    /// memory.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::tensor_f32`].
+    pub(super) fn quantised(
+        &self,
+        name: &str,
+        shape: [usize; 2],
+        block_size: usize,
+        double: bool,
+    ) -> Result<Nf4, CheckpointError> {
+        let entry = self.entry(name, &shape)?;
+        let shard = &self.shards[entry.shard];
+        let (width, convert) = reader(entry.dtype).ok_or_else(|| self.dtype_error(name, entry))?;
+        let bytes = |range: Range<usize>| {
+            let start = entry.bytes.start;
+            start + range.start * width..start + range.end * width
+        };
+        nf4::quantize_from(
+            shape,
+            block_size,
+            double,
+            WINDOW,
+            |at, out| {
+                convert(&shard.map[bytes(at..at + out.len())], out);
+                match nf4::non_finite_in(out) {
+                    None => Ok(()),
+                    Some(element) => Err(self.not_finite(name, entry, at + element)),
+                }
+            },
+            |range| shard.release(bytes(range)),
+        )
+    }
+
+    fn not_finite(&self, name: &str, entry: &Entry, element: usize) -> CheckpointError {
+        CheckpointError::NotFinite {
+            file: self.shards[entry.shard].file.clone(),
+            tensor: name.to_string(),
+            element,
+        }
+    }
+
     /// Hands a tensor on piece by piece, as stored and in f32, so that no more
     /// than a piece is in memory.
     ///
@@ -361,15 +406,11 @@ impl Checkpoint {
             .find_map_first(|(task, (values, bytes))| {
                 convert(bytes, values);
                 // Looked at while it is in the cache.
-                crate::ops::nf4::first_non_finite(values).map(|i| task * TASK + i)
+                nf4::non_finite_in(values).map(|i| task * TASK + i)
             });
         match bad {
             None => Ok(bytes),
-            Some(element) => Err(CheckpointError::NotFinite {
-                file: shard.file.clone(),
-                tensor: name.to_string(),
-                element: at + element,
-            }),
+            Some(element) => Err(self.not_finite(name, entry, at + element)),
         }
     }
 
@@ -435,21 +476,29 @@ impl Shard {
 type Reader = (usize, fn(&[u8], &mut [f32]));
 
 fn reader(dtype: Dtype) -> Option<Reader> {
+    /// Compiled for the CPU's widest vectors; `one` reads `N` bytes.
+    #[inline(always)]
+    fn each<const N: usize>(bytes: &[u8], out: &mut [f32], one: impl Fn([u8; N]) -> f32) {
+        vectorised(
+            #[inline(always)]
+            || {
+                let (whole, _) = bytes.as_chunks::<N>();
+                for (v, bytes) in out.iter_mut().zip(whole) {
+                    *v = one(*bytes);
+                }
+            },
+        );
+    }
     match dtype {
-        Dtype::F32 => Some((4, |bytes, out| {
-            for (v, b) in out.iter_mut().zip(bytes.chunks_exact(4)) {
-                *v = f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
-            }
-        })),
+        Dtype::F32 => Some((4, |bytes, out| each(bytes, out, f32::from_le_bytes))),
+        // bf16 is the upper half of an f32.
         Dtype::BF16 => Some((2, |bytes, out| {
-            for (v, b) in out.iter_mut().zip(bytes.chunks_exact(2)) {
-                *v = bf16::from_le_bytes([b[0], b[1]]).to_f32();
-            }
+            each(bytes, out, |b| {
+                f32::from_bits(u32::from(u16::from_le_bytes(b)) << 16)
+            });
         })),
         Dtype::F16 => Some((2, |bytes, out| {
-            for (v, b) in out.iter_mut().zip(bytes.chunks_exact(2)) {
-                *v = f16::from_le_bytes([b[0], b[1]]).to_f32();
-            }
+            each(bytes, out, |b| f16::from_le_bytes(b).to_f32());
         })),
         _ => None,
     }

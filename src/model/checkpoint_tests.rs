@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use half::bf16;
 use serde_json::json;
 
 use super::*;

@@ -221,12 +221,17 @@ impl Loader<'_> {
             // A linear that such a checkpoint holds dense was left out on purpose.
             quantise = false;
         }
+        let q = self.options.quantization;
+        if let (Some((checkpoint, _)), true, false) = (&self.source, quantise, described.transposed)
+        {
+            let weight = checkpoint.quantised(&stored.name, shape, q.block_size, q.double_quant)?;
+            return Ok(held(weight, self.options.device));
+        }
         let mut values = self.values(&stored.name, &stored.shape)?;
         if described.transposed {
             values = transpose(&values, shape[1], shape[0]);
         }
         if quantise {
-            let q = self.options.quantization;
             let weight = nf4::quantize(&values, shape, q.block_size, q.double_quant);
             return Ok(held(weight, self.options.device));
         }

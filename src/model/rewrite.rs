@@ -204,10 +204,12 @@ impl Base {
                 return shard.put(&parameter.name, |sink| self.copy(parameter, sink));
             };
             let dtype = self.checkpoint.dtype(&parameter.name).unwrap_or(Dtype::F32);
-            // Conv1D is turned before it is quantised, as transformers does.
-            let values = self.matrix(linear)?;
-            let weight = nf4::quantize(&values, shape_of(linear), block, double);
-            drop(values);
+            let shape = shape_of(linear);
+            let weight = match linear.transposed {
+                false => (self.checkpoint).quantised(&parameter.name, shape, block, double)?,
+                // Conv1D is turned before it is quantised, as transformers does.
+                true => nf4::quantize(&self.matrix(linear)?, shape, block, double),
+            };
             for (spec, bytes) in groups[number].iter().zip(bnb::stored_bytes(&weight, dtype)) {
                 shard.put(&spec.name, |sink| sink.add(&bytes))?;
             }

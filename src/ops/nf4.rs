@@ -7,6 +7,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use super::cpu::vectorised;
 use super::nf4_map;
 pub use super::nf4_map::{NESTED_BLOCK, dynamic_map};
 
@@ -121,6 +122,7 @@ impl Absmax {
 /// The bits of the largest magnitude: magnitudes compare as their bits do, and
 /// an integer maximum runs in vector registers where an f32 one does not. A NaN
 /// counts as larger than infinity.
+#[inline(always)]
 fn max_abs_bits(x: &[f32]) -> i32 {
     x.iter()
         .fold(0, |max, v| max.max((v.to_bits() & 0x7FFF_FFFF) as i32))
@@ -129,17 +131,20 @@ fn max_abs_bits(x: &[f32]) -> i32 {
 /// The index of the first NaN or infinity, which no 4-bit weight can hold:
 /// callers refuse such a tensor by name before they quantise it.
 pub fn first_non_finite(x: &[f32]) -> Option<usize> {
-    x.par_chunks(TASK)
-        .enumerate()
-        .find_map_first(|(task, chunk)| {
-            if max_abs_bits(chunk) < f32::INFINITY.to_bits() as i32 {
-                return None;
-            }
-            chunk
-                .iter()
-                .position(|v| !v.is_finite())
-                .map(|i| task * TASK + i)
-        })
+    let chunks = x.par_chunks(TASK).enumerate();
+    chunks.find_map_first(|(task, chunk)| Some(task * TASK + non_finite_in(chunk)?))
+}
+
+/// As [`first_non_finite`], on this thread.
+pub fn non_finite_in(x: &[f32]) -> Option<usize> {
+    let largest = vectorised(
+        #[inline(always)]
+        || max_abs_bits(x),
+    );
+    if largest < f32::INFINITY.to_bits() as i32 {
+        return None;
+    }
+    x.iter().position(|v| !v.is_finite())
 }
 
 /// Quantises a row-major `[out, in]` weight, on all threads.
@@ -159,12 +164,75 @@ pub fn quantize(x: &[f32], shape: [usize; 2], block_size: usize, double: bool) -
         .par_chunks_mut(TASK / 2)
         .zip(maxima.par_chunks_mut(TASK / block_size))
         .zip(x.par_chunks(TASK))
-        .for_each(|((packed, maxima), x)| {
+        .for_each(|((packed, maxima), x)| quantize_task(x, packed, maxima, block_size));
+    finish(packed, maxima, shape, block_size, double)
+}
+
+/// Quantises a weight that is never whole in memory: `fill(at, out)` writes the
+/// elements from `at` on, and is called for pieces on all threads. After every
+/// `window` elements `done` is told which were taken.
+///
+/// # Errors
+/// Those of `fill`.
+///
+/// # Panics
+/// If `block_size` is none of [`BLOCK_SIZES`], or `window` no multiple of 65536.
+pub fn quantize_from<E: Send>(
+    shape: [usize; 2],
+    block_size: usize,
+    double: bool,
+    window: usize,
+    fill: impl Fn(usize, &mut [f32]) -> Result<(), E> + Sync,
+    mut done: impl FnMut(Range<usize>),
+) -> Result<Nf4, E> {
+    assert!(
+        BLOCK_SIZES.contains(&block_size),
+        "NF4 block size {block_size}"
+    );
+    assert!(window.is_multiple_of(TASK), "NF4 window {window}");
+    let numel = shape[0] * shape[1];
+    let mut packed = vec![0u8; numel.div_ceil(2)];
+    let mut maxima = vec![0f32; numel.div_ceil(block_size)];
+    let windows = packed.chunks_mut(window / 2);
+    let windows = windows.zip(maxima.chunks_mut(window / block_size));
+    for (number, (packed, maxima)) in windows.enumerate() {
+        let start = number * window;
+        packed
+            .par_chunks_mut(TASK / 2)
+            .zip(maxima.par_chunks_mut(TASK / block_size))
+            .enumerate()
+            .try_for_each_init(Vec::new, |values, (task, (packed, maxima))| {
+                let at = start + task * TASK;
+                values.resize(TASK.min(numel - at), 0.0);
+                fill(at, values)?;
+                quantize_task(values, packed, maxima, block_size);
+                Ok(())
+            })?;
+        done(start..(start + window).min(numel));
+    }
+    Ok(finish(packed, maxima, shape, block_size, double))
+}
+
+/// Quantises what one task takes.
+fn quantize_task(x: &[f32], packed: &mut [u8], maxima: &mut [f32], block_size: usize) {
+    vectorised(
+        #[inline(always)]
+        || {
             let blocks = x.chunks(block_size).zip(packed.chunks_mut(block_size / 2));
             for ((block, packed), absmax) in blocks.zip(maxima) {
                 *absmax = quantize_block(block, packed, block_size);
             }
-        });
+        },
+    );
+}
+
+fn finish(
+    packed: Vec<u8>,
+    mut maxima: Vec<f32>,
+    shape: [usize; 2],
+    block_size: usize,
+    double: bool,
+) -> Nf4 {
     let absmax = if double && !maxima.is_empty() {
         let offset = nf4_map::torch_mean(&maxima);
         maxima.iter_mut().for_each(|m| *m -= offset);
@@ -188,6 +256,7 @@ pub fn quantize(x: &[f32], shape: [usize; 2], block_size: usize, double: bool) -
 /// Packs one block and returns its maximum. A block that is shorter than
 /// `block_size` ends the weight: there bitsandbytes divides by the maximum
 /// instead of multiplying with its inverse, and never stores one below 1e-38.
+#[inline(always)]
 fn quantize_block(block: &[f32], packed: &mut [u8], block_size: usize) -> f32 {
     let absmax = f32::from_bits(max_abs_bits(block) as u32);
     if block.len() == block_size {

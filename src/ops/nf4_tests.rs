@@ -344,3 +344,32 @@ fn the_first_value_that_is_not_finite_is_found() {
     assert_eq!(first_non_finite(&x), Some(70_001));
     assert_eq!(first_non_finite(&[]), None);
 }
+
+#[test]
+fn a_weight_that_arrives_in_pieces_is_quantised_the_same() {
+    let stream = Stream::new(12, &[]);
+    for shape in [[3, 5], [300, 700], [513, 512]] {
+        let n = shape[0] * shape[1];
+        let x: Vec<f32> = (0..n).map(|i| stream.normal(i as u64)).collect();
+        for (block_size, double) in [(64, true), (4096, false)] {
+            let mut seen = Vec::new();
+            let made = quantize_from(
+                shape,
+                block_size,
+                double,
+                1 << 16,
+                |at, out| {
+                    out.copy_from_slice(&x[at..at + out.len()]);
+                    Ok::<_, ()>(())
+                },
+                |range| seen.push(range),
+            );
+            assert_eq!(made, Ok(quantize(&x, shape, block_size, double)));
+            assert_eq!(seen.first().map(|r| r.start), Some(0));
+            assert!(seen.windows(2).all(|w| w[0].end == w[1].start));
+            assert_eq!(seen.last().map(|r| r.end), Some(n));
+        }
+    }
+    let stopped = quantize_from([300, 700], 64, true, 1 << 16, |at, _| Err(at), |_| ());
+    assert!(stopped.is_err());
+}

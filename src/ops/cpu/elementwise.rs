@@ -107,7 +107,7 @@ pub fn swiglu_backward(gate: &[f32], up: &[f32], dy: &[f32]) -> (Vec<f32>, Vec<f
 }
 
 /// 2 sqrt(2/pi), so that the logistic function stands for (1 + tanh) / 2.
-const GELU_SLOPE: f32 = 1.595_769_1;
+const GELU_SLOPE: f32 = 1.595_769;
 const GELU_CUBIC: f32 = 0.044_715;
 
 /// x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) / 2

@@ -12,6 +12,7 @@ mod norm;
 mod optim;
 
 use burn::tensor::Tensor;
+pub use elementwise::vectorised;
 use host::{Host, into_host_mut};
 pub use host::{is_cpu, tensor2};
 
