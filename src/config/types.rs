@@ -317,8 +317,18 @@ pub struct DataConfig {
     pub path: Option<PathBuf>,
     pub test_path: Option<PathBuf>,
     pub format: Option<DataFormat>,
+    pub on_error: OnError,
     /// Field name -> column name, where they differ.
     pub columns: IndexMap<String, Option<String>>,
+}
+
+/// What a row that cannot be used does to the run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnError {
+    Fail,
+    /// The row is left out and named in the log.
+    Skip,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -26,6 +26,7 @@ mod ready;
 pub mod registry;
 mod report;
 mod resume;
+mod routes;
 pub mod run_dir;
 mod sampled;
 mod setup;
