@@ -1,7 +1,8 @@
 //! Kiln fine-tunes language models for question answering from one command line.
 //!
 //! A command line comes in at the top and a run directory comes out at the
-//! bottom. Modules call only downwards: [`cli`], [`experiment`], [`evaluate`],
+//! bottom. Modules call only downwards: [`cli`], [`experiment`], [`report`],
+//! [`evaluate`],
 //! [`generate`], [`train`] and [`plan`], [`data`] and [`model`], [`hub`], [`ops`], [`device`];
 //! below them all, [`config`] is the typed experiment and [`compose`] is Hydra.
 
@@ -17,5 +18,6 @@ pub mod hub;
 pub mod model;
 pub mod ops;
 pub mod plan;
+pub mod report;
 pub mod rng;
 pub mod train;

@@ -141,7 +141,7 @@ fn a_group_chosen_anew_replaces_its_part_of_the_saved_config() {
     let place = Place::new();
     place.snapshot(FIRST, &["model.path=mine", "training.epochs=7"]);
     let cfg = |args: &[&str]| place.ok(&[&["train", "-c", "job", "--from", FIRST], args].concat());
-    let text = cfg(&["model=gpt2"]);
+    let text = cfg(&["model=mistral_7b"]);
     let before = cfg(&[]);
     // The lines of one top-level key.
     let part = |text: &str, name: &str| -> String {
@@ -155,14 +155,14 @@ fn a_group_chosen_anew_replaces_its_part_of_the_saved_config() {
     assert!(part(&before, "model").contains("path: mine"));
     assert_eq!(
         part(&text, "model"),
-        part(&place.ok(&["train", "-c", "job", "model=gpt2"]), "model")
+        part(&place.ok(&["train", "-c", "job", "model=mistral_7b"]), "model")
     );
     assert_eq!(
         text.replace(&part(&text, "model"), ""),
         before.replace(&part(&before, "model"), "")
     );
     // Overrides of values come on top of the new choice.
-    let text = cfg(&["model.revision=main", "model=gpt2", "-p", "model"]);
+    let text = cfg(&["model.revision=main", "model=mistral_7b", "-p", "model"]);
     assert!(text.contains("revision: main"), "{text}");
     // An experiment is laid over a run without one.
     let text = cfg(&["experiment=low_memory"]);
@@ -170,8 +170,8 @@ fn a_group_chosen_anew_replaces_its_part_of_the_saved_config() {
         text.contains("  r: 8\n") && text.contains("epochs: 7\n"),
         "{text}"
     );
-    let hydra = place.ok(&["train", "-c", "hydra", "--from", FIRST, "model=gpt2"]);
-    assert!(hydra.contains("      model: gpt2\n"), "{hydra}");
+    let hydra = place.ok(&["train", "-c", "hydra", "--from", FIRST, "model=mistral_7b"]);
+    assert!(hydra.contains("      model: mistral_7b\n"), "{hydra}");
     // What the old task had set everywhere cannot be taken back.
     let text = place.refused(&["train", "-c", "job", "--from", FIRST, "task=saq"]);
     for part in [

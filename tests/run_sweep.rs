@@ -45,6 +45,15 @@ fn two_by_two_cells_run_one_after_another() {
     let best = column(&sandbox, &root, "best");
     assert_eq!(best.iter().filter(|best| *best == "true").count(), 1);
 
+    // The table becomes a page, with a chart for each swept key and metric.
+    let said = sandbox.ok(&format!("report {root}"));
+    assert_eq!(said, format!("report     {root}/report.html\n"));
+    let page = sandbox.read(&format!("{root}/report.html"));
+    for title in ["accuracy by lora.r", "accuracy by seed", "val_loss by seed"] {
+        assert!(page.contains(&format!("{title}</title>")), "{title}");
+    }
+    assert!(page.contains("4 cells, 4 finished"), "{page}");
+
     for num in 0..4 {
         let cell = format!("{root}/{num}");
         let files = sandbox.files(&cell);

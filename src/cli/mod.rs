@@ -2,12 +2,15 @@
 //! user of the library would miss.
 
 mod args;
+mod chat;
+mod compare;
 mod completion;
 mod compose;
 mod crash;
 mod doctor;
 mod error;
 mod eval;
+mod explain;
 mod help;
 mod infer;
 mod info;
@@ -15,7 +18,9 @@ mod inspect;
 mod merge;
 mod output;
 mod plan;
+mod preview;
 mod quantize;
+mod report;
 mod runs;
 mod show;
 mod sweep;
@@ -27,9 +32,13 @@ use std::ffi::OsString;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use args::{ComposeArgs, JobArgs};
+use chat::ChatArgs;
 use completion::{Action, CompletionArgs};
 use doctor::DoctorArgs;
+use explain::ExplainArgs;
 use plan::PlanArgs;
+use preview::PreviewArgs;
+use report::ReportArgs;
 use runs::RunsArgs;
 use sweep::SweepArgs;
 
@@ -52,8 +61,12 @@ pub use output::print;
   run train task=saq lora.r=8                another task, another rank
   run train model=llama3_8b training=mcq     another base
   run train --help                           all groups and keys
+  run explain lora.r                         what a key does, when to change it
   run train --cfg job                        the config, without running
+  run preview task=saq                       what training sees of the data
   run plan model.path=DIR                    how much memory training takes
+  run compare task=saq                       base and tuned, question by question
+  run chat                                   talk with what was trained
   run merge model.path=DIR output=OUT        base and adapter as one dense model
   run doctor                                 what this machine offers
   run train -m lora.r=4,8,16 seed=1,2        a sweep: six runs and a table
@@ -77,9 +90,18 @@ enum Command {
     /// Score the base and an adapter on the test file
     #[command(disable_help_flag = true)]
     Eval(SweepArgs),
+    /// Base and tuned model side by side, question by question, with a sheet to mark
+    #[command(disable_help_flag = true)]
+    Compare(SweepArgs),
+    /// Talk with the base and an adapter; answers appear word by word
+    #[command(disable_help_flag = true)]
+    Chat(ChatArgs),
     /// Say what training needs, without running it: memory by component, work, time
     #[command(disable_help_flag = true)]
     Plan(PlanArgs),
+    /// Show the first examples as training sees them: tokens, labels, cuts; and counts
+    #[command(disable_help_flag = true)]
+    Preview(PreviewArgs),
     /// Write a model in bitsandbytes' 4-bit layout: model.path=IN output=OUT
     #[command(disable_help_flag = true)]
     Quantize(JobArgs),
@@ -89,10 +111,14 @@ enum Command {
     /// Compose and print any Hydra config tree, without a schema
     #[command(disable_help_flag = true)]
     Compose(ComposeArgs),
+    /// Say what config keys mean: range, default, when to change them, how
+    Explain(ExplainArgs),
     /// Show what this machine offers: devices, drivers, memory, disk; what is missing
     Doctor(DoctorArgs),
     /// List, show and compare past runs
     Runs(RunsArgs),
+    /// Write a run or a sweep as one HTML page with curves and tables
+    Report(ReportArgs),
     /// Print the script that completes commands, groups and keys in your shell
     Completion(CompletionArgs),
 }
@@ -128,12 +154,17 @@ pub fn call(cli: Cli) -> Result<(), Error> {
         Command::Train(args) => train::call(args),
         Command::Infer(args) => infer::call(args),
         Command::Eval(args) => eval::call(args),
+        Command::Compare(args) => compare::call(args),
+        Command::Chat(args) => chat::call(args),
         Command::Plan(args) => plan::call(args),
+        Command::Preview(args) => preview::call(args),
         Command::Quantize(args) => quantize::call(args),
         Command::Merge(args) => merge::call(args),
         Command::Compose(args) => compose::call(args),
+        Command::Explain(args) => explain::call(args),
         Command::Doctor(args) => doctor::call(args),
         Command::Runs(args) => runs::call(args),
+        Command::Report(args) => report::call(args),
         Command::Completion(args) => completion::call(args),
     }
 }

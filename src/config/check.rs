@@ -403,15 +403,10 @@ mod tests {
 
     #[test]
     fn known_but_absent_values_are_refused() {
-        for (path, value, available) in [(
-            "data.format",
-            string("parquet"),
-            "csv, tsv, jsonl, squad, text, chat, tokens",
-        )] {
-            let text = message(path, value);
-            assert!(text.contains("not available in this version"), "{text}");
-            assert!(text.ends_with(&format!("available: {available}")), "{text}");
-        }
+        let text = message("data.format", string("parquet"));
+        assert!(text.contains("not available in this version"), "{text}");
+        let formats = "available: csv, tsv, jsonl, squad, text, chat, tokens";
+        assert!(text.ends_with(formats), "{text}");
     }
 
     #[test]

@@ -48,6 +48,8 @@ pub(super) static CONFIGS: &[(&str, &str)] = &[
 
 /// The folder `experiments/`, sorted by path.
 pub(super) static EXPERIMENTS: &[(&str, &str)] = &[
+    embed!("experiments", "abstractive_qwen3.yaml"),
+    embed!("experiments", "academic_zephyr.yaml"),
     embed!("experiments", "diverse.yaml"),
     embed!("experiments", "low_memory.yaml"),
     embed!("experiments", "mcq.yaml"),
@@ -55,7 +57,9 @@ pub(super) static EXPERIMENTS: &[(&str, &str)] = &[
     embed!("experiments", "overfitting.yaml"),
     embed!("experiments", "pretrain_tiny.yaml"),
     embed!("experiments", "pretrain_tiny_cues.yaml"),
+    embed!("experiments", "rank_ablation.yaml"),
     embed!("experiments", "saq.yaml"),
+    embed!("experiments", "squad_gpt2.yaml"),
     embed!("experiments", "unstable.yaml"),
 ];
 

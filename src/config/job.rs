@@ -114,7 +114,9 @@ fn fits_command(command: Command, config: &Config, tree: &Node) -> Vec<ConfigErr
     };
     let mut errors = Vec::new();
     let meant = match command {
-        Command::Plan => Command::Train,
+        Command::Plan | Command::Preview => Command::Train,
+        Command::Compare => Command::Eval,
+        Command::Chat => Command::Infer,
         other => other,
     };
     let writes = matches!(command, Command::Quantize | Command::Merge);
@@ -144,7 +146,7 @@ fn fits_command(command: Command, config: &Config, tree: &Node) -> Vec<ConfigErr
             });
         }
     }
-    if command == Command::Train && config.data.path.is_none() {
+    if matches!(command, Command::Train | Command::Preview) && config.data.path.is_none() {
         errors.push(ConfigError::Conflict {
             origin: origin("data.path"),
             message: "`data.path` is null, so there is nothing to train on".to_string(),

@@ -9,6 +9,7 @@ mod cross;
 mod docs;
 mod embedded;
 mod error;
+pub mod explain;
 mod job;
 pub mod keys;
 mod layers;

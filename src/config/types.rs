@@ -43,6 +43,15 @@ pub enum Command {
     Quantize,
     #[serde(skip)]
     Merge,
+    /// Base and adapter side by side; takes what `eval` takes.
+    #[serde(skip)]
+    Compare,
+    /// Shows what training would see.
+    #[serde(skip)]
+    Preview,
+    /// Answers what is typed; takes what `infer` takes.
+    #[serde(skip)]
+    Chat,
 }
 
 impl fmt::Display for Command {
@@ -54,6 +63,9 @@ impl fmt::Display for Command {
             Command::Plan => "plan",
             Command::Quantize => "quantize",
             Command::Merge => "merge",
+            Command::Compare => "compare",
+            Command::Preview => "preview",
+            Command::Chat => "chat",
         })
     }
 }
@@ -305,8 +317,18 @@ pub struct DataConfig {
     pub path: Option<PathBuf>,
     pub test_path: Option<PathBuf>,
     pub format: Option<DataFormat>,
+    pub on_error: OnError,
     /// Field name -> column name, where they differ.
     pub columns: IndexMap<String, Option<String>>,
+}
+
+/// What a row that cannot be used does to the run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnError {
+    Fail,
+    /// The row is left out and named in the log.
+    Skip,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

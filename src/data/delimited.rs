@@ -1,14 +1,16 @@
 //! CSV (RFC 4180) and TSV. TSV is read as GLUE's files are written: without quoting.
 
-use std::io::{Chain, Read};
+use std::collections::VecDeque;
+use std::io::{self, Chain, Read};
 use std::sync::Arc;
 
 use csv::{ByteRecord, ReaderBuilder, Terminator};
 
-use super::error::{DataError, RowProblem};
+use super::error::{DataError, MAX_ROW, RowProblem};
 use super::example::Example;
 use super::fields::{Cell, Layout, Spec};
 use super::formats::{Input, Source};
+use crate::config::types::TaskKind;
 
 /// Put after the file: its record marks the end, and a field that holds it was
 /// opened by a quote that nothing closed.
@@ -17,7 +19,7 @@ const END: &[u8] = b"\n\0\n";
 /// Records with the true line they start on. The csv crate's own position is that
 /// of the end of the record before, which blank lines and `\r\n` put off.
 struct Records {
-    reader: csv::Reader<Chain<Input, &'static [u8]>>,
+    reader: csv::Reader<Quotes<Chain<Input, &'static [u8]>>>,
     record: ByteRecord,
 }
 
@@ -35,12 +37,16 @@ pub(super) fn open(spec: &Spec, input: Input, separator: u8) -> Result<Source, D
         .terminator(Terminator::Any(b'\n'))
         .flexible(true)
         .has_headers(false)
-        .from_reader(input.chain(END));
+        .from_reader(Quotes::new(input.chain(END), separator));
     let mut records = Records {
         reader,
         record: ByteRecord::new(),
     };
     let line = records.advance(spec)?.unwrap_or(1);
+    let end = records.reader.position().byte();
+    if records.reader.get_mut().take_stray(end) {
+        return Err(DataError::row(&spec.path, line, RowProblem::StrayQuote));
+    }
     let mut names = Vec::with_capacity(records.record.len());
     for (i, field) in records.record.iter().enumerate() {
         let column = || format!("{} of the header", i + 1);
@@ -53,6 +59,84 @@ pub(super) fn open(spec: &Spec, input: Input, separator: u8) -> Result<Source, D
         layout,
         spec: spec.clone(),
     }))
+}
+
+/// Watches the bytes on their way to the csv crate, which takes text after a closing
+/// quote into the field without a word.
+struct Quotes<R> {
+    inner: R,
+    separator: u8,
+    state: Quoting,
+    offset: u64,
+    /// Offsets of bytes that follow a closing quote and may not.
+    stray: VecDeque<u64>,
+}
+
+/// Where the byte before stood, by the rules of csv-core.
+#[derive(Clone, Copy, PartialEq)]
+enum Quoting {
+    FieldStart,
+    Plain,
+    Quoted,
+    /// After a quote in a quoted field: the end, or the first of two.
+    QuoteInQuoted,
+    /// Files without quoting.
+    Off,
+}
+
+impl<R: Read> Quotes<R> {
+    fn new(inner: R, separator: u8) -> Self {
+        let state = match separator {
+            b'\t' => Quoting::Off,
+            _ => Quoting::FieldStart,
+        };
+        Self {
+            inner,
+            separator,
+            state,
+            offset: 0,
+            stray: VecDeque::new(),
+        }
+    }
+
+    fn see(&mut self, byte: u8) {
+        let ends = byte == self.separator || byte == b'\n';
+        self.state = match (self.state, byte) {
+            (Quoting::Off, _) => return,
+            (Quoting::Quoted, b'"') => Quoting::QuoteInQuoted,
+            (Quoting::Quoted, _) => Quoting::Quoted,
+            (Quoting::FieldStart, b'"') | (Quoting::QuoteInQuoted, b'"') => Quoting::Quoted,
+            _ if ends => Quoting::FieldStart,
+            // Of a line end, or before one; the field takes it as the csv crate does.
+            (Quoting::QuoteInQuoted, b'\r') => Quoting::Plain,
+            (Quoting::QuoteInQuoted, _) => {
+                self.stray.push_back(self.offset);
+                Quoting::Plain
+            }
+            _ => Quoting::Plain,
+        };
+        self.offset += 1;
+    }
+
+    /// Whether there was a wrong byte before `end`; forgets it.
+    fn take_stray(&mut self, end: u64) -> bool {
+        let mut found = false;
+        while self.stray.front().is_some_and(|at| *at < end) {
+            self.stray.pop_front();
+            found = true;
+        }
+        found
+    }
+}
+
+impl<R: Read> Read for Quotes<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        if self.state != Quoting::Off {
+            buffer[..count].iter().for_each(|&byte| self.see(byte));
+        }
+        Ok(count)
+    }
 }
 
 impl Records {
@@ -110,6 +194,14 @@ fn utf8(field: &[u8], column: impl Fn() -> String) -> Result<&str, RowProblem> {
 
 impl Rows {
     fn example(&mut self, line: usize) -> Result<Example, RowProblem> {
+        let end = self.records.reader.position().byte();
+        if self.records.reader.get_mut().take_stray(end) {
+            return Err(RowProblem::StrayQuote);
+        }
+        let bytes = self.records.record.as_slice().len();
+        if bytes >= MAX_ROW && self.spec.kind != TaskKind::Text {
+            return Err(RowProblem::TooLong { bytes });
+        }
         let names = self.layout.names();
         let found = self.records.record.len();
         if found != names.len() {

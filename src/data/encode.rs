@@ -174,6 +174,22 @@ impl<'a> Encoder<'a> {
         self
     }
 
+    /// The same for a conversation: answers end where the chat template ends a turn.
+    pub fn for_chat(&self) -> Self {
+        Self {
+            asks_by_chat: true,
+            ..self.clone()
+        }
+    }
+
+    /// The same with another length that samples are cut to.
+    pub fn with_length(&self, max_length: usize) -> Self {
+        Self {
+            max_length,
+            ..self.clone()
+        }
+    }
+
     pub fn prompter(&self) -> &Prompter {
         &self.prompter
     }
@@ -183,29 +199,28 @@ impl<'a> Encoder<'a> {
     /// # Errors
     /// The first row that cannot be encoded, or all rows without a supervised token.
     pub fn encode(&self, examples: &[Example], path: &Path) -> Result<Encoded, EncodeError> {
+        let encoded = self.encode_all(examples, path)?;
+        self.refuse_unsupervised(&encoded, path)?;
+        Ok(encoded)
+    }
+
+    /// [`Encoder::encode`] that lets samples without a supervised token pass: to show
+    /// them.
+    ///
+    /// # Errors
+    /// The first row that cannot be encoded.
+    pub fn encode_all(&self, examples: &[Example], path: &Path) -> Result<Encoded, EncodeError> {
         let rows: Vec<_> = examples.par_iter().map(|e| self.samples(e, path)).collect();
         let mut samples = Vec::with_capacity(examples.len());
         for row in rows {
             samples.extend(row?);
         }
-        let (mut report, mut lost, mut never) = (EncodeReport::default(), Vec::new(), Vec::new());
-        let mut fits = 0;
+        let mut report = EncodeReport::default();
         for sample in &samples {
-            let (length, targets) = (sample.input_ids.len(), supervised(&sample.labels));
-            if targets == 0 {
-                let rows = if sample.cut > 0 {
-                    &mut lost
-                } else {
-                    &mut never
-                };
-                rows.push(sample.row);
-                if sample.cut > 0 {
-                    fits = fits.max(length + sample.cut);
-                }
-            }
+            let length = sample.input_ids.len();
             report.samples += 1;
             report.tokens += length;
-            report.supervised_tokens += targets;
+            report.supervised_tokens += supervised(&sample.labels);
             report.truncated += usize::from(sample.cut > 0);
             report.longest = report.longest.max(length);
             report.longest_whole = report.longest_whole.max(length + sample.cut);
@@ -216,6 +231,22 @@ impl<'a> Encoder<'a> {
                 .fold(report.largest_id, u32::max);
             let labels = sample.labels.iter().filter_map(|l| u32::try_from(*l).ok());
             report.largest_id = labels.fold(report.largest_id, u32::max);
+        }
+        Ok(Encoded { samples, report })
+    }
+
+    /// # Errors
+    /// All rows without a supervised token.
+    pub fn refuse_unsupervised(&self, encoded: &Encoded, path: &Path) -> Result<(), EncodeError> {
+        let (mut lost, mut never, mut fits) = (Vec::new(), Vec::new(), 0);
+        let bare = |sample: &&Sample| supervised(&sample.labels) == 0;
+        for sample in encoded.samples.iter().filter(bare) {
+            if sample.cut > 0 {
+                lost.push(sample.row);
+                fits = fits.max(sample.input_ids.len() + sample.cut);
+            } else {
+                never.push(sample.row);
+            }
         }
         if !lost.is_empty() {
             let path = path.to_path_buf();
@@ -232,7 +263,7 @@ impl<'a> Encoder<'a> {
                 rows: never,
             });
         }
-        Ok(Encoded { samples, report })
+        Ok(())
     }
 
     /// The prompt's tokens for generation, cut on the left after BOS to `limit`.

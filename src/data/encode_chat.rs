@@ -35,6 +35,27 @@ impl Encoder<'_> {
         ids
     }
 
+    /// The tokens of a conversation up to where the assistant speaks next, as training
+    /// saw them. `path` is for errors, whose row is the number of the message.
+    ///
+    /// # Errors
+    /// There is no template or no tokenizer, or the template refuses the messages.
+    pub fn conversation_ids(
+        &self,
+        messages: &[Value],
+        path: &Path,
+    ) -> Result<Vec<u32>, EncodeError> {
+        let example = Example {
+            row: messages.len(),
+            ..Example::default()
+        };
+        let tokenizer = self.tokenizer(&example, path)?;
+        let frame = self.framed(messages).map_err(|e| e.at(&example, path))?;
+        tokenizer
+            .encode(&frame.prompt, false)
+            .map_err(|e| tokenizer_error(e, &example, path))
+    }
+
     fn template(&self) -> Result<&ChatTemplate, EncodeError> {
         match &self.chat {
             Ok(template) => Ok(template),

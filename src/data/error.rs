@@ -36,6 +36,21 @@ pub enum DataError {
         columns: Vec<String>,
         remedy: String,
     },
+    #[error("{path}: question {number}: {problem}: SQuAD v1.1 has an answer to each question",
+        path = path.display())]
+    Question {
+        path: PathBuf,
+        number: usize,
+        problem: RowProblem,
+    },
+    #[error(
+        "{first}\n{} with data.on_error=skip: none of the {rows} rows can be used", path.display()
+    )]
+    NoneLeft {
+        path: PathBuf,
+        rows: usize,
+        first: Box<DataError>,
+    },
     #[error("{path}:{line}: {problem}", path = path.display())]
     Row {
         path: PathBuf,
@@ -43,6 +58,10 @@ pub enum DataError {
         problem: RowProblem,
     },
 }
+
+/// A row of questions and answers has fewer bytes. A longer one is a file that lost
+/// its line ends, and would be tokenised whole only to be cut.
+pub(crate) const MAX_ROW: usize = 1_000_000;
 
 /// What is wrong with one row.
 #[derive(Clone, Debug, PartialEq, Error)]
@@ -55,6 +74,15 @@ pub enum RowProblem {
         "a quote that opens in this row is never closed: close it, or write two for a quote in the text"
     )]
     OpenQuote,
+    #[error(
+        "text follows the quote that ends a field: write two quotes for a quote in a quoted field"
+    )]
+    StrayQuote,
+    #[error(
+        "the row has {bytes} bytes, and a question with its answer has less than {MAX_ROW}: \
+         look for a missing line end or quote, or cut the text"
+    )]
+    TooLong { bytes: usize },
     #[error("column '{column}' is not valid UTF-8: save the file as UTF-8")]
     Utf8 { column: String },
     #[error("{what} is not valid UTF-8: save the file as UTF-8")]
@@ -95,6 +123,17 @@ pub enum RowProblem {
 }
 
 impl DataError {
+    /// Whether the rows after this one can still be read. A quote that is never
+    /// closed has swallowed them.
+    pub(crate) fn is_of_one_row(&self) -> bool {
+        match self {
+            DataError::Row { problem, .. } => *problem != RowProblem::OpenQuote,
+            // Of a JSON object: a table's header is read before its rows.
+            DataError::Column { .. } | DataError::Question { .. } => true,
+            _ => false,
+        }
+    }
+
     /// The error of failing to open or read `path`.
     pub(crate) fn io(path: &Path, error: io::Error) -> Self {
         match error.kind() {

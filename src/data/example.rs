@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::chat::Conversation;
+use crate::config::types::TaskKind;
 
 /// One question, document or ready token row.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -11,6 +12,8 @@ pub struct Example {
     pub id: String,
     /// The line where it starts, from 1 (SQuAD: the number of the question).
     pub row: usize,
+    /// The task that the row belongs to, in a file that may mix tasks.
+    pub kind: Option<TaskKind>,
     pub question: Option<String>,
     /// Shared: SQuAD asks several questions of one paragraph.
     pub context: Option<Arc<str>>,

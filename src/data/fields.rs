@@ -26,6 +26,8 @@ pub enum Answers {
 pub(super) struct Spec {
     pub path: Arc<Path>,
     pub kind: TaskKind,
+    /// Each row says by itself whether it is multiple choice.
+    pub by_row: bool,
     pub answers: Answers,
     /// Field name -> column name, where they differ.
     pub columns: IndexMap<String, Option<String>>,
@@ -53,10 +55,15 @@ pub(super) struct Layout {
     options: Vec<usize>,
     /// The other columns, with their names.
     extras: Vec<(usize, Arc<str>)>,
+    /// Columns that may name the task of a row.
+    named: Vec<usize>,
     /// `answers` in the plural may hold a list even in a CSV cell.
     plural: bool,
     names: Vec<String>,
 }
+
+/// The columns in which a row of a mixed file may name its task, `mcq` or `saq`.
+const TASK_COLUMNS: [&str; 2] = ["task", "type"];
 
 /// The column names tried for a field, in order, without regard to case.
 fn usual_names(field: &str) -> &'static [&'static str] {
@@ -122,16 +129,23 @@ impl Layout {
         let text = lookup("text", spec.kind == TaskKind::Text)?;
         let answer = lookup("answer", answer_needed)?;
         let options = match spec.kind {
+            _ if spec.by_row => match option_columns(spec, &names, line) {
+                // A column that the config names must be there.
+                Err(_) if !matches!(spec.columns.get("options"), Some(Some(_))) => Vec::new(),
+                found => found?,
+            },
             TaskKind::Mcq => option_columns(spec, &names, line)?,
             TaskKind::Saq | TaskKind::Text => Vec::new(),
         };
         let taken = |i: &usize| {
             [id, question, context, text, answer].contains(&Some(*i)) || options.contains(i)
         };
-        let extras = (0..names.len())
+        let extras: Vec<(usize, Arc<str>)> = (0..names.len())
             .filter(|i| !taken(i))
             .map(|i| (i, Arc::from(names[i].as_str())))
             .collect();
+        let named = TASK_COLUMNS.iter().filter_map(|name| find(&names, name));
+        let named = named.filter(|i| !taken(i)).collect();
         let plural = answer.is_some_and(|i| names[i].eq_ignore_ascii_case("answers"));
         Ok(Self {
             id,
@@ -141,6 +155,7 @@ impl Layout {
             answer,
             options,
             extras,
+            named,
             plural,
             names,
         })
@@ -158,8 +173,13 @@ impl Layout {
         row: usize,
         mut cells: Vec<Cell>,
     ) -> Result<Example, RowProblem> {
+        let kind = match spec.by_row {
+            true => self.kind_of(&cells),
+            false => spec.kind,
+        };
         let mut out = Example {
             row,
+            kind: spec.by_row.then_some(kind),
             ..Example::default()
         };
         if let Some(i) = self.id {
@@ -173,7 +193,7 @@ impl Layout {
                 .text_cell(&mut cells, i, "question")?
                 .map(trimmed)
                 .filter(|q| !q.is_empty());
-            if out.question.is_none() && spec.kind != TaskKind::Text {
+            if out.question.is_none() && kind != TaskKind::Text {
                 return Err(RowProblem::EmptyField { field: "question" });
             }
         }
@@ -182,18 +202,17 @@ impl Layout {
         }
         if let Some(i) = self.text {
             out.text = self.text_cell(&mut cells, i, "text")?;
-            if spec.kind == TaskKind::Text && out.text.as_ref().is_none_or(|t| t.trim().is_empty())
-            {
+            if kind == TaskKind::Text && out.text.as_ref().is_none_or(|t| t.trim().is_empty()) {
                 return Err(RowProblem::EmptyField { field: "text" });
             }
         }
-        if spec.kind == TaskKind::Mcq {
+        if kind == TaskKind::Mcq {
             out.options = self.options(&mut cells)?;
         }
         if let Some(i) = self.answer {
             out.answers = self.answers(&mut cells, i)?;
         }
-        if spec.kind == TaskKind::Mcq {
+        if kind == TaskKind::Mcq {
             match &out.answers[..] {
                 [] => {}
                 [answer] => {
@@ -215,10 +234,7 @@ impl Layout {
                 }
             }
         }
-        if out.answers.is_empty()
-            && spec.kind != TaskKind::Text
-            && spec.answers == Answers::Required
-        {
+        if out.answers.is_empty() && kind != TaskKind::Text && spec.answers == Answers::Required {
             return Err(RowProblem::EmptyField { field: "answer" });
         }
         for (i, name) in &self.extras {
@@ -229,6 +245,26 @@ impl Layout {
             }
         }
         Ok(out)
+    }
+
+    /// The task that a row of a mixed file belongs to: what its column `task` or
+    /// `type` says, else multiple choice where it has options.
+    fn kind_of(&self, cells: &[Cell]) -> TaskKind {
+        let named = self.named.iter().find_map(|&i| match &cells[i] {
+            Cell::Text(text) if text.trim().eq_ignore_ascii_case("mcq") => Some(TaskKind::Mcq),
+            Cell::Text(text) if text.trim().eq_ignore_ascii_case("saq") => Some(TaskKind::Saq),
+            _ => None,
+        });
+        let filled = |&i: &usize| match &cells[i] {
+            Cell::Missing => false,
+            Cell::Text(text) => !text.trim().is_empty(),
+            Cell::List(items) => !items.is_empty(),
+            Cell::Nested(_) => true,
+        };
+        named.unwrap_or(match self.options.iter().any(filled) {
+            true => TaskKind::Mcq,
+            false => TaskKind::Saq,
+        })
     }
 
     fn text_cell(
@@ -388,6 +424,7 @@ mod tests {
         Spec {
             path: Path::new("data.csv").into(),
             kind,
+            by_row: false,
             answers: Answers::Required,
             columns: columns
                 .iter()
@@ -537,5 +574,29 @@ mod tests {
         s.answers = Answers::Required;
         let e = example(&s, "question,answers", &["q?", "['a b', 'c']"]).unwrap();
         assert_eq!(e.answers, ["a b", "c"]);
+    }
+
+    #[test]
+    fn a_row_of_a_mixed_file_says_its_task() {
+        let mut s = spec(TaskKind::Saq, &[]);
+        (s.by_row, s.answers) = (true, Answers::Optional);
+        let kind = |header: &str, row: &[&str]| example(&s, header, row).map(|e| e.kind);
+        let (mcq, saq) = (Ok(Some(TaskKind::Mcq)), Ok(Some(TaskKind::Saq)));
+        assert_eq!(kind("question,options", &["q?", "x | y"]), mcq);
+        assert_eq!(kind("question,options", &["q?", " "]), saq);
+        assert_eq!(kind("question,A,B", &["q?", "x", "y"]), mcq);
+        assert_eq!(kind("question", &["q?"]), saq);
+        assert_eq!(kind("question,options,Task", &["q?", "x | y", "SAQ"]), saq);
+        assert_eq!(
+            kind("question,options,type", &["q?", "x | y", "bridge"]),
+            mcq
+        );
+        assert_eq!(
+            kind("question,options,task", &["q?", "", "mcq"]),
+            Err(RowProblem::EmptyField { field: "options" })
+        );
+        s.columns
+            .insert("options".to_string(), Some("opts".to_string()));
+        assert!(Layout::new(&s, names("question,options"), 1).is_err());
     }
 }

@@ -6,11 +6,11 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::error::{DataError, RowProblem};
+use super::error::{DataError, MAX_ROW, RowProblem};
 use super::example::Example;
 use super::fields::{Answers, Spec};
 use super::{chat, delimited, jsonl, plain, squad, tokens};
-use crate::config::types::{DataConfig, DataFormat, TaskKind};
+use crate::config::types::{DataConfig, DataFormat, OnError, TaskKind};
 
 pub(super) type Input = BufReader<File>;
 pub(super) type Source = Box<dyn Iterator<Item = Result<Example, DataError>> + Send>;
@@ -18,7 +18,36 @@ pub(super) type Source = Box<dyn Iterator<Item = Result<Example, DataError>> + S
 /// The bytes looked at to guess a format, and the size of the read buffer.
 const HEAD: usize = 256 * 1024;
 
-/// Examples in file order. Ends after the first error.
+/// What is wanted of a file.
+#[derive(Clone, Copy, Debug)]
+pub struct Want {
+    pub kind: TaskKind,
+    pub answers: Answers,
+    /// Questions of several tasks: a row with options is multiple choice, one
+    /// without is a short answer, unless a column `task` or `type` says which.
+    pub by_row: bool,
+}
+
+impl Want {
+    pub fn new(kind: TaskKind, answers: Answers) -> Self {
+        Self {
+            kind,
+            answers,
+            by_row: false,
+        }
+    }
+}
+
+/// A file's examples.
+#[derive(Debug)]
+pub struct Read {
+    pub examples: Vec<Example>,
+    /// What was wrong with the rows that were left out (`data.on_error=skip`).
+    pub skipped: Vec<DataError>,
+}
+
+/// Examples in file order. Ends after the first error; with `data.on_error=skip`
+/// after the first that concerns more than its row.
 pub struct Examples {
     inner: Source,
     spec: Spec,
@@ -26,6 +55,8 @@ pub struct Examples {
     count: usize,
     /// The ids that the file gives, and their rows.
     ids: HashMap<String, usize>,
+    on_error: OnError,
+    skipped: Vec<DataError>,
     done: bool,
 }
 
@@ -36,12 +67,7 @@ impl Examples {
     /// # Errors
     /// The file is missing, a directory, empty, of an unknown format, or has not
     /// the columns that a task of this `kind` needs.
-    pub fn open(
-        path: &Path,
-        data: &DataConfig,
-        kind: TaskKind,
-        answers: Answers,
-    ) -> Result<Self, DataError> {
+    pub fn open(path: &Path, data: &DataConfig, want: Want) -> Result<Self, DataError> {
         let file = File::open(path).map_err(|e| DataError::io(path, e))?;
         if file.metadata().is_ok_and(|m| m.is_dir()) {
             return Err(DataError::Directory(path.to_path_buf()));
@@ -69,8 +95,9 @@ impl Examples {
         let columns = data.columns.clone();
         let spec = Spec {
             path: Arc::from(path),
-            kind,
-            answers,
+            kind: want.kind,
+            by_row: want.by_row,
+            answers: want.answers,
             columns,
         };
         check_task(&spec, format)?;
@@ -89,6 +116,8 @@ impl Examples {
             format,
             count: 0,
             ids: HashMap::new(),
+            on_error: data.on_error,
+            skipped: Vec::new(),
             done: false,
         })
     }
@@ -98,8 +127,20 @@ impl Examples {
         self.format
     }
 
-    fn finish(&mut self, mut example: Example) -> Result<Example, DataError> {
+    /// What was wrong with the rows left out so far.
+    pub fn skipped(&self) -> &[DataError] {
+        &self.skipped
+    }
+
+    /// The next row, good or bad, counted.
+    fn next_row(&mut self) -> Option<Result<Example, DataError>> {
+        let row = self.inner.next()?;
+        // Bad rows count, so that ids do not depend on what is skipped.
         self.count += 1;
+        Some(row.and_then(|example| self.finish(example)))
+    }
+
+    fn finish(&mut self, mut example: Example) -> Result<Example, DataError> {
         if example.id.is_empty() {
             example.id = self.count.to_string();
         } else if let Some(&first) = self.ids.get(&example.id) {
@@ -122,8 +163,23 @@ impl Iterator for Examples {
         if self.done {
             return None;
         }
-        let item = match self.inner.next() {
-            Some(item) => item.and_then(|example| self.finish(example)),
+        let row = loop {
+            match self.next_row() {
+                Some(Err(bad)) if self.on_error == OnError::Skip && bad.is_of_one_row() => {
+                    self.skipped.push(bad);
+                }
+                row => break row,
+            }
+        };
+        let item = match row {
+            Some(item) => item,
+            None if self.count == self.skipped.len() && self.count > 0 => {
+                Err(DataError::NoneLeft {
+                    path: self.spec.path.to_path_buf(),
+                    rows: self.count,
+                    first: Box::new(self.skipped.remove(0)),
+                })
+            }
             None if self.count == 0 => Err(DataError::Empty {
                 path: self.spec.path.to_path_buf(),
                 what: match self.format {
@@ -142,13 +198,16 @@ impl Iterator for Examples {
 }
 
 /// Every example of `path`. See [`Examples::open`].
-pub fn read_examples(
-    path: &Path,
-    data: &DataConfig,
-    kind: TaskKind,
-    answers: Answers,
-) -> Result<Vec<Example>, DataError> {
-    Examples::open(path, data, kind, answers)?.collect()
+///
+/// # Errors
+/// The first row that cannot be used and may not be skipped.
+pub fn read_examples(path: &Path, data: &DataConfig, want: Want) -> Result<Read, DataError> {
+    let mut rows = Examples::open(path, data, want)?;
+    let examples = rows.by_ref().collect::<Result<_, _>>()?;
+    Ok(Read {
+        examples,
+        skipped: rows.skipped,
+    })
 }
 
 fn format_error(path: &Path, what: &str, remedy: &str) -> DataError {
@@ -277,6 +336,8 @@ pub(super) struct Lines {
     input: Input,
     path: Arc<Path>,
     number: usize,
+    /// Whether lines are rows of questions, which have a largest length.
+    bounded: bool,
 }
 
 impl Lines {
@@ -285,6 +346,7 @@ impl Lines {
             input,
             path: spec.path.clone(),
             number: 0,
+            bounded: spec.kind != TaskKind::Text,
         }
     }
 
@@ -307,6 +369,10 @@ impl Lines {
         }
         while matches!(bytes.last(), Some(b'\n' | b'\r')) {
             bytes.pop();
+        }
+        if self.bounded && bytes.len() >= MAX_ROW {
+            let problem = RowProblem::TooLong { bytes: bytes.len() };
+            return Some(Err(DataError::row(&self.path, self.number, problem)));
         }
         Some(match String::from_utf8(bytes) {
             Ok(line) => Ok((self.number, line)),

@@ -14,6 +14,7 @@ pub mod options;
 pub mod pack;
 mod plain;
 pub mod prompt;
+pub mod shown;
 pub mod split;
 mod squad;
 #[cfg(test)]
@@ -27,7 +28,7 @@ pub use encode::{EncodeError, EncodeReport, Encoded, Encoder, IGNORED, Sample};
 pub use error::{DataError, RowProblem};
 pub use example::{Example, TokenRow, option_letter};
 pub use fields::Answers;
-pub use formats::{Examples, read_examples};
+pub use formats::{Examples, Read, Want, read_examples};
 pub use prompt::{PromptError, Prompter, Template};
 pub use split::{Split, epoch_order, split};
 pub use tokenizer::{Tokenizer, TokenizerError};

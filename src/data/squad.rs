@@ -80,10 +80,10 @@ pub(super) fn open(spec: &Spec, input: Input) -> Result<Source, DataError> {
             .map(move |(key, title, context, q)| {
                 number += 1;
                 example(&spec, number, q, context, (key, title)).map_err(|problem| {
-                    DataError::Format {
+                    DataError::Question {
                         path: spec.path.to_path_buf(),
-                        what: format!("question {number}: {problem}"),
-                        remedy: "SQuAD v1.1 has an answer to each question".to_string(),
+                        number,
+                        problem,
                     }
                 })
             }),

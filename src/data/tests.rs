@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use indexmap::IndexMap;
 
 use super::*;
-use crate::config::types::{DataConfig, DataFormat, TaskKind};
+use crate::config::types::{DataConfig, DataFormat, OnError, TaskKind};
 use crate::rng::Stream;
 
 fn config(format: Option<DataFormat>) -> DataConfig {
@@ -14,8 +14,13 @@ fn config(format: Option<DataFormat>) -> DataConfig {
         path: None,
         test_path: None,
         format,
+        on_error: OnError::Fail,
         columns: IndexMap::new(),
     }
+}
+
+fn required(kind: TaskKind) -> Want {
+    Want::new(kind, Answers::Required)
 }
 
 struct Folder(tempfile::TempDir);
@@ -37,12 +42,10 @@ impl Folder {
         bytes: impl AsRef<[u8]>,
         kind: TaskKind,
     ) -> Result<Vec<Example>, DataError> {
-        read_examples(
-            &self.put(name, bytes),
-            &config(None),
-            kind,
-            Answers::Required,
-        )
+        let path = self.put(name, bytes);
+        let read = read_examples(&path, &config(None), required(kind))?;
+        assert!(read.skipped.is_empty());
+        Ok(read.examples)
     }
 
     /// The message of the error, without the folder.
@@ -369,8 +372,7 @@ fn every_error_names_the_file_and_the_line() {
             .starts_with("b.jsonl:1: the line is not valid UTF-8")
     );
     assert!(f.message("b.csv", b"\xff\xfeq\0", saq).contains("UTF-16"));
-    let open =
-        |path: &Path| read_examples(path, &config(None), saq, Answers::Required).unwrap_err();
+    let open = |path: &Path| read_examples(path, &config(None), required(saq)).unwrap_err();
     assert!(matches!(
         open(&f.0.path().join("no.csv")),
         DataError::Missing(_)
@@ -382,7 +384,7 @@ fn every_error_names_the_file_and_the_line() {
 fn reading_ends_after_an_error_and_names_win_over_guesses() {
     let f = Folder::new();
     let path = f.put("a.csv", "question,answer\nq,a\nq\nq,a\n");
-    let rows: Vec<_> = Examples::open(&path, &config(None), TaskKind::Saq, Answers::Required)
+    let rows: Vec<_> = Examples::open(&path, &config(None), required(TaskKind::Saq))
         .unwrap()
         .collect();
     assert_eq!(
@@ -390,12 +392,13 @@ fn reading_ends_after_an_error_and_names_win_over_guesses() {
         (2, true, true)
     );
     let path = f.put("a.log", "question\tanswer\nq\ta\n");
-    let examples = Examples::open(&path, &config(None), TaskKind::Saq, Answers::Required).unwrap();
+    let examples = Examples::open(&path, &config(None), required(TaskKind::Saq)).unwrap();
     assert_eq!(examples.format(), DataFormat::Tsv);
     let text = config(Some(DataFormat::Text));
     assert_eq!(
-        read_examples(&path, &text, TaskKind::Text, Answers::Required)
+        read_examples(&path, &text, required(TaskKind::Text))
             .unwrap()
+            .examples
             .len(),
         2
     );
@@ -451,8 +454,9 @@ fn real_mmlu_reads_as_it_is() {
     let mut count = 0;
     for file in std::fs::read_dir(folder).unwrap() {
         let path = file.unwrap().path();
-        let examples =
-            read_examples(&path, &config(None), TaskKind::Mcq, Answers::Required).unwrap();
+        let examples = read_examples(&path, &config(None), required(TaskKind::Mcq))
+            .unwrap()
+            .examples;
         assert!(
             examples
                 .iter()
@@ -466,8 +470,9 @@ fn real_mmlu_reads_as_it_is() {
 #[test]
 fn real_squad_and_sst2_read_as_they_are() {
     if let Some(path) = shared("squad/dev-v1.1-part1.json") {
-        let examples =
-            read_examples(&path, &config(None), TaskKind::Saq, Answers::Required).unwrap();
+        let examples = read_examples(&path, &config(None), required(TaskKind::Saq))
+            .unwrap()
+            .examples;
         assert_eq!(examples.len(), 4961);
         assert_eq!(examples[0].answers, ["Denver Broncos"; 3]);
         assert!(examples.iter().all(|e| e.context.is_some()));
@@ -479,7 +484,9 @@ fn real_squad_and_sst2_read_as_they_are() {
         .insert("answer".to_string(), Some("label".to_string()));
     for (name, rows) in [("sst2/dev.tsv", 872), ("sst2/train-8000.tsv", 8000)] {
         if let Some(path) = shared(name) {
-            let examples = read_examples(&path, &data, TaskKind::Saq, Answers::Required).unwrap();
+            let examples = read_examples(&path, &data, required(TaskKind::Saq))
+                .unwrap()
+                .examples;
             assert_eq!(examples.len(), rows);
             assert!(
                 examples
@@ -488,4 +495,113 @@ fn real_squad_and_sst2_read_as_they_are() {
             );
         }
     }
+}
+
+/// Each bad row with what is said of it.
+const BAD_ROWS: [(&str, &str, &str); 8] = [
+    ("a.csv", "x,Q?", "2 fields where the header has 3"),
+    (
+        "a.csv",
+        "x,\"Q\"?,a",
+        "text follows the quote that ends a field",
+    ),
+    ("a.csv", "x,Q?,", "answer is empty"),
+    ("a.csv", "x,,a", "question is empty"),
+    ("a.csv", "1,Q?,a", "id '1' was used before, on line 2"),
+    (
+        "a.jsonl",
+        "{\"id\": 7, \"question\": \"Q?\"}",
+        "no column 'answer'",
+    ),
+    ("a.jsonl", "{\"id\": 7, \"question\": ", "bad JSON"),
+    ("a.jsonl", "[1]", "bad JSON"),
+];
+
+#[test]
+fn a_bad_row_is_named_and_can_be_skipped() {
+    let f = Folder::new();
+    let mut skip = config(None);
+    skip.on_error = OnError::Skip;
+    let want = required(TaskKind::Saq);
+    for (name, row, what) in BAD_ROWS {
+        let (before, after) = match name {
+            "a.csv" => ("id,question,answer\n1,\"a \"\"b\"\"\",x\n", "\n2,Q,y\n"),
+            _ => (
+                "\n{\"id\": 1, \"question\": \"a \\\"b\\\"\", \"answer\": \"x\"}\n",
+                "\n{\"id\": 2, \"question\": \"Q\", \"answer\": \"y\"}\n",
+            ),
+        };
+        let text = format!("{before}{row}{after}");
+        let message = f.message(name, &text, TaskKind::Saq);
+        assert!(
+            message.starts_with(&format!("{name}:3: {what}")),
+            "{message}"
+        );
+        let read = read_examples(&f.put(name, &text), &skip, want).unwrap();
+        let kept: Vec<_> = read.examples.iter().map(|e| (&e.id[..], e.row)).collect();
+        assert_eq!(kept, [("1", 2), ("2", 4)], "{row}");
+        assert_eq!(read.examples[0].question.as_deref(), Some("a \"b\""));
+        assert_eq!(read.skipped.len(), 1, "{row}");
+        assert!(read.skipped[0].to_string().ends_with(&message), "{row}");
+    }
+}
+
+#[test]
+fn bytes_and_options_are_skipped_alike_and_ids_do_not_move() {
+    let f = Folder::new();
+    let mut skip = config(None);
+    skip.on_error = OnError::Skip;
+    let long = "x".repeat(1_000_000);
+    let mut csv = b"\xEF\xBB\xBFquestion,options,answer\nQ,x | y,A\n\xFF,x | y,A\n".to_vec();
+    csv.extend(format!("Q,x | y,z\n{long},x | y,A\nQ,x,A\nQ,x | y,B\n").bytes());
+    let read = read_examples(&f.put("a.csv", &csv), &skip, required(TaskKind::Mcq)).unwrap();
+    let kept: Vec<_> = read.examples.iter().map(|e| (&e.id[..], e.row)).collect();
+    assert_eq!(kept, [("1", 2), ("6", 7)]);
+    let said: Vec<String> = read.skipped.iter().map(DataError::to_string).collect();
+    for (line, (said, part)) in said
+        .iter()
+        .zip([
+            "column 'question' is not valid UTF-8",
+            "answer 'z' matches no option",
+            "the row has 1000006 bytes",
+            "cannot split the options 'x'",
+        ])
+        .enumerate()
+    {
+        assert!(
+            said.contains(&format!("a.csv:{}: {part}", line + 3)),
+            "{said}"
+        );
+    }
+    assert_eq!(said.len(), 4);
+    let line = format!("{{\"question\": \"{long}\", \"answer\": \"a\"}}\n");
+    let message = f.message("a.jsonl", line, TaskKind::Saq);
+    assert!(
+        message.starts_with("a.jsonl:1: the row has 10000"),
+        "{message}"
+    );
+    // A document may be long.
+    assert_eq!(f.read("a.txt", &long, TaskKind::Text).unwrap().len(), 1);
+}
+
+#[test]
+fn what_swallows_the_rest_and_what_leaves_nothing_cannot_be_skipped() {
+    let f = Folder::new();
+    let mut skip = config(None);
+    skip.on_error = OnError::Skip;
+    let want = required(TaskKind::Saq);
+    let open = f.put("a.csv", "question,answer\nQ,a\nQ,\"a\nQ,a\n");
+    let error = read_examples(&open, &skip, want).unwrap_err().to_string();
+    assert!(error.contains("a.csv:3: a quote that opens"), "{error}");
+    let none = f.put("b.csv", "question,answer\nQ,\nQ,\n");
+    let error = read_examples(&none, &skip, want).unwrap_err().to_string();
+    assert!(error.contains("b.csv:2: answer is empty"), "{error}");
+    assert!(error.contains("none of the 2 rows can be used"), "{error}");
+    let squad = r#"{"data": [{"paragraphs": [{"context": "c", "qas": [
+        {"id": "a", "question": "Q", "answers": []},
+        {"id": "b", "question": "Q", "answers": [{"text": "t"}]}]}]}]}"#;
+    let read = read_examples(&f.put("a.json", squad), &skip, want).unwrap();
+    assert_eq!((read.examples.len(), read.skipped.len()), (1, 1));
+    let header = f.put("c.csv", "question,reply\nQ,a\n");
+    assert!(read_examples(&header, &skip, want).is_err());
 }

@@ -247,7 +247,8 @@ impl Questions<'_> {
         Ok(answers)
     }
 
-    fn stops(&self, ids: &[u32], inference: &InferenceConfig) -> bool {
+    /// Whether the answer so far holds a stop string.
+    pub fn stops(&self, ids: &[u32], inference: &InferenceConfig) -> bool {
         inference.use_stop_tokens
             && self.tokenizer.decode(ids).is_ok_and(|text| {
                 inference
@@ -258,7 +259,10 @@ impl Questions<'_> {
     }
 
     /// Decodes, cuts at the first stop string, trims.
-    fn finish(&self, ids: &[u32], inference: &InferenceConfig) -> Result<String, AnswerError> {
+    ///
+    /// # Errors
+    /// Tokens that cannot be decoded.
+    pub fn finish(&self, ids: &[u32], inference: &InferenceConfig) -> Result<String, AnswerError> {
         let mut text = self.tokenizer.decode(ids)?;
         if inference.use_stop_tokens {
             let stops = inference.stop.iter().filter(|s| !s.is_empty());
@@ -272,7 +276,7 @@ impl Questions<'_> {
 
 /// The part of an unfinished answer that the next tokens cannot change: without the
 /// beginning of a stop string, and without the first bytes of a character.
-fn certain<'a>(text: &'a str, inference: &InferenceConfig) -> &'a str {
+pub fn certain<'a>(text: &'a str, inference: &InferenceConfig) -> &'a str {
     let text = text.trim_end_matches(char::REPLACEMENT_CHARACTER);
     let stops = match inference.use_stop_tokens {
         true => &inference.stop[..],

@@ -168,6 +168,27 @@ mod tests {
         );
     }
 
+    /// Cases scored by tests/python/squad_metric.py, to the last bit but one.
+    #[test]
+    fn a_thousand_random_answers_score_as_by_the_official_rule() {
+        type Case = (String, Vec<String>, f64, f64);
+        let text = include_str!("../../tests/fixtures/squad_metric.json");
+        let cases: Vec<Case> = serde_json::from_str(text).unwrap();
+        assert_eq!(cases.len(), 1000);
+        for (prediction, references, exact, overlap) in &cases {
+            let case = format!("{prediction:?} {references:?}");
+            assert_eq!(exact_match(prediction, references), *exact, "{case}");
+            assert!(
+                (f1(prediction, references) - overlap).abs() < 1e-15,
+                "{case}"
+            );
+        }
+        let mean_of =
+            |score: fn(&str, &[String]) -> f64| mean(cases.iter().map(|c| score(&c.0, &c.1)));
+        assert_eq!(mean_of(exact_match), mean(cases.iter().map(|c| c.2)));
+        assert!(cases.iter().filter(|c| c.3 > 0.0 && c.3 < 1.0).count() > 300);
+    }
+
     #[test]
     fn accuracy_counts_missing_answers_as_wrong() {
         assert_eq!(

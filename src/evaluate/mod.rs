@@ -5,4 +5,4 @@ pub mod metrics;
 pub mod score;
 
 pub use answer::{Answer, AnswerError, Questions, Reader};
-pub use score::{Scored, references, score};
+pub use score::{Scored, by_question, references, score};

@@ -49,6 +49,13 @@ pub fn score(
     Ok(Scored { answers, metrics })
 }
 
+/// The metric of each question alone. `None` where a question has nothing to compare
+/// with.
+pub fn by_question(metric: Metric, examples: &[Example], answers: &[Answer]) -> Vec<Option<f64>> {
+    let one = |i: usize| value(metric, &examples[i..=i], &answers[i..=i]);
+    (0..examples.len().min(answers.len())).map(one).collect()
+}
+
 /// The metric's name in configs, summaries and tables.
 pub fn metric_name(metric: Metric) -> &'static str {
     match metric {

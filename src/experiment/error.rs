@@ -118,6 +118,15 @@ pub enum Error {
         "adapter is not set and outputs/adapters/adapter_{0} does not exist: run `run train task={0}` first, or give adapter=DIR"
     )]
     NoAdapter(String),
+    #[error(
+        "adapter is not set and outputs/adapters/adapter_{0} does not exist: run `run train task={0}` \
+         first, give adapter=DIR, or chat with the base alone (--base)"
+    )]
+    NoAdapterToChat(String),
+    #[error(
+        "--base chats without an adapter, but adapter={} is set: leave one of them out", .0.display()
+    )]
+    BaseAndAdapter(PathBuf),
     #[error("output={}: is a directory; name a file, e.g. output={}/predictions.csv", .0.display(), .0.display())]
     OutputIsDirectory(PathBuf),
     #[error("output={}: is a directory; with export.format=gguf name a file, e.g. output={}/model.gguf", .0.display(), .0.display())]

@@ -8,7 +8,7 @@ use super::infer::adapter_dir;
 use super::lifecycle::{close, new_run};
 use super::log::Console;
 use super::predictions;
-use super::setup::{ModelUse, Setup, questions};
+use super::setup::{ModelUse, Setup, questions, tell_skipped};
 use super::summary::Summary;
 use super::train::comparison;
 use crate::config::Job;
@@ -62,6 +62,7 @@ pub fn eval(mut job: Job) -> Result<(), Error> {
     }
     let mut summary = Summary::started("eval", &config.task.name, &setup.chosen.name);
     let work = || -> Result<(), Error> {
+        summary.skipped_rows = tell_skipped(&console, &file.path, &file.skipped);
         summary.write(&run.summary())?;
         let (metrics, inference) = (&config.task.metrics, &config.inference);
         let base = score(&mut model, &asked, metrics, inference, config.seed, false)?;

@@ -9,18 +9,20 @@ use super::lifecycle::{close, new_run};
 use super::live::Live;
 use super::log::Console;
 use super::publish::adapter_path;
-use super::setup::{ModelUse, OUTPUTS, Setup, questions};
-use super::summary::Summary;
+use super::routes::{Placed, Route, routes};
+use super::setup::{ModelUse, OUTPUTS, Setup, tell_skipped};
+use super::summary::{Answered, Summary};
 use super::{fsx, predictions};
 use crate::config::Job;
 use crate::config::types::Config;
-use crate::data::Answers;
-use crate::evaluate::Reader;
-use crate::model::Adaptation;
+use crate::data::Example;
+use crate::evaluate::{Answer, Reader};
+use crate::model::{Adaptation, Decoder};
 
-/// Generates an answer to every question of `data.test_path` with the base and
-/// the adapter (`adapter`, else the task's published one), and writes
-/// predictions.csv into a new run directory and, if given, to `output`.
+/// Generates an answer to every question of `data.test_path` with the base and the
+/// adapter of its task (`adapter`, where that is set, for all), and writes
+/// predictions.csv into a new run directory and, if given, to `output`. The base is
+/// loaded once; the adapters lie beside it.
 ///
 /// # Errors
 /// See [`Error`].
@@ -31,15 +33,19 @@ pub fn infer(mut job: Job) -> Result<(), Error> {
     let setup = Setup::new(&config, ModelUse::Run)?;
     let path = config.data.test_path.as_ref();
     let path = path.ok_or(Error::Missing("data.test_path", "data/questions.csv"))?;
-    let file = questions(path, &config, Answers::Optional)?;
-    let adapter = adapter_dir(&config)?;
+    let routes = routes(&job, path)?;
     let device = setup.chosen.name.as_str();
-    let mut model = watch_answers(device, &config, || {
-        setup.load(&config, Adaptation::Adapter(&adapter))
-    })?;
-    let encoder = setup.encoder(&config)?;
-    let asked = file.with(&setup, &encoder, &config)?;
-    asked.check(model.arch.vocab_size, false)?;
+    let mut model = watch_answers(device, &config, || load(&setup, &config, &routes))?;
+    let mut encoders = Vec::with_capacity(routes.len());
+    for route in &routes {
+        encoders.push(setup.encoder(&route.config)?);
+    }
+    let mut asked = Vec::with_capacity(routes.len());
+    for (route, encoder) in routes.iter().zip(&encoders) {
+        let questions = route.file.with(&setup, encoder, &route.config)?;
+        questions.check(model.arch.vocab_size, false)?;
+        asked.push(questions);
+    }
     if let Some(output) = &config.output {
         fsx::create_dir_all(fsx::parent_of(output))?;
         if output.is_dir() {
@@ -47,31 +53,61 @@ pub fn infer(mut job: Job) -> Result<(), Error> {
         }
     }
     let run = new_run(&mut job, &console)?;
-    console.line(&format!(
-        "task {}, model {}, adapter {}, {} questions",
-        config.task.name,
-        setup.model_dir.display(),
-        adapter.display(),
-        file.examples.len()
-    ));
+    for route in &routes {
+        console.line(&format!(
+            "task {}, model {}, adapter {}, {} questions",
+            route.config.task.name,
+            setup.model_dir.display(),
+            route.adapter.display(),
+            route.places.len()
+        ));
+    }
     if let Some(note) = &setup.quantised_note {
         console.line(note);
     }
     if let Some(note) = &setup.chosen.note {
         console.line(note);
     }
-    let summary = Summary::started("infer", &config.task.name, &setup.chosen.name);
+    let mut summary = Summary::started("infer", &config.task.name, &setup.chosen.name);
     let work = || -> Result<(), Error> {
+        for route in &routes {
+            summary.skipped_rows += tell_skipped(&console, path, &route.file.skipped);
+        }
         summary.write(&run.summary())?;
         let mut live = Live::new(&console);
-        let reader = config
-            .inference
-            .stream
-            .then_some(&mut live as &mut dyn Reader);
-        let answers = asked.generate(&mut model, &config.inference, config.seed, true, reader)?;
-        predictions::write(&run.predictions(), &file.examples, &answers)?;
+        let mut placed = Vec::new();
+        for (number, (route, questions)) in routes.iter().zip(&asked).enumerate() {
+            model.use_adapter(number);
+            let mut reader = Placed {
+                reader: &mut live,
+                places: &route.places,
+            };
+            let reader = config
+                .inference
+                .stream
+                .then_some(&mut reader as &mut dyn Reader);
+            let inference = &config.inference;
+            let answers = questions.generate(&mut model, inference, config.seed, true, reader)?;
+            let name = route.config.task.name.clone();
+            let figures = answered(&route.adapter, &answers);
+            if routes.len() > 1 {
+                let (valid, retried) = (figures.valid, figures.retried);
+                console.line(&format!(
+                    "task {name}: {valid} of {} answers valid, {retried} retried",
+                    answers.len()
+                ));
+            }
+            summary.answers.insert(name, figures);
+            placed.extend(route.places.iter().zip(&route.file.examples).zip(answers));
+        }
+        placed.sort_by_key(|((place, _), _)| **place);
+        let (examples, answers): (Vec<&Example>, Vec<Answer>) = placed
+            .into_iter()
+            .map(|((_, example), answer)| (example, answer))
+            .unzip();
+        predictions::write(&run.predictions(), examples.iter().copied(), &answers)?;
         if let Some(output) = &config.output {
-            predictions::write(output, &file.examples, &answers)?;
+            predictions::write(output, examples.iter().copied(), &answers)?;
             console.line(&format!("answers    {}", output.display()));
         }
         let valid = answers.iter().filter(|a| a.valid).count();
@@ -92,6 +128,34 @@ pub fn infer(mut job: Job) -> Result<(), Error> {
         began,
         outcome,
     )
+}
+
+/// The base with the adapter of each route, numbered as the routes are.
+fn load(setup: &Setup, config: &Config, routes: &[Route]) -> Result<Decoder, Error> {
+    let mut adapters = routes.iter().map(|route| route.adapter.as_path());
+    let first = adapters
+        .next()
+        .map_or(Adaptation::None, Adaptation::Adapter);
+    let mut model = setup.load(config, first)?;
+    for adapter in adapters {
+        model.add_adapter(adapter)?;
+    }
+    Ok(model)
+}
+
+fn answered(adapter: &Path, answers: &[Answer]) -> Answered {
+    let count = |wanted: &dyn Fn(&Answer) -> bool| answers.iter().filter(|a| wanted(a)).count();
+    let of_all = |part: usize| part as f64 / answers.len().max(1) as f64;
+    let valid = count(&|a| a.valid);
+    Answered {
+        adapter: adapter.display().to_string(),
+        questions: answers.len(),
+        valid,
+        valid_rate: of_all(valid),
+        valid_rate_first: of_all(count(&|a| a.valid && a.attempts == 1)),
+        retried: count(&|a| a.attempts > 1),
+        retries: answers.iter().map(|a| a.attempts - 1).sum(),
+    }
 }
 
 /// `adapter`, else the published adapter of the task.

@@ -2,7 +2,9 @@
 //! that fill it: [`train`], [`infer`] and [`eval`]; a [`sweep`] is many runs.
 
 mod best;
+mod chat;
 pub mod checkpoints;
+mod compare;
 pub mod crash;
 pub mod doctor;
 mod error;
@@ -16,12 +18,15 @@ pub mod log;
 mod merge;
 pub mod metrics;
 mod predictions;
+mod preview;
 pub mod progress;
 pub mod publish;
 mod quantize;
 mod ready;
 pub mod registry;
+mod report;
 mod resume;
+mod routes;
 pub mod run_dir;
 mod sampled;
 mod setup;
@@ -31,11 +36,15 @@ pub mod table;
 mod train;
 mod watch;
 
+pub use chat::{Asked as ChatAsked, chat};
+pub use compare::compare;
 pub use error::Error;
 pub use eval::eval;
 pub use forecast::forecast;
 pub use infer::infer;
 pub use merge::merge;
+pub use preview::{Preview, preview};
 pub use quantize::quantize;
+pub use report::{ReportError, report};
 pub use setup::OUTPUTS;
 pub use train::train;

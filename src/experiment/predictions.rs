@@ -12,7 +12,11 @@ use crate::evaluate::{Answer, references};
 ///
 /// # Errors
 /// The file cannot be written.
-pub fn write(path: &Path, examples: &[Example], answers: &[Answer]) -> Result<(), Error> {
+pub fn write<'a>(
+    path: &Path,
+    examples: impl IntoIterator<Item = &'a Example>,
+    answers: &[Answer],
+) -> Result<(), Error> {
     let fail = |error| Error::Csv {
         path: path.to_path_buf(),
         error,
@@ -27,7 +31,7 @@ pub fn write(path: &Path, examples: &[Example], answers: &[Answer]) -> Result<()
         "attempts",
     ])
     .map_err(fail)?;
-    for (example, answer) in examples.iter().zip(answers) {
+    for (example, answer) in examples.into_iter().zip(answers) {
         out.write_record([
             example.id.as_str(),
             example.question.as_deref().unwrap_or_default(),

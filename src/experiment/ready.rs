@@ -6,12 +6,11 @@ use super::error::Error;
 use super::publish;
 use super::setup::{ModelUse, OUTPUTS, QuestionFile, Setup, questions};
 use crate::config::types::{Config, TaskKind};
-use crate::data::Answers;
 use crate::data::batch::Schedule as Plan;
 use crate::data::encode::Sample;
-use crate::data::formats::read_examples;
 use crate::data::pack::{Packs, packs};
 use crate::data::split::split;
+use crate::data::{Answers, DataError, Want, read_examples};
 use crate::model::Decoder;
 
 /// All inputs, read and checked.
@@ -21,6 +20,8 @@ pub struct Ready {
     pub train: Vec<Sample>,
     pub val: Vec<Sample>,
     pub truncated: usize,
+    /// What was wrong with the rows of the training file that were left out.
+    pub skipped: Vec<DataError>,
     largest_id: u32,
     /// The training samples that count as one example of a batch.
     pub packs: Packs,
@@ -38,7 +39,9 @@ impl Ready {
         let setup = Setup::new(config, use_of)?;
         let path = config.data.path.as_ref();
         let path = path.ok_or(Error::Missing("data.path", "data/train.csv"))?;
-        let examples = read_examples(path, &config.data, config.task.kind, Answers::Required)?;
+        let want = Want::new(config.task.kind, Answers::Required);
+        let read = read_examples(path, &config.data, want)?;
+        let examples = read.examples;
         let encoded = setup.encoder(config)?.encode(&examples, path)?;
         let parts = split(
             encoded.samples.len(),
@@ -67,6 +70,7 @@ impl Ready {
             QuestionFile {
                 path: path.clone(),
                 examples: of_rows.collect(),
+                skipped: Vec::new(),
             }
         });
         let test = match &config.data.test_path {
@@ -81,6 +85,7 @@ impl Ready {
             train,
             val,
             truncated: encoded.report.truncated,
+            skipped: read.skipped,
             largest_id: encoded.report.largest_id,
             packs,
             plan,

@@ -21,7 +21,7 @@ use super::run_dir::RunDirError;
 use super::summary::SummaryError;
 use crate::compose;
 
-pub use self::config_diff::ConfigError;
+pub use self::config_diff::{ConfigError, Leaves, shown as shown_value};
 pub use self::diff::{Difference, RunDiff};
 pub use self::find::{RunEntry, find_runs, locate, run_dirs};
 pub use self::list::{RunList, RunRow};

@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 
 use super::error::Error;
 use super::fsx::FsError;
+use super::log::Console;
 use crate::config::types::{Config, ModelInit, QuantizationConfig, TaskKind};
-use crate::data::Answers;
 use crate::data::chat::{ChatError, ChatTemplate};
-use crate::data::encode::Encoder;
+use crate::data::encode::{EncodeError, Encoder};
 use crate::data::example::Example;
-use crate::data::formats::read_examples;
 use crate::data::tokenizer::Tokenizer;
+use crate::data::{Answers, DataError, Want, read_examples};
 use crate::device::{self, Chosen};
 use crate::evaluate::Questions;
 use crate::hub::{self, Needs};
@@ -30,6 +30,8 @@ pub enum ModelUse {
     Run,
     /// To plan, which needs no weights.
     Plan,
+    /// To turn text into tokens, which needs no weights but the tokenizer.
+    Encode,
 }
 
 /// The common ground of a job.
@@ -53,6 +55,8 @@ pub struct Setup {
 pub struct QuestionFile {
     pub path: PathBuf,
     pub examples: Vec<Example>,
+    /// What was wrong with the rows that were left out.
+    pub skipped: Vec<DataError>,
 }
 
 impl Setup {
@@ -123,6 +127,17 @@ impl Setup {
             .to_string()),
             Err(error) => Err(error.to_string()),
         }))
+    }
+
+    /// Whether the model, or the config, has a chat template.
+    ///
+    /// # Errors
+    /// There is one, but it cannot be used.
+    pub fn has_chat(&self) -> Result<bool, Error> {
+        match &self.chat {
+            Ok(template) => Ok(template.is_some()),
+            Err(error) => Err(EncodeError::NoChat(error.to_string()).into()),
+        }
     }
 
     /// Copies the tokenizer's files into `dir`, and the chat template where the
@@ -226,7 +241,7 @@ pub(super) fn model_dir(config: &Config, use_of: ModelUse) -> Result<PathBuf, Er
     };
     let needs = match (use_of, model.init) {
         (ModelUse::Plan, _) => Needs::Config,
-        (ModelUse::Run, ModelInit::Random) => Needs::NoWeights,
+        (ModelUse::Encode, _) | (ModelUse::Run, ModelInit::Random) => Needs::NoWeights,
         (ModelUse::Run, ModelInit::Pretrained) => Needs::Weights,
     };
     let settings = hub::Settings::from_env();
@@ -243,17 +258,44 @@ pub(super) fn model_dir(config: &Config, use_of: ModelUse) -> Result<PathBuf, Er
 /// # Errors
 /// The file cannot be read as the task's questions.
 pub fn questions(path: &Path, config: &Config, answers: Answers) -> Result<QuestionFile, Error> {
+    questions_as(path, config, Want::new(config.task.kind, answers))
+}
+
+/// [`questions`] of one task, or of several.
+pub(super) fn questions_as(
+    path: &Path,
+    config: &Config,
+    want: Want,
+) -> Result<QuestionFile, Error> {
     if config.task.kind == TaskKind::Text {
         return Err(Error::NoQuestions);
     }
-    let mut examples = read_examples(path, &config.data, config.task.kind, answers)?;
+    let mut read = read_examples(path, &config.data, want)?;
     if let Some(most) = config.task.max_test_examples {
-        examples.truncate(most);
+        read.examples.truncate(most);
     }
     Ok(QuestionFile {
         path: path.to_path_buf(),
-        examples,
+        examples: read.examples,
+        skipped: read.skipped,
     })
+}
+
+/// Names the rows of a file that were left out: their number on the terminal, each
+/// with its reason in the log. Returns the number.
+pub(super) fn tell_skipped(console: &Console, path: &Path, skipped: &[DataError]) -> u64 {
+    if !skipped.is_empty() {
+        console.line(&format!(
+            "{}: {} bad rows skipped (data.on_error=skip); the first: {}",
+            path.display(),
+            skipped.len(),
+            skipped[0]
+        ));
+        for row in skipped {
+            console.log_only(&format!("skipped {row}"));
+        }
+    }
+    skipped.len() as u64
 }
 
 impl QuestionFile {

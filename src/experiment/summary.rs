@@ -45,6 +45,23 @@ pub struct Metrics {
     pub tuned: IndexMap<String, f64>,
 }
 
+/// The answers to the questions of one task.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Answered {
+    pub adapter: String,
+    pub questions: usize,
+    /// Answers that have the form of the task.
+    pub valid: usize,
+    /// Of the questions, 0-1.
+    pub valid_rate: f64,
+    /// Of the first attempts, 0-1: what it would be without retries.
+    pub valid_rate_first: f64,
+    /// Questions that were asked again.
+    pub retried: usize,
+    /// How often they were asked again, all together.
+    pub retries: usize,
+}
+
 /// The content of summary.json. What is not known is null.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
@@ -68,6 +85,12 @@ pub struct Summary {
     pub planned_memory_bytes: Option<u64>,
     pub tokens_per_s: Option<f64>,
     pub duration_s: Option<f64>,
+    /// Rows of the data files that could not be used (`data.on_error=skip`).
+    #[serde(default)]
+    pub skipped_rows: u64,
+    /// What `run infer` answered, by task.
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    pub answers: IndexMap<String, Answered>,
     #[serde(default)]
     pub versions: IndexMap<String, String>,
     /// Why a failed run failed.
@@ -93,6 +116,8 @@ impl Summary {
             planned_memory_bytes: None,
             tokens_per_s: None,
             duration_s: None,
+            skipped_rows: 0,
+            answers: IndexMap::new(),
             versions: versions(),
             error: None,
         }

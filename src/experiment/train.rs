@@ -14,7 +14,7 @@ use super::ready::Ready;
 use super::registry::{ResumePlan, ResumeRequest, plan_resume};
 use super::run_dir::RunDir;
 use super::sampled::Sampled;
-use super::setup::{ModelUse, OUTPUTS, QuestionFile};
+use super::setup::{ModelUse, OUTPUTS, QuestionFile, tell_skipped};
 use super::summary::Summary;
 use super::table::{Comparison, Unit, metric_label, render};
 use super::watch::Watch;
@@ -126,6 +126,7 @@ impl Session<'_> {
         self.summary.trainable_parameters = Some(trainable as u64);
         self.summary.trainable_percent = Some(100.0 * trainable as f64 / total as f64);
         self.summary.planned_memory_bytes = Some(self.forecast.memory.total);
+        self.summary.skipped_rows = self.tell_skipped();
         self.summary.write(&self.run.summary())?;
         self.introduce(trainable, total);
 
@@ -147,6 +148,14 @@ impl Session<'_> {
         self.console
             .line(&format!("run        {}", self.run.root().display()));
         Ok(())
+    }
+
+    fn tell_skipped(&self) -> u64 {
+        let ready = self.ready;
+        let of_training = tell_skipped(self.console, &ready.data_path, &ready.skipped);
+        let of_test = ready.test.as_ref();
+        let of_test = of_test.map_or(0, |t| tell_skipped(self.console, &t.path, &t.skipped));
+        of_training + of_test
     }
 
     fn introduce(&self, trainable: usize, total: usize) {

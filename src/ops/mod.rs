@@ -25,6 +25,7 @@ mod moments8_tests;
 pub mod nf4;
 mod nf4_map;
 mod nf4_tensor;
+mod nf4_unpack;
 mod plain;
 mod rope_table;
 mod scalar;

@@ -10,6 +10,7 @@ use rayon::prelude::*;
 use super::cpu::vectorised;
 use super::nf4_map;
 pub use super::nf4_map::{NESTED_BLOCK, dynamic_map};
+use super::nf4_unpack::unpack;
 
 /// Block sizes that bitsandbytes accepts.
 pub const BLOCK_SIZES: [usize; 8] = [32, 64, 128, 256, 512, 1024, 2048, 4096];
@@ -43,17 +44,6 @@ const BOUNDS: [f32; 15] = {
         i += 1;
     }
     bounds
-};
-
-/// The two levels of each packed byte.
-const PAIRS: [[f32; 2]; 256] = {
-    let mut pairs = [[0.0; 2]; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        pairs[byte] = [CODE[byte >> 4], CODE[byte & 15]];
-        byte += 1;
-    }
-    pairs
 };
 
 /// The level that follows a last odd element: zero.
@@ -368,10 +358,23 @@ impl Nf4 {
         }
         assert_eq!(out.len(), self.numel(), "elements of the output");
         for (row, values) in out.chunks_exact_mut(columns).enumerate() {
-            for (piece, values) in values.chunks_mut(block).enumerate() {
-                let maximum = self.absmax.get(row * (columns / block) + piece);
-                unpack(&self.packed, row * columns + piece * block, maximum, values);
-            }
+            self.row_as_cpu_kernel(row, values);
+        }
+    }
+
+    /// One row of [`Nf4::dequantize_as_cpu_kernel`], on the calling thread.
+    ///
+    /// # Panics
+    /// If there is no such row or `out` has another length.
+    pub fn row_as_cpu_kernel(&self, row: usize, out: &mut [f32]) {
+        let ([rows, columns], block) = (self.shape, self.block_size);
+        assert!(row < rows && out.len() == columns, "a row of the weight");
+        if columns % 2 == 1 || columns.is_multiple_of(block) {
+            return self.dequantize_from(row * columns, out);
+        }
+        for (piece, values) in out.chunks_mut(block).enumerate() {
+            let maximum = self.absmax.get(row * (columns / block) + piece);
+            unpack(&self.packed, row * columns + piece * block, maximum, values);
         }
     }
 
@@ -386,29 +389,6 @@ impl Nf4 {
             position += now.len();
             out = rest;
         }
-    }
-}
-
-/// Writes `scale * level` of the flat elements from `start` on.
-#[inline]
-fn unpack(packed: &[u8], start: usize, scale: f32, out: &mut [f32]) {
-    let level = |i: usize| PAIRS[packed[i / 2] as usize][i % 2];
-    let head = (start % 2).min(out.len());
-    let (first, out) = out.split_at_mut(head);
-    if let Some(first) = first.first_mut() {
-        *first = level(start) * scale;
-    }
-    let start = start + head;
-    let pairs = out.len() / 2;
-    let bytes = &packed[start / 2..start / 2 + pairs];
-    let (even, last) = out.split_at_mut(2 * pairs);
-    for (out, byte) in even.chunks_exact_mut(2).zip(bytes) {
-        let pair = PAIRS[*byte as usize];
-        out[0] = pair[0] * scale;
-        out[1] = pair[1] * scale;
-    }
-    if let Some(last) = last.first_mut() {
-        *last = level(start + 2 * pairs) * scale;
     }
 }
 

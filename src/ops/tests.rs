@@ -87,6 +87,39 @@ fn gemm_in_all_transpositions() {
 }
 
 #[test]
+fn products_of_few_rows_with_nf4() {
+    let mut s = Source::new();
+    for (rows, out, columns, block) in [
+        (1, 1, 1, 64),
+        (1, 70, 130, 64),
+        (3, 33, 256, 64),
+        (16, 65, 96, 64),
+        (8, 31, 200, 128),
+        (17, 40, 64, 64),
+    ] {
+        let values = data(&s.tensor([out, columns]));
+        let weight = nf4::quantize(&values, [out, columns], block, true);
+        let mut dense = vec![0.0; out * columns];
+        weight.dequantize_as_cpu_kernel(&mut dense);
+        let dense = cpu::tensor2(dense, [out, columns]);
+        let weight = Nf4Tensor::new(weight, &Device::flex());
+        let (x, sum) = (s.tensor([rows, columns]), s.tensor([rows, out]));
+        let got = Cpu.nf4_gemm(None, &x, &weight, true);
+        close(&got, &Composed.gemm(&x, false, &dense, true, 1.0), 1e-5);
+        let want = Composed.gemm_add(sum.clone(), &x, false, &dense, true, 1.0);
+        close(&Cpu.nf4_gemm(Some(sum), &x, &weight, true), &want, 1e-5);
+        let dy = s.tensor([rows, out]);
+        let want = Composed.gemm(&dy, false, &dense, false, 1.0);
+        close(&Cpu.nf4_gemm(None, &dy, &weight, false), &want, 1e-5);
+        // A row alone gives the bits that it gives among others.
+        if rows <= 16 {
+            let alone = Cpu.nf4_gemm(None, &x.narrow(0, rows - 1, 1), &weight, true);
+            assert_eq!(data(&alone), data(&got)[(rows - 1) * out..]);
+        }
+    }
+}
+
+#[test]
 fn in_place_operations_leave_shared_tensors_alone() {
     let mut s = Source::new();
     let (a, b) = (s.tensor([9, 4]), s.tensor([9, 4]));

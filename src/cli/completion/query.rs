@@ -205,6 +205,8 @@ impl<'c> Reader<'c> {
         let positional = self.command.get_positionals().last();
         match positional.map(|arg| arg.get_id().as_str()) {
             Some("overrides") => found.extend(self.overrides(word)),
+            // Overrides may stand among the keys.
+            Some("keys") if word.contains('=') => found.extend(self.overrides(word)),
             Some(_) => {
                 found.extend(positional.map_or_else(Vec::new, |arg| self.value_of(arg, "", word)))
             }
@@ -245,7 +247,7 @@ impl<'c> Reader<'c> {
                 .filter(|name| name.starts_with(word))
                 .map(|name| Candidate::new(format!("{before}{name}"), ""))
                 .collect(),
-            "why" | "package" => suggest_keys(word, &self.request(), self.known())
+            "why" | "package" | "keys" => suggest_keys(word, &self.request(), self.known())
                 .into_iter()
                 .map(|one| Candidate {
                     text: format!("{before}{}", one.text),

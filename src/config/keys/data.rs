@@ -45,6 +45,15 @@ pub(super) const SECTION: Section = Section {
             about: "`squad` is the official SQuAD JSON. `chat` is JSONL or a JSON list of conversations, `messages` with `role` and `content` or ShareGPT's `conversations` with `from` and `value`: the model's chat template writes them, and only what an assistant says is supervised. `tokens` is JSONL with `input_ids` and `labels` (-100: not supervised), taken as it is, without tokenizer and prompt.",
             limit: Limit::NotYet(&["parquet"]),
         },
+        Key {
+            name: "data.on_error",
+            kind: Kind::Enum(&["fail", "skip"]),
+            nullable: false,
+            default: Default::Str("fail"),
+            help: "A row that cannot be used ends the command (fail) or is left out (skip)",
+            about: "Rows with too few fields, wrong quotes, invalid UTF-8, an id that was used before, an empty answer, an answer that is none of the options, or a megabyte of text. With `skip`, run.log names each with its reason and summary.json has their number (`skipped_rows`). A quote that is never closed is an error all the same: it takes the rest of the file with it.",
+            limit: Limit::None,
+        },
         column(
             "data.columns.id",
             "Column of the example's id; null: `id`, else the row number",

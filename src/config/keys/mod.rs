@@ -7,6 +7,7 @@ mod data;
 mod export;
 mod inference;
 mod model;
+pub mod related;
 mod run;
 mod task;
 mod training;

@@ -67,6 +67,11 @@ impl Leaves {
         self
     }
 
+    /// Keys and values.
+    pub fn iter(&self) -> impl Iterator<Item = (&String, &Value)> {
+        self.0.iter()
+    }
+
     /// Keys and values, which may be changed.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (&String, &mut Value)> {
         self.0.iter_mut()

@@ -5,6 +5,7 @@
 
 mod attention;
 mod elementwise;
+mod few_rows;
 mod gemm;
 mod host;
 mod loss;
@@ -60,6 +61,30 @@ impl HotOps for Cpu {
             }
             #[cfg(feature = "gpu")]
             Nf4Tensor::Gpu(_) => panic!("a CPU op was given an NF4 weight on a GPU"),
+        }
+    }
+
+    fn nf4_gemm(
+        &self,
+        sum: Option<Tensor<2>>,
+        x: &Tensor<2>,
+        weight: &Nf4Tensor,
+        transposed: bool,
+    ) -> Tensor<2> {
+        let rows = x.dims()[0];
+        #[allow(irrefutable_let_patterns)] // with a GPU there are two
+        if let Nf4Tensor::Host(weight) = weight
+            && transposed
+            && (1..=few_rows::MOST_ROWS).contains(&rows)
+        {
+            let sum = sum.map(|sum| into_host_mut(sum).slice_mut().to_vec());
+            let y = few_rows::nf4_product(sum, Host::new(x).slice(), rows, weight);
+            return tensor2(y, [rows, weight.shape[0]]);
+        }
+        let dense = self.nf4_dequantize(weight);
+        match sum {
+            Some(sum) => self.gemm_add(sum, x, false, &dense, transposed, 1.0),
+            None => self.gemm(x, false, &dense, transposed, 1.0),
         }
     }
 

@@ -1,0 +1,237 @@
+//! `run compare`: base and tuned model side by side, question by question.
+//!
+//! Besides the scores there is a sheet for a person to mark, which does not tell which
+//! answer is whose: the order of each pair is drawn from the seed, and the key lies in
+//! a file of its own.
+
+use std::path::Path;
+use std::time::Instant;
+
+use super::error::Error;
+use super::forecast::watch_answers;
+use super::infer::adapter_dir;
+use super::lifecycle::{close, new_run};
+use super::log::Console;
+use super::run_dir::RunPaths;
+use super::setup::{ModelUse, Setup, questions};
+use super::summary::{Metrics, Summary};
+use super::table::metric_label;
+use super::train::comparison;
+use super::{fsx, predictions};
+use crate::config::Job;
+use crate::config::types::{Config, TaskKind};
+use crate::data::Answers;
+use crate::data::example::Example;
+use crate::evaluate::{Answer, by_question, references, score};
+use crate::model::Adaptation;
+use crate::report::{Bars, Group};
+use crate::rng::Stream;
+
+/// Names the order of answers on the marking sheet among the random streams.
+const MARKING: u64 = 0x3A7C;
+
+/// Answers the test set with the base and with the adapter (`adapter`, else the
+/// task's published one); the weights are loaded once. Writes evaluation.csv,
+/// evaluation_for_marking.csv with marking_key.csv, comparison.svg and predictions.csv
+/// into a new run directory, and evaluation.csv to `output` as well.
+///
+/// # Errors
+/// See [`Error`].
+pub fn compare(mut job: Job) -> Result<(), Error> {
+    let console = Console::stdio();
+    let began = Instant::now();
+    let config = job.config.clone();
+    let setup = Setup::new(&config, ModelUse::Run)?;
+    let path = config.data.test_path.as_ref();
+    let path = path.ok_or(Error::Missing("data.test_path", "data/questions.csv"))?;
+    let file = questions(path, &config, Answers::Required)?;
+    let adapter = adapter_dir(&config)?;
+    let device = setup.chosen.name.as_str();
+    let mut model = watch_answers(device, &config, || {
+        setup.load(&config, Adaptation::Adapter(&adapter))
+    })?;
+    let encoder = setup.encoder(&config)?;
+    let asked = file.with(&setup, &encoder, &config)?;
+    let ranked = config.task.kind == TaskKind::Mcq;
+    asked.check(model.arch.vocab_size, ranked)?;
+    if let Some(output) = &config.output {
+        fsx::create_dir_all(fsx::parent_of(output))?;
+        if output.is_dir() {
+            return Err(Error::OutputIsDirectory(output.clone()));
+        }
+    }
+    let run = new_run(&mut job, &console)?;
+    console.line(&format!(
+        "task {}, model {}, adapter {}",
+        config.task.name,
+        setup.model_dir.display(),
+        adapter.display()
+    ));
+    for note in [&setup.quantised_note, &setup.chosen.note] {
+        note.iter().for_each(|note| console.line(note));
+    }
+    let mut summary = Summary::started("compare", &config.task.name, &setup.chosen.name);
+    let work = || -> Result<(), Error> {
+        summary.write(&run.summary())?;
+        let (metrics, inference) = (&config.task.metrics, &config.inference);
+        let base = score(&mut model, &asked, metrics, inference, config.seed, false)?;
+        let tuned = score(&mut model, &asked, metrics, inference, config.seed, true)?;
+        summary.metrics.base = base.metrics;
+        summary.metrics.tuned = tuned.metrics;
+        let pairs = Pairs {
+            examples: &file.examples,
+            base: &base.answers,
+            tuned: &tuned.answers,
+        };
+        let title = format!("{}, {} questions", path.display(), file.examples.len());
+        predictions::write(&run.predictions(), &file.examples, &tuned.answers)?;
+        pairs.write(&run, &config)?;
+        let chart = chart(&config.task.name, &title, &summary.metrics);
+        fsx::write(&run.root().join("comparison.svg"), chart.as_bytes())?;
+        let (base, tuned) = (&summary.metrics.base, &summary.metrics.tuned);
+        console.line(&comparison(&config.task.name, &title, base, tuned));
+        if let Some(line) = pairs.changes(&config) {
+            console.line(&line);
+        }
+        let sheet = run.root().join("evaluation_for_marking.csv");
+        console.line(&format!("to mark    {}", sheet.display()));
+        if let Some(output) = &config.output {
+            console.line(&format!("answers    {}", output.display()));
+        }
+        console.line(&format!("run        {}", run.root().display()));
+        Ok(())
+    };
+    let outcome = watch_answers(device, &config, work);
+    close(
+        &run,
+        &console,
+        &setup.chosen.device,
+        summary,
+        began,
+        outcome,
+    )
+}
+
+/// Every question with both answers.
+struct Pairs<'a> {
+    examples: &'a [Example],
+    base: &'a [Answer],
+    tuned: &'a [Answer],
+}
+
+impl Pairs<'_> {
+    fn write(&self, run: &RunPaths, config: &Config) -> Result<(), Error> {
+        let rows = || self.examples.iter().zip(self.base.iter().zip(self.tuned));
+        let question = |e: &Example| e.question.clone().unwrap_or_default();
+        let reference = |e: &Example| references(e).join(" | ");
+        let mut all = vec![
+            ["question", "base", "tuned", "reference"]
+                .map(String::from)
+                .to_vec(),
+        ];
+        let mut sheet = vec![
+            ["id", "question", "reference", "A", "B", "winner"]
+                .map(String::from)
+                .to_vec(),
+        ];
+        let mut key = vec![["id", "A", "B"].map(String::from).to_vec()];
+        let order = Stream::new(config.seed, &[MARKING]);
+        for (i, (example, (base, tuned))) in rows().enumerate() {
+            let (question, reference) = (question(example), reference(example));
+            let (base, tuned) = (base.text.clone(), tuned.text.clone());
+            all.push(vec![
+                question.clone(),
+                base.clone(),
+                tuned.clone(),
+                reference.clone(),
+            ]);
+            let (answers, names) = match order.bits(i as u64) & 1 {
+                0 => ([base, tuned], ["base", "tuned"]),
+                _ => ([tuned, base], ["tuned", "base"]),
+            };
+            let [a, b] = answers;
+            // Someone who marks needs to see what the letters stood for.
+            let options = example.options.iter().enumerate();
+            let options =
+                options.map(|(i, text)| format!("\n{}) {text}", crate::data::option_letter(i)));
+            let asked = question + &options.collect::<String>();
+            sheet.push(vec![
+                example.id.clone(),
+                asked,
+                reference,
+                a,
+                b,
+                String::new(),
+            ]);
+            key.push(
+                [example.id.as_str(), names[0], names[1]]
+                    .map(String::from)
+                    .to_vec(),
+            );
+        }
+        let root = run.root();
+        write_csv(&root.join("evaluation.csv"), &all)?;
+        write_csv(&root.join("evaluation_for_marking.csv"), &sheet)?;
+        write_csv(&root.join("marking_key.csv"), &key)?;
+        match &config.output {
+            Some(output) => write_csv(output, &all),
+            None => Ok(()),
+        }
+    }
+
+    /// On how many questions the first metric rose and fell.
+    fn changes(&self, config: &Config) -> Option<String> {
+        let metric = *config.task.metrics.first()?;
+        let base = by_question(metric, self.examples, self.base);
+        let tuned = by_question(metric, self.examples, self.tuned);
+        let pairs = || {
+            base.iter()
+                .zip(&tuned)
+                .filter_map(|(b, t)| Some(((*b)?, (*t)?)))
+        };
+        let count = |which: fn(f64, f64) -> bool| pairs().filter(|(b, t)| which(*b, *t)).count();
+        Some(format!(
+            "tuned is better on {} questions, worse on {}, equal on {}",
+            count(|base, tuned| tuned > base),
+            count(|base, tuned| tuned < base),
+            count(|base, tuned| tuned == base),
+        ))
+    }
+}
+
+fn write_csv(path: &Path, rows: &[Vec<String>]) -> Result<(), Error> {
+    let fail = |error| Error::Csv {
+        path: path.to_path_buf(),
+        error,
+    };
+    let mut out = csv::Writer::from_writer(Vec::new());
+    for row in rows {
+        out.write_record(row).map_err(fail)?;
+    }
+    let bytes = out.into_inner().map_err(|e| fail(e.into_error().into()))?;
+    Ok(fsx::write(path, &bytes)?)
+}
+
+/// The metrics of base and tuned model as bars.
+pub(super) fn chart(task: &str, title: &str, metrics: &Metrics) -> String {
+    let names = metrics
+        .tuned
+        .keys()
+        .chain((metrics.base.keys()).filter(|name| !metrics.tuned.contains_key(*name)));
+    let groups = names.map(|name| Group {
+        label: metric_label(task, name),
+        values: vec![
+            metrics.base.get(name).copied(),
+            metrics.tuned.get(name).copied(),
+        ],
+    });
+    let chart = Bars {
+        title: title.to_string(),
+        x_label: "metric".to_string(),
+        y_label: "score".to_string(),
+        series: vec!["base".to_string(), "tuned".to_string()],
+        groups: groups.collect(),
+        percent: true,
+    };
+    chart.svg()
+}
