@@ -155,7 +155,10 @@ fn a_group_chosen_anew_replaces_its_part_of_the_saved_config() {
     assert!(part(&before, "model").contains("path: mine"));
     assert_eq!(
         part(&text, "model"),
-        part(&place.ok(&["train", "-c", "job", "model=mistral_7b"]), "model")
+        part(
+            &place.ok(&["train", "-c", "job", "model=mistral_7b"]),
+            "model"
+        )
     );
     assert_eq!(
         text.replace(&part(&text, "model"), ""),

@@ -94,6 +94,7 @@ pub fn chat(
     let file = QuestionFile {
         path: PLACE.into(),
         examples: Vec::new(),
+        skipped: Vec::new(),
     };
     let encoder = setup.encoder(config)?;
     let encoder = match templated {

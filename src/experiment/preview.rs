@@ -9,7 +9,7 @@ use crate::config::types::Config;
 use crate::data::Answers;
 use crate::data::encode::{Encoded, Encoder, Sample};
 use crate::data::example::Example;
-use crate::data::formats::read_examples;
+use crate::data::formats::{Want, read_examples};
 use crate::data::pack::packs;
 use crate::data::shown::{self, Marks};
 use crate::data::split::split;
@@ -36,7 +36,9 @@ pub fn preview(config: &Config, examples: usize, colour: bool) -> Result<Preview
     let setup = Setup::new(&here, ModelUse::Encode)?;
     let path = config.data.path.as_ref();
     let path = path.ok_or(Error::Missing("data.path", "data/train.csv"))?;
-    let all = read_examples(path, &config.data, config.task.kind, Answers::Required)?;
+    let want = Want::new(config.task.kind, Answers::Required);
+    let read = read_examples(path, &config.data, want)?;
+    let all = read.examples;
     let encoder = setup.encoder(config)?;
     let encoded = encoder.encode_all(&all, path)?;
     let shown = Shown {
@@ -50,6 +52,9 @@ pub fn preview(config: &Config, examples: usize, colour: bool) -> Result<Preview
     };
     let mut text = shown.first(&all, &encoded, &encoder, examples)?;
     text += &shown.counts(&all, &encoded);
+    for row in &read.skipped {
+        text += &format!("skipped {row}\n");
+    }
     let largest = encoded.report.largest_id;
     let refused = match encoder.refuse_unsupervised(&encoded, path) {
         Err(error) => Some(error.into()),
