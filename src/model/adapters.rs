@@ -10,7 +10,7 @@ use super::dora::{Dora, row_squares};
 use super::hf_config::ArchConfig;
 use super::layer::Layer;
 use super::linear::{Lora, Pass};
-use super::load::{Adaptation, LoadOptions};
+use super::options::{Adaptation, LoadOptions};
 use super::peft::{Adapter, AdapterConfig, PeftError, resolve_targets};
 use crate::config::types::QuantMethod;
 

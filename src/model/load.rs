@@ -1,9 +1,5 @@
 //! From files to a [`Decoder`]: a tensor at a time is read, quantised and let go.
 
-use std::path::Path;
-
-use burn::tensor::Device;
-
 use super::adapters::{resolve_adapter, tensor};
 use super::attention::{Attention, Qkv};
 use super::bnb::{self, BnbError};
@@ -17,10 +13,11 @@ use super::layer::Layer;
 use super::linear::{Linear, Weight};
 use super::mlp::Mlp;
 use super::norm::Norm;
+use super::options::{Adaptation, LoadOptions};
 use super::params::Params;
 use super::peft::PeftError;
-use crate::config::types::{LoraConfig, ModelInit, QuantMethod, QuantizationConfig};
-use crate::ops::{Nf4Tensor, Precision, for_device, nf4};
+use crate::config::types::{ModelInit, QuantMethod};
+use crate::ops::{Nf4Tensor, for_device, nf4};
 
 /// Why a model cannot be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -33,34 +30,6 @@ pub enum LoadError {
     Bnb(#[from] BnbError),
     #[error(transparent)]
     Peft(#[from] PeftError),
-}
-
-/// What trains beside or instead of the base weights.
-#[derive(Clone, Copy)]
-pub enum Adaptation<'a> {
-    /// The base alone.
-    None,
-    /// New LoRA matrices, or those of `lora.init_from`.
-    Lora(&'a LoraConfig),
-    /// The LoRA matrices of an adapter directory, for inference.
-    Adapter(&'a Path),
-    /// Every weight trains.
-    Full,
-}
-
-/// Where a model comes from and how it is held.
-#[derive(Clone, Copy)]
-pub struct LoadOptions<'a> {
-    /// HF directory.
-    pub dir: &'a Path,
-    pub init: ModelInit,
-    pub quantization: &'a QuantizationConfig,
-    pub adaptation: Adaptation<'a>,
-    /// For random weights and LoRA's A.
-    pub seed: u64,
-    pub device: &'a Device,
-    /// Of activations and of weights that are not quantised.
-    pub precision: Precision,
 }
 
 /// Loads a model.
