@@ -7,34 +7,18 @@
 //! The peer is benches/generate.py on the same directory; benches/generate.sh runs
 //! both.
 
+mod common;
+
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Instant;
 
+use common::{cpu_seconds, defaults, options};
 use kiln::config::types::{ModelInit, QuantMethod, QuantizationConfig};
 use kiln::generate::sampling::Sampler;
 use kiln::generate::{GenerateOptions, Prompt, generate};
 use kiln::model::{Adaptation, LoadOptions, load};
 use kiln::rng::Stream;
-
-fn cpu_seconds() -> f64 {
-    // SAFETY: getrusage fills the struct it is given.
-    let usage = unsafe {
-        let mut usage: libc::rusage = std::mem::zeroed();
-        libc::getrusage(libc::RUSAGE_SELF, &mut usage);
-        usage
-    };
-    let seconds = |t: libc::timeval| t.tv_sec as f64 + t.tv_usec as f64 * 1e-6;
-    seconds(usage.ru_utime) + seconds(usage.ru_stime)
-}
-
-fn defaults() -> kiln::config::Config {
-    let empty = kiln::compose::Node {
-        value: kiln::compose::Value::Map(kiln::compose::Map::new()),
-        origin: kiln::compose::Origin::BuiltIn,
-    };
-    kiln::config::from_tree(&empty).expect("the defaults are valid")
-}
 
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
@@ -43,11 +27,10 @@ fn median(mut values: Vec<f64>) -> f64 {
 
 fn main() {
     kiln::device::keep_freed_memory();
-    let args = std::env::args().skip(1).filter(|a| a != "--bench");
-    let args: Vec<String> = args.collect();
-    let options: HashMap<&str, &str> = args
-        .chunks_exact(2)
-        .map(|p| (p[0].trim_start_matches("--"), p[1].as_str()))
+    let given = options();
+    let options: HashMap<&str, &str> = given
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()))
         .collect();
     let number = |name: &str, default: usize| -> usize {
         let given = options.get(name);

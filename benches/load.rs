@@ -6,34 +6,23 @@
 //!
 //! benches/load.py makes the checkpoint, runs this and puts `cat` beside it.
 
+mod common;
+
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Instant;
 
+use common::{cpu_seconds, options};
 use kiln::config::types::{ModelInit, QuantMethod, QuantizationConfig};
 use kiln::experiment::metrics::peak_memory_bytes;
 use kiln::model::{Adaptation, LoadOptions, load};
 
-fn cpu_seconds() -> f64 {
-    // SAFETY: getrusage fills the struct it is given.
-    let usage = unsafe {
-        let mut usage: libc::rusage = std::mem::zeroed();
-        libc::getrusage(libc::RUSAGE_SELF, &mut usage);
-        usage
-    };
-    let seconds = |t: libc::timeval| t.tv_sec as f64 + t.tv_usec as f64 * 1e-6;
-    seconds(usage.ru_utime) + seconds(usage.ru_stime)
-}
-
 fn main() {
     kiln::device::keep_freed_memory();
-    let args: Vec<String> = std::env::args()
-        .skip(1)
-        .filter(|a| a != "--bench")
-        .collect();
-    let options: HashMap<&str, &str> = args
-        .chunks_exact(2)
-        .map(|p| (p[0].trim_start_matches("--"), p[1].as_str()))
+    let given = options();
+    let options: HashMap<&str, &str> = given
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()))
         .collect();
     let Some(dir) = options.get("dir").map(PathBuf::from) else {
         println!("usage: cargo bench --bench load -- --dir DIR; see the head of the file");

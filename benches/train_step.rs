@@ -7,45 +7,25 @@
 //! One measurement a process, since peak memory is counted by process. The peer
 //! is benches/peft_train.py on the same directory; benches/train.sh runs both.
 
+mod common;
+
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Instant;
 
+use common::{cpu_seconds, defaults, options};
 use kiln::config::types::{LoraConfig, ModelInit, QuantMethod, QuantizationConfig, TargetModules};
 use kiln::experiment::metrics::peak_memory_bytes;
 use kiln::model::{Adaptation, Grads, LoadOptions, Ragged, StepOptions, load};
 use kiln::rng::Stream;
 use kiln::train::Optimizer;
 
-fn cpu_seconds() -> f64 {
-    // SAFETY: getrusage fills the struct it is given.
-    let usage = unsafe {
-        let mut usage: libc::rusage = std::mem::zeroed();
-        libc::getrusage(libc::RUSAGE_SELF, &mut usage);
-        usage
-    };
-    let seconds = |t: libc::timeval| t.tv_sec as f64 + t.tv_usec as f64 * 1e-6;
-    seconds(usage.ru_utime) + seconds(usage.ru_stime)
-}
-
-/// The built-in defaults of every key.
-fn defaults() -> kiln::config::Config {
-    let empty = kiln::compose::Node {
-        value: kiln::compose::Value::Map(kiln::compose::Map::new()),
-        origin: kiln::compose::Origin::BuiltIn,
-    };
-    kiln::config::from_tree(&empty).expect("the defaults are valid")
-}
-
 fn main() {
     kiln::device::keep_freed_memory();
-    let args: Vec<String> = std::env::args()
-        .skip(1)
-        .filter(|a| a != "--bench")
-        .collect();
-    let options: HashMap<&str, &str> = args
-        .chunks_exact(2)
-        .map(|p| (p[0].trim_start_matches("--"), p[1].as_str()))
+    let given = options();
+    let options: HashMap<&str, &str> = given
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()))
         .collect();
     let number = |name: &str, default: usize| -> usize {
         options

@@ -186,11 +186,7 @@ pub trait HotOps: Send + Sync {
         weight: &Nf4Tensor,
         transposed: bool,
     ) -> Tensor<2> {
-        let dense = self.nf4_dequantize(weight);
-        match sum {
-            Some(sum) => self.gemm_add(sum, x, false, &dense, transposed, 1.0),
-            None => self.gemm(x, false, &dense, transposed, 1.0),
-        }
+        through_dense(self, sum, x, weight, transposed)
     }
 
     /// `x / rms(x) x gain` by rows; `gain` is `[1, d]` (Zhang and Sennrich, 2019).
@@ -348,6 +344,21 @@ pub trait HotOps: Send + Sync {
 
     /// Sum of squares of all elements of all tensors.
     fn sum_squares(&self, tensors: &[&Tensor<2>]) -> Scalar;
+}
+
+/// [`HotOps::nf4_gemm`] by way of the dense weight.
+fn through_dense<O: HotOps + ?Sized>(
+    ops: &O,
+    sum: Option<Tensor<2>>,
+    x: &Tensor<2>,
+    weight: &Nf4Tensor,
+    transposed: bool,
+) -> Tensor<2> {
+    let dense = ops.nf4_dequantize(weight);
+    match sum {
+        Some(sum) => ops.gemm_add(sum, x, false, &dense, transposed, 1.0),
+        None => ops.gemm(x, false, &dense, transposed, 1.0),
+    }
 }
 
 /// The implementation for a device: the CPU kernels on burn's flex backend, the

@@ -12,8 +12,8 @@ pub const MOST_ROWS: usize = 16;
 /// Weight rows of a task.
 const TASK: usize = 32;
 
-/// `x . W^T` for `rows` rows of `x`, as `[rows, out]`; added to `sum` if given.
-pub fn nf4_product(sum: Option<Vec<f32>>, x: &[f32], rows: usize, weight: &Nf4) -> Vec<f32> {
+/// Adds `x . W^T` for `rows` rows of `x` to `y` of `[rows, out]`.
+pub fn add_nf4_product(y: &mut [f32], x: &[f32], rows: usize, weight: &Nf4) {
     let [out, columns] = weight.shape;
     // By weight rows, so that each task writes a place of its own.
     let mut products = vec![0.0; rows * out];
@@ -32,13 +32,11 @@ pub fn nf4_product(sum: Option<Vec<f32>>, x: &[f32], rows: usize, weight: &Nf4) 
                 }
             },
         );
-    let mut y = sum.unwrap_or_else(|| vec![0.0; rows * out]);
     for (i, y) in y.chunks_exact_mut(out).enumerate() {
         for (y, products) in y.iter_mut().zip(products.chunks_exact(rows)) {
             *y += products[i];
         }
     }
-    y
 }
 
 /// The dot products of `w` with each row of `x`. What a row gives does not depend

@@ -19,7 +19,7 @@ pub use host::{is_cpu, tensor2};
 
 use super::{
     AdamW, AttentionShape, Clip, CrossEntropy, CrossEntropyGrad, HotOps, Indices, Moments8,
-    Nf4Tensor, RopeTable, Scalar, Spans, moments8,
+    Nf4Tensor, RopeTable, Scalar, Spans, moments8, through_dense,
 };
 use crate::rng::Stream;
 
@@ -77,15 +77,13 @@ impl HotOps for Cpu {
             && transposed
             && (1..=few_rows::MOST_ROWS).contains(&rows)
         {
-            let sum = sum.map(|sum| into_host_mut(sum).slice_mut().to_vec());
-            let y = few_rows::nf4_product(sum, Host::new(x).slice(), rows, weight);
-            return tensor2(y, [rows, weight.shape[0]]);
+            let shape = [rows, weight.shape[0]];
+            let sum = sum.unwrap_or_else(|| tensor2(vec![0.0; rows * shape[1]], shape));
+            let mut y = into_host_mut(sum);
+            few_rows::add_nf4_product(y.slice_mut(), Host::new(x).slice(), rows, weight);
+            return y.into_tensor();
         }
-        let dense = self.nf4_dequantize(weight);
-        match sum {
-            Some(sum) => self.gemm_add(sum, x, false, &dense, transposed, 1.0),
-            None => self.gemm(x, false, &dense, transposed, 1.0),
-        }
+        through_dense(self, sum, x, weight, transposed)
     }
 
     fn rms_norm(&self, x: &Tensor<2>, gain: &Tensor<2>, eps: f32) -> Tensor<2> {
