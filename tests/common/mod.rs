@@ -1,7 +1,10 @@
 //! Helpers that several integration tests share.
 #![allow(dead_code)] // Each test binary uses some of them.
 
+pub mod paged;
+pub mod place;
 pub mod sandbox;
+pub mod xml;
 
 use std::path::{Path, PathBuf};
 

@@ -145,7 +145,7 @@ def main():
     parser.add_argument("--report", default="hydra_parity_report.txt", help="where disagreements are written")
     parser.add_argument("--keep", help="write the cases with Hydra's answers to this file")
     parser.add_argument("--replay", help="take cases and Hydra's answers from this file")
-    parser.add_argument("--freeze", help="write some of the cases that agree to this file, for tests/hydra_parity.rs")
+    parser.add_argument("--freeze", help="write some of the cases that agree to this file, for tests/compose/hydra_parity.rs")
     parser.add_argument("--jobs", type=int, default=min(8, os.cpu_count() or 1))
     args = parser.parse_args()
     binary = os.path.abspath(args.binary)

@@ -19,8 +19,6 @@ mod optim;
 mod reduce;
 mod rows;
 mod tensors;
-#[cfg(test)]
-mod tests;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use burn_cubecl::kernel::cast;

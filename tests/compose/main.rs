@@ -1,0 +1,6 @@
+//! The composer and the table of keys, and frozen cases beside Hydra's answers.
+
+mod config;
+mod hydra_parity;
+mod library;
+mod limits;

@@ -1,0 +1,122 @@
+//! Gradients of every weight of every family against finite differences of the
+//! loss.
+
+use crate::common;
+
+use burn::tensor::{Device, Tensor};
+use kiln::config::types::{ModelInit, QuantMethod};
+use kiln::model::{Adaptation, Grads, LoadOptions, Ragged, StepOptions, load};
+use kiln::ops::Precision;
+use kiln::rng::Stream;
+
+const FAMILIES: [&str; 5] = [
+    r#"{"model_type": "llama", "num_key_value_heads": 1, "attention_bias": true, "mlp_bias": true"#,
+    r#"{"model_type": "mistral", "num_key_value_heads": 2, "sliding_window": 3"#,
+    r#"{"model_type": "qwen2", "num_key_value_heads": 1, "tie_word_embeddings": true"#,
+    r#"{"model_type": "qwen3", "num_key_value_heads": 1, "head_dim": 12, "use_sliding_window": true,
+        "sliding_window": 2, "max_window_layers": 1, "tie_word_embeddings": true"#,
+    r#"{"model_type": "gpt2", "n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 9,
+        "pad_token_id": null"#,
+];
+
+/// The sizes that all share; GPT-2 has names of its own for most.
+const SIZES: &str = r#", "vocab_size": 23, "hidden_size": 16, "intermediate_size": 20,
+    "num_hidden_layers": 2, "num_attention_heads": 2, "initializer_range": 0.3}"#;
+
+fn batch(random: Stream) -> Ragged {
+    let mut batch = Ragged::default();
+    for (sequence, tokens) in [9, 1, 5].into_iter().enumerate() {
+        let id = |i: usize| (random.bits((sequence * 16 + i) as u64) % 23) as u32;
+        let ids: Vec<u32> = (0..tokens).map(id).collect();
+        let labels: Vec<i64> = ids.iter().map(|id| i64::from(*id)).collect();
+        batch.push_labelled(&ids, &labels);
+    }
+    batch
+}
+
+#[test]
+fn every_weight_has_the_gradient_of_finite_differences() {
+    let seed = std::env::var("KILN_TEST_SEED").ok();
+    let seed = seed.and_then(|s| s.parse().ok()).unwrap_or_else(|| {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        u64::from(now.unwrap().subsec_nanos())
+    });
+    println!("KILN_TEST_SEED={seed}");
+    for family in FAMILIES {
+        for checkpointing in [true, false] {
+            check(&format!("{family}{SIZES}"), seed, checkpointing);
+        }
+    }
+}
+
+fn check(config: &str, seed: u64, checkpointing: bool) {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("config.json"), config).unwrap();
+    let device = Device::flex();
+    let mut model = load(&LoadOptions {
+        dir: dir.path(),
+        init: ModelInit::Random,
+        quantization: &common::quantization(QuantMethod::None),
+        adaptation: Adaptation::Full,
+        seed,
+        device: &device,
+        precision: Precision::F32,
+    })
+    .unwrap();
+    let random = Stream::new(seed, &[5]);
+    // Biases start at 0 and gains at 1, where too much cancels.
+    let moved: Vec<Tensor<2>> = (model.params.take().into_iter().enumerate())
+        .map(|(i, p)| p.clone() + noise(&p, Stream::new(seed, &[6, i as u64])) * 0.2)
+        .collect();
+    model.params.put(moved);
+    let batch = batch(random);
+    model.reserve_positions(9);
+    let mut grads = Grads::new(&model.params);
+    let options = StepOptions {
+        scale: 1.0,
+        checkpointing,
+        dropout: None,
+    };
+    model.loss_backward(&batch, options, &mut grads);
+    let grads: Vec<Tensor<2>> = grads
+        .iter()
+        .zip(model.params.names())
+        .map(|(g, name)| g.unwrap_or_else(|| panic!("{name}: no gradient")).clone())
+        .collect();
+    let names = model.params.names().to_vec();
+    let values: Vec<Tensor<2>> = model.params.values().to_vec();
+    for (i, (name, grad)) in names.iter().zip(&grads).enumerate() {
+        // Along the gradient itself the slope is its length; a random part as well,
+        // so that a wrong direction shows.
+        let length = number(grad.clone().square().sum()).sqrt();
+        assert!(length > 1e-3, "{name}: the gradient is {length}");
+        let direction = grad.clone() / length + noise(grad, Stream::new(seed, &[7, i as u64]));
+        let step = 2e-3 / number(direction.clone().square().sum()).sqrt();
+        let mut loss_at = |distance: f64| {
+            let mut moved = values.clone();
+            moved[i] = moved[i].clone() + direction.clone() * distance;
+            model.params.put(moved);
+            model.loss(&batch, true).value()
+        };
+        let slope = (loss_at(step) - loss_at(-step)) / (2.0 * step);
+        let want = number((grad.clone() * direction.clone()).sum());
+        let scale = length * number(direction.square().sum()).sqrt();
+        assert!(
+            (slope - want).abs() < 0.01 * scale + 0.01,
+            "{config}\n{name}: slope {slope}, gradient {want}"
+        );
+    }
+}
+
+fn noise(like: &Tensor<2>, stream: Stream) -> Tensor<2> {
+    let [rows, columns] = like.dims();
+    let values: Vec<f32> = (0..(rows * columns) as u64)
+        .map(|i| stream.normal(i))
+        .collect();
+    let data = burn::tensor::TensorData::new(values, [rows, columns]);
+    Tensor::from_data(data, &like.device())
+}
+
+fn number(x: Tensor<1>) -> f64 {
+    x.into_data().iter::<f64>().next().unwrap()
+}

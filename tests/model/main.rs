@@ -1,0 +1,10 @@
+//! The model, its training and generation beside reference results.
+
+#[path = "../common/mod.rs"]
+mod common;
+mod generation;
+mod gradients;
+mod packing;
+mod paged;
+mod reference;
+mod training_parity;

@@ -1,0 +1,228 @@
+//! Losses, gradient norms and adapters against PEFT's, step by step.
+
+use crate::common;
+
+use std::convert::Infallible;
+use std::path::Path;
+
+use kiln::config::types::{LoraConfig, ModelInit, QuantMethod, TargetModules};
+use kiln::data::batch::Schedule as Plan;
+use kiln::data::encode::Sample;
+use kiln::data::pack::alone;
+use kiln::model::{Adaptation, Decoder, LoadOptions, load};
+use kiln::train::{Event, Observer, Optimizer, Progress, Schedule, Trainer};
+use safetensors::SafeTensors;
+
+#[derive(Default)]
+struct Log(Vec<Event>);
+
+impl Observer for Log {
+    type Error = Infallible;
+    fn step(&mut self, _: usize, _: usize, _: f64, _: f64, _: u64) {}
+    fn event(&mut self, event: &Event) -> Result<(), Infallible> {
+        self.0.push(event.clone());
+        Ok(())
+    }
+    fn checkpoint(&mut self, _: &Decoder, _: &Optimizer, _: &Progress) -> Result<(), Infallible> {
+        Ok(())
+    }
+    fn diverged(&self, step: usize, loss: f64) -> Infallible {
+        panic!("diverged at step {step}: {loss}")
+    }
+}
+
+/// The reference's batches without their padding.
+fn samples(run: &Path) -> Vec<Sample> {
+    let bytes = std::fs::read(run.join("batches.safetensors")).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let read = |name: &str| -> Vec<i64> {
+        let data = file.tensor(name).unwrap().data().to_vec();
+        data.chunks_exact(8)
+            .map(|b| i64::from_le_bytes(b.try_into().unwrap()))
+            .collect()
+    };
+    let (ids, mask, labels) = (read("input_ids"), read("attention_mask"), read("labels"));
+    let width = *file.tensor("input_ids").unwrap().shape().last().unwrap();
+    ids.chunks_exact(width)
+        .zip(mask.chunks_exact(width))
+        .zip(labels.chunks_exact(width))
+        .map(|((ids, mask), labels)| {
+            let n = mask.iter().filter(|m| **m == 1).count();
+            Sample {
+                row: 1,
+                input_ids: ids[..n].iter().map(|i| *i as u32).collect(),
+                labels: labels[..n].to_vec(),
+                cut: 0,
+            }
+        })
+        .collect()
+}
+
+fn run(name: &str, method: QuantMethod, checkpointing: bool) -> Option<(Vec<Event>, Decoder)> {
+    run_on("tiny/llama_untied", name, method, checkpointing)
+}
+
+fn run_on(
+    base: &str,
+    name: &str,
+    method: QuantMethod,
+    checkpointing: bool,
+) -> Option<(Vec<Event>, Decoder)> {
+    let run = common::shared(&format!("reference/runs/{name}"))?;
+    let base = common::shared(&format!("reference/{base}"))?;
+    let lora = LoraConfig {
+        r: 8,
+        alpha: 16.0,
+        dropout: 0.0,
+        target_modules: TargetModules::Named("all-linear".into()),
+        init_from: Some(run.join("init_adapter")),
+        ..common::default_config().lora
+    };
+    let mut model = load(&LoadOptions {
+        dir: &base,
+        init: ModelInit::Pretrained,
+        quantization: &common::quantization(method),
+        adaptation: Adaptation::Lora(&lora),
+        seed: 42,
+        device: &burn::tensor::Device::flex(),
+        precision: kiln::ops::Precision::F32,
+    })
+    .unwrap();
+    let config = common::reference_training(checkpointing);
+    let samples = samples(&run);
+    let plan = Plan::new(samples.len(), 2, 2, 1.0, Some(20)).unwrap();
+    let mut log = Log::default();
+    let packs = alone(samples.len());
+    let mut trainer = Trainer {
+        optimizer: Optimizer::new(&model.params, config.optimizer),
+        model: &mut model,
+        progress: Progress::default(),
+        config: &config,
+        seed: 42,
+        train: &samples,
+        val: &[],
+        packs: &packs,
+        plan,
+        schedule: Schedule::new(&config, 20),
+    };
+    trainer.run(&mut log).unwrap_or_else(|never| match never {});
+    compare_with_log(&run.join("log.jsonl"), &log.0);
+    compare_adapter(&run.join("adapter/adapter_model.safetensors"), &model);
+    Some((log.0, model))
+}
+
+fn compare_with_log(path: &Path, events: &[Event]) {
+    let text = std::fs::read_to_string(path).unwrap();
+    assert_eq!(events.len(), 20);
+    let mut worst = 0.0f64;
+    for (line, event) in text.lines().zip(events) {
+        let want: serde_json::Value = serde_json::from_str(line).unwrap();
+        let relative = |got: f64, key: &str| {
+            let want = want[key].as_f64().unwrap();
+            (got - want).abs() / want.abs().max(1e-12)
+        };
+        worst = worst.max(relative(event.loss, "loss"));
+        assert!(
+            relative(event.loss, "loss") < 2e-5,
+            "step {}: {} {line}",
+            event.step,
+            event.loss
+        );
+        let norm = event.grad_norm.unwrap();
+        assert!(
+            relative(norm, "grad_norm") < 1e-3,
+            "step {}: {norm} {line}",
+            event.step
+        );
+        let lr = want["lr"].as_f64().unwrap();
+        assert!(
+            (event.learning_rate.unwrap() - lr).abs() < 1e-18,
+            "step {}",
+            event.step
+        );
+    }
+    println!(
+        "{}: largest relative loss difference {worst:.2e}",
+        path.display()
+    );
+}
+
+fn compare_adapter(path: &Path, model: &Decoder) {
+    let bytes = std::fs::read(path).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    for (name, value) in model.params.names().iter().zip(model.params.values()) {
+        let end = match name.ends_with("lora_magnitude_vector") {
+            true => "",
+            false => ".weight",
+        };
+        let tensor = file.tensor(&format!("base_model.model.{name}{end}"));
+        let tensor = tensor.unwrap();
+        let want = tensor
+            .data()
+            .chunks_exact(4)
+            .map(|b| f32::from_le_bytes(b.try_into().unwrap()));
+        let got: Vec<f32> = value.clone().into_data().iter::<f32>().collect();
+        for (got, want) in got.iter().zip(want) {
+            assert!((got - want).abs() < 5e-5, "{name}: {got} against {want}");
+        }
+    }
+}
+
+#[test]
+fn lora_equals_peft_step_by_step() {
+    run("lora", QuantMethod::None, true);
+}
+
+#[test]
+fn other_families_equal_peft_step_by_step() {
+    run_on("tiny/gpt2", "lora_gpt2", QuantMethod::None, true);
+    run_on("tiny/qwen3_qknorm", "lora_qwen3", QuantMethod::None, true);
+    run_on("tiny/qwen3_qknorm", "lora_qwen3", QuantMethod::None, false);
+}
+
+#[test]
+fn rslora_and_dora_equal_peft_step_by_step() {
+    run("lora_rslora", QuantMethod::None, true);
+    run("lora_dora", QuantMethod::None, true);
+    run("lora_dora", QuantMethod::None, false);
+}
+
+#[test]
+fn lora_equals_peft_without_recomputation() {
+    run("lora", QuantMethod::None, false);
+}
+
+#[test]
+fn qlora_equals_peft_and_bitsandbytes_step_by_step() {
+    run("qlora", QuantMethod::Nf4, true);
+}
+
+/// From the checkpoint that bitsandbytes quantised: the same bits as from the dense
+/// one that is quantised while loading.
+#[test]
+fn qlora_from_a_quantised_checkpoint_equals_peft() {
+    let base = "runs/qlora/base_4bit";
+    let (Some((a, _)), Some((b, _))) = (
+        run_on(base, "qlora", QuantMethod::Nf4, true),
+        run("qlora", QuantMethod::Nf4, true),
+    ) else {
+        return;
+    };
+    let losses = |events: &[Event]| events.iter().map(|e| e.loss.to_bits()).collect::<Vec<_>>();
+    assert_eq!(losses(&a), losses(&b));
+}
+
+#[test]
+fn recomputation_changes_no_bit() {
+    let (Some((a, model_a)), Some((b, model_b))) = (
+        run("lora", QuantMethod::None, true),
+        run("lora", QuantMethod::None, false),
+    ) else {
+        return;
+    };
+    let losses = |events: &[Event]| events.iter().map(|e| e.loss.to_bits()).collect::<Vec<_>>();
+    assert_eq!(losses(&a), losses(&b));
+    for (a, b) in model_a.params.values().iter().zip(model_b.params.values()) {
+        assert_eq!(a.clone().into_data(), b.clone().into_data());
+    }
+}
