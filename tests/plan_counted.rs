@@ -11,7 +11,7 @@ use kiln::config::Config;
 use kiln::config::types::{Method, ModelInit, Optimizer, QuantMethod, TargetModules};
 use kiln::model::hf_config::ArchConfig;
 use kiln::model::{Adaptation, DropoutKey, Grads, LoadOptions, Ragged, StepOptions, Weight, load};
-use kiln::plan::{Batch, Memory, Part, Phase, Place, Recipe, Workload};
+use kiln::plan::{Batch, Memory, Part, Phase, Place, Precision, Recipe, Workload};
 use kiln::rng::Stream;
 use kiln::train::Optimizer as Training;
 
@@ -103,7 +103,10 @@ fn counted(dir: &std::path::Path, config: &Config) -> [u64; 3] {
         adaptation,
         seed: 5,
         device: &device,
-        precision: kiln::ops::Precision::F32,
+        precision: match config.training.bf16 {
+            Some(true) => kiln::ops::Precision::Bf16,
+            _ => kiln::ops::Precision::F32,
+        },
     })
     .unwrap();
     let loading = most_since(before);
@@ -200,7 +203,10 @@ fn planned(dir: &std::path::Path, config: &Config) -> Memory {
         program_bytes: 0,
         threads: rayon::current_num_threads(),
     };
-    let recipe = Recipe::new(&arch, config).unwrap();
+    let mut recipe = Recipe::new(&arch, config).unwrap();
+    if config.training.bf16 == Some(true) {
+        recipe.precision = Precision::CPU_BF16;
+    }
     recipe.memory(&workload, place)
 }
 
@@ -214,7 +220,7 @@ fn the_plan_is_what_the_allocator_counts() {
     let all = |config: &mut Config| {
         config.lora.target_modules = TargetModules::Named("all-linear".into());
     };
-    let cases: [Case; 9] = [
+    let cases: [Case; 12] = [
         ("QLoRA", &|_| {}),
         ("QLoRA, all linears", &all),
         ("QLoRA, tapes kept", &|c| {
@@ -240,6 +246,19 @@ fn the_plan_is_what_the_allocator_counts() {
             c.method = Method::Full;
             c.quantization.method = QuantMethod::None;
             c.training.optimizer = Optimizer::Adamw8bit;
+        }),
+        ("QLoRA, all linears, bf16", &|c| {
+            all(c);
+            c.training.bf16 = Some(true);
+        }),
+        ("LoRA, bf16", &|c| {
+            c.quantization.method = QuantMethod::None;
+            c.training.bf16 = Some(true);
+        }),
+        ("full, bf16", &|c| {
+            c.method = Method::Full;
+            c.quantization.method = QuantMethod::None;
+            c.training.bf16 = Some(true);
         }),
         ("full, tapes kept", &|c| {
             c.method = Method::Full;

@@ -66,9 +66,9 @@ pub enum Error {
     #[error("{0} is not set: give it on the command line, e.g. {0}={1}")]
     Missing(&'static str, &'static str),
     #[error(
-        "training.{what}=true needs a GPU; on the CPU the model computes in f32: leave training.{what} unset"
+        "training.fp16=true needs a GPU; on the CPU use training.bf16=true, or leave both unset for f32"
     )]
-    HalfOnCpu { what: &'static str },
+    Fp16OnCpu,
     #[error(
         "training.fp16=true: f16 training, which needs its loss scaled, is not in this version; \
          use training.bf16=true, or leave both unset"

@@ -210,16 +210,16 @@ fn check_length(config: &Config, arch: &ArchConfig) -> Result<(), Error> {
     }
 }
 
-/// f32 on the CPU; on a GPU bf16 where it has it, unless the config says otherwise.
+/// On a GPU bf16 where it has it, unless the config says otherwise; on the CPU f32,
+/// unless bf16 is asked for.
 fn precision(config: &Config, chosen: &Chosen) -> Result<Precision, Error> {
     let (bf16, fp16) = (config.training.bf16, config.training.fp16);
     let Some(gpu) = &chosen.gpu else {
-        for (what, set) in [("bf16", bf16), ("fp16", fp16)] {
-            if set == Some(true) {
-                return Err(Error::HalfOnCpu { what });
-            }
-        }
-        return Ok(Precision::F32);
+        return match (bf16, fp16) {
+            (_, Some(true)) => Err(Error::Fp16OnCpu),
+            (Some(true), _) => Ok(Precision::Bf16),
+            _ => Ok(Precision::F32),
+        };
     };
     if fp16 == Some(true) {
         return Err(Error::Fp16);

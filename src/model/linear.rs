@@ -46,7 +46,7 @@ impl Weight {
         match self {
             Self::Dense(w) => w.clone(),
             Self::Nf4(w) => pass.ops.nf4_dequantize(w),
-            Self::Param(id) => pass.ops.operand(pass.params.get(*id)),
+            Self::Param(id) => pass.ops.matrix_operand(pass.params.get(*id)),
         }
     }
 

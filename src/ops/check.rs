@@ -3,7 +3,7 @@
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
-use super::cpu::Cpu;
+use super::cpu::CPU;
 use super::gpu::with_precision;
 use super::moments8::{BLOCK, Codes};
 use super::nf4::quantize;
@@ -150,18 +150,18 @@ impl Checker {
                 let case = format!("{m}x{k}x{n} {ta}/{tb}");
                 let (a, ga) = self.activations(if ta { [k, m] } else { [m, k] });
                 let (b, gb) = self.activations(if tb { [n, k] } else { [k, n] });
-                let want = Cpu.gemm(&a, ta, &b, tb, 0.7);
+                let want = CPU.gemm(&a, ta, &b, tb, 0.7);
                 let got = self.gpu.gemm(&ga, ta, &gb, tb, 0.7);
                 self.record("gemm", &case, &got, &want);
                 let (c, gc) = self.activations([m, n]);
-                let want = Cpu.gemm_add(c, &a, ta, &b, tb, -1.5);
+                let want = CPU.gemm_add(c, &a, ta, &b, tb, -1.5);
                 let got = self.gpu.gemm_add(gc, &ga, ta, &gb, tb, -1.5);
                 // One number may cancel: what is left is the rounding of its parts.
                 if m * n > 1 {
                     self.record("gemm_add", &case, &got, &want);
                 }
                 let (sum, gsum) = self.parameters([m, n]);
-                let want = Cpu.gradient(Some(sum), &a, ta, &b, tb, 0.5);
+                let want = CPU.gradient(Some(sum), &a, ta, &b, tb, 0.5);
                 let got = self.gpu.gradient(Some(gsum), &ga, ta, &gb, tb, 0.5);
                 // f32 sums of exact products.
                 self.record_within("gradient", &case, &got, &want, 1e-5);
@@ -232,11 +232,11 @@ impl Checker {
                 };
                 let case = format!("{rows}x{shape:?} block {block}, transposed {transposed}");
                 let (x, gx) = self.activations([rows, width]);
-                let want = Cpu.gemm(&x, false, &dense, transposed, 1.0);
+                let want = CPU.gemm(&x, false, &dense, transposed, 1.0);
                 let got = self.gpu.nf4_gemm(None, &gx, &weight, transposed);
                 self.record("nf4_gemm", &case, &got, &want);
                 let (sum, gsum) = self.activations([rows, out]);
-                let want = Cpu.gemm_add(sum, &x, false, &dense, transposed, 1.0);
+                let want = CPU.gemm_add(sum, &x, false, &dense, transposed, 1.0);
                 let got = self.gpu.nf4_gemm(Some(gsum), &gx, &weight, transposed);
                 self.record("nf4_gemm added", &case, &got, &want);
             }
@@ -249,10 +249,10 @@ impl Checker {
             let (x, gx) = self.activations([rows, width]);
             let (g, gg) = self.parameters([1, width]);
             let (dy, gdy) = self.activations([rows, width]);
-            let want = Cpu.rms_norm(&x, &g, 1e-5);
+            let want = CPU.rms_norm(&x, &g, 1e-5);
             let got = self.gpu.rms_norm(&gx, &gg, 1e-5);
             self.record("rms_norm", &case, &got, &want);
-            let (dx, dg) = Cpu.rms_norm_backward(&x, &g, &dy, 1e-5, true);
+            let (dx, dg) = CPU.rms_norm_backward(&x, &g, &dy, 1e-5, true);
             let (got, got_g) = self.gpu.rms_norm_backward(&gx, &gg, &gdy, 1e-5, true);
             // Of one number the gradient is what cancellation leaves.
             if width > 1 {
@@ -265,9 +265,9 @@ impl Checker {
 
             let (b, gb) = self.parameters([1, width]);
             let got = self.gpu.layer_norm(&gx, &gg, &gb, 1e-5);
-            let want = Cpu.layer_norm(&x, &g, &b, 1e-5);
+            let want = CPU.layer_norm(&x, &g, &b, 1e-5);
             self.record("layer_norm", &case, &got, &want);
-            let (dx, dg) = Cpu.layer_norm_backward(&x, &g, &dy, 1e-5, true);
+            let (dx, dg) = CPU.layer_norm_backward(&x, &g, &dy, 1e-5, true);
             let (got, got_g) = self.gpu.layer_norm_backward(&gx, &gg, &gdy, 1e-5, true);
             // Of one number there is no deviation.
             if width > 1 {
@@ -278,9 +278,9 @@ impl Checker {
                 self.record("layer_norm_backward gain", &case, &got_g, &dg);
             }
             let got = self.gpu.add_bias(gx.clone(), &gb);
-            self.record("add_bias", &case, &got, &Cpu.add_bias(x.clone(), &b));
+            self.record("add_bias", &case, &got, &CPU.add_bias(x.clone(), &b));
             let got = self.gpu.column_sums(&gdy);
-            self.record("column_sums", &case, &got, &Cpu.column_sums(&dy));
+            self.record("column_sums", &case, &got, &CPU.column_sums(&dy));
         }
     }
 
@@ -290,19 +290,19 @@ impl Checker {
             let (a, ga) = self.activations([rows, width]);
             let (b, gb) = self.activations([rows, width]);
             let (dy, gdy) = self.activations([rows, width]);
-            self.record("gelu", &case, &self.gpu.gelu(&ga), &Cpu.gelu(&a));
+            self.record("gelu", &case, &self.gpu.gelu(&ga), &CPU.gelu(&a));
             let got = self.gpu.gelu_backward(&ga, &gdy);
-            self.record("gelu_backward", &case, &got, &Cpu.gelu_backward(&a, &dy));
+            self.record("gelu_backward", &case, &got, &CPU.gelu_backward(&a, &dy));
             let got = self.gpu.swiglu(&ga, &gb);
-            self.record("swiglu", &case, &got, &Cpu.swiglu(&a, &b));
-            let (want_gate, want_up) = Cpu.swiglu_backward(&a, &b, &dy);
+            self.record("swiglu", &case, &got, &CPU.swiglu(&a, &b));
+            let (want_gate, want_up) = CPU.swiglu_backward(&a, &b, &dy);
             let (got_gate, got_up) = self.gpu.swiglu_backward(&ga, &gb, &gdy);
             self.record("swiglu_backward gate", &case, &got_gate, &want_gate);
             self.record("swiglu_backward up", &case, &got_up, &want_up);
             let got = self.gpu.add(ga.clone(), &gb);
-            self.record("add", &case, &got, &Cpu.add(a.clone(), &b));
+            self.record("add", &case, &got, &CPU.add(a.clone(), &b));
             let stream = Stream::new(self.drawn, &[7]);
-            let want = Cpu.dropout(&a, 0.3, stream);
+            let want = CPU.dropout(&a, 0.3, stream);
             let got = self.gpu.dropout(&ga, 0.3, stream);
             self.record("dropout", &case, &got, &want);
         }
@@ -313,7 +313,7 @@ impl Checker {
             let positions = self.indices(rows, 64);
             let (x, gx) = self.activations([rows, heads * dim as usize]);
             for inverse in [false, true] {
-                let want = Cpu.rope(x.clone(), &table, &positions, inverse);
+                let want = CPU.rope(x.clone(), &table, &positions, inverse);
                 let got = self.gpu.rope(gx.clone(), &table, &positions, inverse);
                 self.record("rope", &case, &got, &want);
             }
@@ -331,14 +331,14 @@ impl Checker {
                 "gather_rows",
                 &case,
                 &got,
-                &Cpu.gather_rows(&table, &ids),
+                &CPU.gather_rows(&table, &ids),
                 0.0,
             );
-            let want = Cpu.scatter_add_rows(table.clone(), &ids, &src);
+            let want = CPU.scatter_add_rows(table.clone(), &ids, &src);
             let got = self.gpu.scatter_add_rows(gtable.clone(), &ids, &gsrc);
             self.record("scatter_add_rows", &case, &got, &want);
             let ids: Indices = vec![3, 0, 10, 7].into();
-            let want = Cpu.write_rows(table, &ids, &src);
+            let want = CPU.write_rows(table, &ids, &src);
             let got = self.gpu.write_rows(gtable, &ids, &gsrc);
             self.record_within("write_rows", &case, &got, &want, 0.0);
         }
@@ -384,11 +384,11 @@ impl Checker {
             let (k, gk) = self.activations([tokens, kv_heads * head_dim]);
             let (v, gv) = self.activations([tokens, kv_heads * head_dim]);
             let (dout, gdout) = self.activations([tokens, heads * head_dim]);
-            let (out, lse) = Cpu.attention(&q, &k, &v, &spans, shape);
+            let (out, lse) = CPU.attention(&q, &k, &v, &spans, shape);
             let (gout, glse) = self.gpu.attention(&gq, &gk, &gv, &spans, shape);
             self.record("attention", &case, &gout, &out);
             self.record_within("attention lse", &case, &glse, &lse, 1e-5);
-            let want = Cpu.attention_backward(&q, &k, &v, &out, &lse, &dout, &spans, shape);
+            let want = CPU.attention_backward(&q, &k, &v, &out, &lse, &dout, &spans, shape);
             let got = self
                 .gpu
                 .attention_backward(&gq, &gk, &gv, &gout, &glse, &gdout, &spans, shape);
@@ -422,7 +422,7 @@ impl Checker {
         let (q, gq) = self.activations([22, 64]);
         let (k, gk) = self.activations([192, 32]);
         let (v, gv) = self.activations([192, 32]);
-        let (out, lse) = Cpu.attention(&q, &k, &v, &spans, shape);
+        let (out, lse) = CPU.attention(&q, &k, &v, &spans, shape);
         let (gout, glse) = self.gpu.attention(&gq, &gk, &gv, &spans, shape);
         self.record("attention", "three caches", &gout, &out);
         self.record_within("attention lse", "three caches", &glse, &lse, 1e-5);
@@ -439,7 +439,7 @@ impl Checker {
                 scale: 0.25,
                 head_grad: Some(head_grad),
             };
-            let want = Cpu.cross_entropy(&h, &w, &targets, grad(start));
+            let want = CPU.cross_entropy(&h, &w, &targets, grad(start));
             let got = self.gpu.cross_entropy(&gh, &gw, &targets, grad(gstart));
             let (loss, want_loss) = (got.loss_sum.value(), want.loss_sum.value());
             self.record_scalar("cross_entropy", &case, loss, want_loss, 1e-5);
@@ -463,7 +463,7 @@ impl Checker {
         let shapes = [[1, 1], [1, 17], [16, 2500]];
         let grads: Vec<_> = shapes.iter().map(|&s| self.parameters(s)).collect();
         let (cpu, gpu): (Vec<_>, Vec<_>) = grads.iter().map(|(c, g)| (c, g)).unzip();
-        let want = Cpu.sum_squares(&cpu);
+        let want = CPU.sum_squares(&cpu);
         let got = self.gpu.sum_squares(&gpu);
         let case = format!("{shapes:?}");
         self.record_scalar("sum_squares", &case, got.value(), want.value(), 1e-5);
@@ -486,7 +486,7 @@ impl Checker {
             let (v, gv) = self.parameters(shape);
             let (v, gv) = (v.clone() * v, gv.clone() * gv);
             let (g, gg) = &grads[i];
-            let want_new = Cpu.adamw(p, g, m, v, &hyper, &clip(&want));
+            let want_new = CPU.adamw(p, g, m, v, &hyper, &clip(&want));
             let got_new = self.gpu.adamw(gp, gg, gm, gv, &hyper, &clip(&got));
             self.record_within("adamw", &case, &got_new.0, &want_new.0, 1e-5);
             self.record_within("adamw first moment", &case, &got_new.1, &want_new.1, 1e-5);
@@ -513,7 +513,7 @@ impl Checker {
         let (p, gp) = self.parameters(shape);
         let cpu_state = Moments8::from_codes(m.clone(), v.clone(), &p.device());
         let gpu_state = Moments8::from_codes(m, v, &self.device);
-        let (want, want_state) = Cpu.adamw_8bit(p, g, cpu_state, hyper, clip);
+        let (want, want_state) = CPU.adamw_8bit(p, g, cpu_state, hyper, clip);
         let (got, got_state) = self.gpu.adamw_8bit(gp, gg, gpu_state, hyper, gpu_clip);
         self.record_within("adamw_8bit", &case, &got, &want, 1e-5);
         let ((wm, wv), (gm, gv)) = (want_state.codes(), got_state.codes());

@@ -42,8 +42,9 @@ pub use scalar::Scalar;
 
 use crate::rng::Stream;
 
-/// The type that activations and frozen weights are held in; sums inside an
-/// operation are f32 either way. The CPU computes in f32.
+/// The type that frozen weights are held in, and on a GPU activations too; sums
+/// inside an operation are f32 either way. On the CPU activations stay f32 and are
+/// rounded where they meet a frozen weight.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {
     #[default]
@@ -132,6 +133,11 @@ pub trait HotOps: Send + Sync {
     /// A parameter as an operand among activations: in the compute type.
     fn operand(&self, parameter: &Tensor<2>) -> Tensor<2> {
         parameter.clone()
+    }
+
+    /// A trained matrix as an operand of a product with activations.
+    fn matrix_operand(&self, parameter: &Tensor<2>) -> Tensor<2> {
+        self.operand(parameter)
     }
 
     /// Zeros on `device`, in the compute type.
@@ -368,7 +374,10 @@ fn through_dense<O: HotOps + ?Sized>(
 /// If the device is neither, which [`crate::device::choose`] never gives.
 pub fn for_device(device: &Device, precision: Precision) -> &'static dyn HotOps {
     if cpu::is_cpu(device) {
-        return &cpu::Cpu;
+        return match precision {
+            Precision::F32 => &cpu::CPU,
+            Precision::Bf16 => &cpu::CPU_BF16,
+        };
     }
     #[cfg(feature = "gpu")]
     return gpu::with_precision(precision);

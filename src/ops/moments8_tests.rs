@@ -4,7 +4,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use safetensors::SafeTensors;
 
 use super::composed::Composed;
-use super::cpu::Cpu;
+use super::cpu::CPU;
 use super::moments8::{BLOCK, Codes, Moments8};
 use super::*;
 
@@ -92,7 +92,7 @@ fn codes_and_parameters_are_those_of_bitsandbytes() {
         let mut moments = Moments8::new(n, &Device::flex());
         for step in 1..=STEPS {
             let g = tensor(gradient(step, which, n), shape);
-            (p, moments) = Cpu.adamw_8bit(p, &g, moments, &hyper(step), &no_clip());
+            (p, moments) = CPU.adamw_8bit(p, &g, moments, &hyper(step), &no_clip());
             let at = |what: &str| format!("{name}.{step}.{what}");
             let Ok(state1) = file.tensor(&at("state1")) else {
                 continue;
@@ -125,7 +125,7 @@ fn small_tensors_follow_bitsandbytes_in_32_bits() {
     let (mut m, mut v) = (p.zeros_like(), p.zeros_like());
     for step in 1..=STEPS {
         let g = tensor(gradient(step, 2, n), shape);
-        (p, m, v) = Cpu.adamw(p, &g, m, v, &hyper(step), &no_clip());
+        (p, m, v) = CPU.adamw(p, &g, m, v, &hyper(step), &no_clip());
     }
     for (name, got) in [("p", &p), ("state1", &m), ("state2", &v)] {
         let want = floats(&file, &format!("small.6.{name}"));
@@ -221,7 +221,7 @@ fn both_paths_follow_the_slow_update_on_fresh_inputs() {
             slow.step(&g, &hyper(step), host.factor());
             let g = tensor(g, shape);
             let (any, any_state) = Composed.adamw_8bit(p.clone(), &g, words, &hyper(step), &device);
-            (p, state) = Cpu.adamw_8bit(p, &g, state, &hyper(step), &host);
+            (p, state) = CPU.adamw_8bit(p, &g, state, &hyper(step), &host);
             let want: Vec<f32> = slow.p.iter().map(|v| *v as f32).collect();
             for (path, p, state) in [("cpu", &p, &state), ("any device", &any, &any_state)] {
                 let off = largest_difference(&data(p), &want);
@@ -269,7 +269,7 @@ fn the_number_of_threads_changes_no_bit() {
         pool.unwrap().install(|| {
             let (mut p, mut state) = (p.clone(), Moments8::new(n, &Device::flex()));
             for step in 1..=3 {
-                (p, state) = Cpu.adamw_8bit(p, &g, state, &hyper(step), &no_clip());
+                (p, state) = CPU.adamw_8bit(p, &g, state, &hyper(step), &no_clip());
             }
             (data(&p), state.codes())
         })

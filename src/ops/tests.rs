@@ -4,7 +4,7 @@
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::composed::Composed;
-use super::cpu::Cpu;
+use super::cpu::CPU;
 use super::*;
 
 /// New inputs in every run; the seed is printed so that a failure can be replayed.
@@ -79,9 +79,9 @@ fn gemm_in_all_transpositions() {
             let b = s.tensor(if tb { [n, k] } else { [k, n] });
             let c = s.tensor([m, n]);
             let want = Composed.gemm(&a, ta, &b, tb, 0.5);
-            close(&Cpu.gemm(&a, ta, &b, tb, 0.5), &want, 1e-5);
+            close(&CPU.gemm(&a, ta, &b, tb, 0.5), &want, 1e-5);
             let want = Composed.gemm_add(c.clone(), &a, ta, &b, tb, -1.5);
-            close(&Cpu.gemm_add(c.clone(), &a, ta, &b, tb, -1.5), &want, 1e-5);
+            close(&CPU.gemm_add(c.clone(), &a, ta, &b, tb, -1.5), &want, 1e-5);
         }
     }
 }
@@ -104,16 +104,16 @@ fn products_of_few_rows_with_nf4() {
         let dense = cpu::tensor2(dense, [out, columns]);
         let weight = Nf4Tensor::new(weight, &Device::flex());
         let (x, sum) = (s.tensor([rows, columns]), s.tensor([rows, out]));
-        let got = Cpu.nf4_gemm(None, &x, &weight, true);
+        let got = CPU.nf4_gemm(None, &x, &weight, true);
         close(&got, &Composed.gemm(&x, false, &dense, true, 1.0), 1e-5);
         let want = Composed.gemm_add(sum.clone(), &x, false, &dense, true, 1.0);
-        close(&Cpu.nf4_gemm(Some(sum), &x, &weight, true), &want, 1e-5);
+        close(&CPU.nf4_gemm(Some(sum), &x, &weight, true), &want, 1e-5);
         let dy = s.tensor([rows, out]);
         let want = Composed.gemm(&dy, false, &dense, false, 1.0);
-        close(&Cpu.nf4_gemm(None, &dy, &weight, false), &want, 1e-5);
+        close(&CPU.nf4_gemm(None, &dy, &weight, false), &want, 1e-5);
         // A row alone gives the bits that it gives among others.
         if rows <= 16 {
-            let alone = Cpu.nf4_gemm(None, &x.narrow(0, rows - 1, 1), &weight, true);
+            let alone = CPU.nf4_gemm(None, &x.narrow(0, rows - 1, 1), &weight, true);
             assert_eq!(data(&alone), data(&got)[(rows - 1) * out..]);
         }
     }
@@ -124,7 +124,7 @@ fn in_place_operations_leave_shared_tensors_alone() {
     let mut s = Source::new();
     let (a, b) = (s.tensor([9, 4]), s.tensor([9, 4]));
     let before = data(&a);
-    let sum = Cpu.add(a.clone(), &b);
+    let sum = CPU.add(a.clone(), &b);
     assert_eq!(data(&a), before);
     close(&sum, &Composed.add(a, &b), 0.0);
 }
@@ -136,7 +136,7 @@ fn views_are_read_as_they_look() {
     let view = a.narrow(0, 3, 5).transpose();
     let b = s.tensor([5, 4]);
     let want = view.clone().matmul(b.clone());
-    close(&Cpu.gemm(&view, false, &b, false, 1.0), &want, 1e-5);
+    close(&CPU.gemm(&view, false, &b, false, 1.0), &want, 1e-5);
 }
 
 #[test]
@@ -149,11 +149,11 @@ fn rms_norm_and_its_backward() {
             s.tensor([rows, width]),
         );
         close(
-            &Cpu.rms_norm(&x, &g, 1e-5),
+            &CPU.rms_norm(&x, &g, 1e-5),
             &Composed.rms_norm(&x, &g, 1e-5),
             1e-5,
         );
-        let (dx, dg) = Cpu.rms_norm_backward(&x, &g, &dy, 1e-5, true);
+        let (dx, dg) = CPU.rms_norm_backward(&x, &g, &dy, 1e-5, true);
         let (dx_want, dg_want) = Composed.rms_norm_backward(&x, &g, &dy, 1e-5, true);
         close(&dx, &dx_want, 2e-5);
         close(&dg.unwrap(), &dg_want.unwrap(), 2e-5);
@@ -167,10 +167,10 @@ fn layer_norm_and_its_backward() {
         let (x, dy) = (s.tensor([rows, width]), s.tensor([rows, width]));
         let (g, b) = (s.tensor([1, width]), s.tensor([1, width]));
         let want = Composed.layer_norm(&x, &g, &b, 1e-5);
-        close(&Cpu.layer_norm(&x, &g, &b, 1e-5), &want, 1e-5);
+        close(&CPU.layer_norm(&x, &g, &b, 1e-5), &want, 1e-5);
         // Of one number there is no deviation, and eps alone scales the gradient.
         if width > 1 {
-            let (dx, dg) = Cpu.layer_norm_backward(&x, &g, &dy, 1e-5, true);
+            let (dx, dg) = CPU.layer_norm_backward(&x, &g, &dy, 1e-5, true);
             let (dx_want, dg_want) = Composed.layer_norm_backward(&x, &g, &dy, 1e-5, true);
             close(&dx, &dx_want, 5e-5);
             close(&dg.unwrap(), &dg_want.unwrap(), 2e-5);
@@ -186,12 +186,12 @@ fn gelu_bias_and_column_sums() {
         let bias = s.tensor([1, width]);
         // Far out, where tanh is flat, as well as near 0.
         let x = x * 3.0;
-        close(&Cpu.gelu(&x), &Composed.gelu(&x), 1e-6);
+        close(&CPU.gelu(&x), &Composed.gelu(&x), 1e-6);
         let want = Composed.gelu_backward(&x, &dy);
-        close(&Cpu.gelu_backward(&x, &dy), &want, 2e-6);
+        close(&CPU.gelu_backward(&x, &dy), &want, 2e-6);
         let want = Composed.add_bias(x.clone(), &bias);
-        close(&Cpu.add_bias(x.clone(), &bias), &want, 0.0);
-        close(&Cpu.column_sums(&x), &Composed.column_sums(&x), 1e-5);
+        close(&CPU.add_bias(x.clone(), &bias), &want, 0.0);
+        close(&CPU.column_sums(&x), &Composed.column_sums(&x), 1e-5);
     }
 }
 
@@ -204,8 +204,8 @@ fn swiglu_and_its_backward() {
             s.tensor([rows, width]),
             s.tensor([rows, width]),
         );
-        close(&Cpu.swiglu(&g, &u), &Composed.swiglu(&g, &u), 1e-6);
-        let (dg, du) = Cpu.swiglu_backward(&g, &u, &dy);
+        close(&CPU.swiglu(&g, &u), &Composed.swiglu(&g, &u), 1e-6);
+        let (dg, du) = CPU.swiglu_backward(&g, &u, &dy);
         let (dg_want, du_want) = Composed.swiglu_backward(&g, &u, &dy);
         close(&dg, &dg_want, 1e-6);
         close(&du, &du_want, 1e-6);
@@ -221,13 +221,13 @@ fn rope_turns_and_turns_back() {
         let positions: Vec<u32> = (0..rows).map(|_| s.below(50) as u32).collect();
         let positions = Indices::from(positions);
         let x = s.tensor([rows, heads * dim]);
-        let y = Cpu.rope(x.clone(), &table, &positions, false);
+        let y = CPU.rope(x.clone(), &table, &positions, false);
         close(
             &y,
             &Composed.rope(x.clone(), &table, &positions, false),
             1e-6,
         );
-        close(&Cpu.rope(y, &table, &positions, true), &x, 1e-6);
+        close(&CPU.rope(y, &table, &positions, true), &x, 1e-6);
     }
 }
 
@@ -276,11 +276,11 @@ fn attention_and_its_backward() {
             s.tensor([tokens, kv_heads * dim]),
             s.tensor([tokens, kv_heads * dim]),
         );
-        let (out, lse) = Cpu.attention(&q, &k, &v, &spans, shape);
+        let (out, lse) = CPU.attention(&q, &k, &v, &spans, shape);
         let (out_want, lse_want) = Composed.attention(&q, &k, &v, &spans, shape);
         close(&out, &out_want, 1e-5);
         close(&lse, &lse_want, 1e-5);
-        let got = Cpu.attention_backward(&q, &k, &v, &out, &lse, &dout, &spans, shape);
+        let got = CPU.attention_backward(&q, &k, &v, &out, &lse, &dout, &spans, shape);
         let want = Composed.attention_backward(&q, &k, &v, &out, &lse, &dout, &spans, shape);
         close(&got.0, &want.0, 2e-5);
         close(&got.1, &want.1, 2e-5);
@@ -306,7 +306,7 @@ fn attention_over_a_cache(window: Option<usize>) {
     };
     let (n, tail) = (21, 3);
     let (q, k, v) = (s.tensor([n, 32]), s.tensor([n, 16]), s.tensor([n, 16]));
-    let (whole, _) = Cpu.attention(&q, &k, &v, &self::spans(&[n]), shape);
+    let (whole, _) = CPU.attention(&q, &k, &v, &self::spans(&[n]), shape);
     let spans = Spans::from(vec![Span {
         q_start: 0,
         q_len: tail,
@@ -314,7 +314,7 @@ fn attention_over_a_cache(window: Option<usize>) {
         k_len: n,
     }]);
     let last = q.narrow(0, n - tail, tail);
-    let (part, _) = Cpu.attention(&last, &k, &v, &spans, shape);
+    let (part, _) = CPU.attention(&last, &k, &v, &spans, shape);
     close(&part, &whole.clone().narrow(0, n - tail, tail), 1e-6);
     let (part, _) = Composed.attention(&last, &k, &v, &spans, shape);
     close(&part, &whole.narrow(0, n - tail, tail), 1e-5);
@@ -326,19 +326,19 @@ fn rows_are_gathered_added_and_written() {
     let (table, src) = (s.tensor([11, 6]), s.tensor([4, 6]));
     let ids = Indices::from(vec![3, 0, 10, 3]);
     close(
-        &Cpu.gather_rows(&table, &ids),
+        &CPU.gather_rows(&table, &ids),
         &Composed.gather_rows(&table, &ids),
         0.0,
     );
     let want = Composed.scatter_add_rows(table.clone(), &ids, &src);
     close(
-        &Cpu.scatter_add_rows(table.clone(), &ids, &src),
+        &CPU.scatter_add_rows(table.clone(), &ids, &src),
         &want,
         1e-6,
     );
     let ids = Indices::from(vec![3, 0, 10, 7]);
     let want = Composed.write_rows(table.clone(), &ids, &src);
-    close(&Cpu.write_rows(table, &ids, &src), &want, 1e-6);
+    close(&CPU.write_rows(table, &ids, &src), &want, 1e-6);
 }
 
 #[test]
@@ -353,14 +353,14 @@ fn cross_entropy_by_chunks() {
             head_grad,
         };
         let start = s.tensor([vocab, width]);
-        let got = Cpu.cross_entropy(&h, &w, &targets, grad(Some(start.clone())));
+        let got = CPU.cross_entropy(&h, &w, &targets, grad(Some(start.clone())));
         let want = Composed.cross_entropy(&h, &w, &targets, grad(Some(start)));
         let (loss, want_loss) = (got.loss_sum.value(), want.loss_sum.value());
         let relative = (loss - want_loss).abs() / want_loss.abs();
         assert!(relative < 1e-5, "{loss} against {want_loss}");
         close(&got.d_hidden.unwrap(), &want.d_hidden.unwrap(), 2e-5);
         close(&got.d_head.unwrap(), &want.d_head.unwrap(), 2e-5);
-        let plain = Cpu.cross_entropy(&h, &w, &targets, CrossEntropyGrad::None);
+        let plain = CPU.cross_entropy(&h, &w, &targets, CrossEntropyGrad::None);
         assert!((plain.loss_sum.value() - loss).abs() <= 1e-9 * loss.abs());
         assert!(plain.d_hidden.is_none() && plain.d_head.is_none());
     }
@@ -380,13 +380,13 @@ fn adamw_and_norm() {
             weight_decay: 0.1,
             step: 3,
         };
-        let (a, b) = (Cpu.sum_squares(&[&g, &m]), Composed.sum_squares(&[&g, &m]));
+        let (a, b) = (CPU.sum_squares(&[&g, &m]), Composed.sum_squares(&[&g, &m]));
         assert!((a.value() - b.value()).abs() <= 1e-5 * b.value());
         let clip = Clip {
             max_norm: 0.7 * a.value().sqrt(),
             squared_norm: a,
         };
-        let got = Cpu.adamw(p.clone(), &g, m.clone(), v.clone(), &hyper, &clip);
+        let got = CPU.adamw(p.clone(), &g, m.clone(), v.clone(), &hyper, &clip);
         let want = Composed.adamw(p, &g, m, v, &hyper, &clip);
         close(&got.0, &want.0, 1e-6);
         close(&got.1, &want.1, 1e-6);
@@ -400,7 +400,7 @@ fn dropout_masks_agree() {
     let x = s.tensor([33, 70]);
     let stream = Stream::new(4, &[1]);
     close(
-        &Cpu.dropout(&x, 0.2, stream),
+        &CPU.dropout(&x, 0.2, stream),
         &Composed.dropout(&x, 0.2, stream),
         1e-6,
     );
@@ -446,32 +446,32 @@ fn weighted(y: &Tensor<2>, w: &Tensor<2>) -> f64 {
 fn backwards_agree_with_finite_differences() {
     let mut s = Source::new();
     let (x, g, w) = (s.tensor([5, 12]), s.tensor([1, 12]), s.tensor([5, 12]));
-    let (dx, dg) = Cpu.rms_norm_backward(&x, &g, &w, 1e-5, true);
+    let (dx, dg) = CPU.rms_norm_backward(&x, &g, &w, 1e-5, true);
     check_gradient(&mut s, &x, &dx, &|x| {
-        weighted(&Cpu.rms_norm(x, &g, 1e-5), &w)
+        weighted(&CPU.rms_norm(x, &g, 1e-5), &w)
     });
     check_gradient(&mut s, &g, &dg.unwrap(), &|g| {
-        weighted(&Cpu.rms_norm(&x, g, 1e-5), &w)
+        weighted(&CPU.rms_norm(&x, g, 1e-5), &w)
     });
 
     let bias = s.tensor([1, 12]);
-    let (dx, dg) = Cpu.layer_norm_backward(&x, &g, &w, 1e-5, true);
+    let (dx, dg) = CPU.layer_norm_backward(&x, &g, &w, 1e-5, true);
     check_gradient(&mut s, &x, &dx, &|x| {
-        weighted(&Cpu.layer_norm(x, &g, &bias, 1e-5), &w)
+        weighted(&CPU.layer_norm(x, &g, &bias, 1e-5), &w)
     });
     check_gradient(&mut s, &g, &dg.unwrap(), &|g| {
-        weighted(&Cpu.layer_norm(&x, g, &bias, 1e-5), &w)
+        weighted(&CPU.layer_norm(&x, g, &bias, 1e-5), &w)
     });
-    check_gradient(&mut s, &bias, &Cpu.column_sums(&w), &|bias| {
-        weighted(&Cpu.layer_norm(&x, &g, bias, 1e-5), &w)
+    check_gradient(&mut s, &bias, &CPU.column_sums(&w), &|bias| {
+        weighted(&CPU.layer_norm(&x, &g, bias, 1e-5), &w)
     });
-    let dx = Cpu.gelu_backward(&x, &w);
-    check_gradient(&mut s, &x, &dx, &|x| weighted(&Cpu.gelu(x), &w));
+    let dx = CPU.gelu_backward(&x, &w);
+    check_gradient(&mut s, &x, &dx, &|x| weighted(&CPU.gelu(x), &w));
 
     let up = s.tensor([5, 12]);
-    let (dg, du) = Cpu.swiglu_backward(&x, &up, &w);
-    check_gradient(&mut s, &x, &dg, &|x| weighted(&Cpu.swiglu(x, &up), &w));
-    check_gradient(&mut s, &up, &du, &|up| weighted(&Cpu.swiglu(&x, up), &w));
+    let (dg, du) = CPU.swiglu_backward(&x, &up, &w);
+    check_gradient(&mut s, &x, &dg, &|x| weighted(&CPU.swiglu(x, &up), &w));
+    check_gradient(&mut s, &up, &du, &|up| weighted(&CPU.swiglu(&x, up), &w));
 
     let spans = spans(&[3, 2]);
     let (k, v) = (s.tensor([5, 6]), s.tensor([5, 6]));
@@ -483,23 +483,23 @@ fn backwards_agree_with_finite_differences() {
             scale: 0.4,
             window,
         };
-        let (out, lse) = Cpu.attention(&x, &k, &v, &spans, shape);
-        let (dq, dk, dv) = Cpu.attention_backward(&x, &k, &v, &out, &lse, &w, &spans, shape);
+        let (out, lse) = CPU.attention(&x, &k, &v, &spans, shape);
+        let (dq, dk, dv) = CPU.attention_backward(&x, &k, &v, &out, &lse, &w, &spans, shape);
         check_gradient(&mut s, &x, &dq, &|x| {
-            weighted(&Cpu.attention(x, &k, &v, &spans, shape).0, &w)
+            weighted(&CPU.attention(x, &k, &v, &spans, shape).0, &w)
         });
         check_gradient(&mut s, &k, &dk, &|k| {
-            weighted(&Cpu.attention(&x, k, &v, &spans, shape).0, &w)
+            weighted(&CPU.attention(&x, k, &v, &spans, shape).0, &w)
         });
         check_gradient(&mut s, &v, &dv, &|v| {
-            weighted(&Cpu.attention(&x, &k, v, &spans, shape).0, &w)
+            weighted(&CPU.attention(&x, &k, v, &spans, shape).0, &w)
         });
     }
 
     let head = s.tensor([9, 12]);
     let targets = Indices::from(vec![1, 8, 0, 3, 3]);
     let loss = |x: &Tensor<2>, head: &Tensor<2>| {
-        Cpu.cross_entropy(x, head, &targets, CrossEntropyGrad::None)
+        CPU.cross_entropy(x, head, &targets, CrossEntropyGrad::None)
             .loss_sum
             .value()
     };
@@ -507,7 +507,7 @@ fn backwards_agree_with_finite_differences() {
         scale: 1.0,
         head_grad: None,
     };
-    let out = Cpu.cross_entropy(&x, &head, &targets, grad);
+    let out = CPU.cross_entropy(&x, &head, &targets, grad);
     check_gradient(&mut s, &x, &out.d_hidden.unwrap(), &|x| loss(x, &head));
     check_gradient(&mut s, &head, &out.d_head.unwrap(), &|h| loss(&x, h));
 }

@@ -56,6 +56,11 @@ impl Precision {
         activation: 4,
         dense: 4,
     };
+    /// f32 activations and bf16 frozen weights: the CPU with `training.bf16`.
+    pub const CPU_BF16: Precision = Precision {
+        activation: 4,
+        dense: 2,
+    };
     /// bf16, in which a GPU that has it computes.
     pub const BF16: Precision = Precision {
         activation: 2,

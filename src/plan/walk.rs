@@ -5,7 +5,7 @@
 use super::meter::{Memory, Meter, Part, Phase};
 use super::workload::{Batch, Test, Workload};
 use super::{CONTEXT_BYTES, Dims, Nf4Layout, Place, Recipe};
-use crate::ops::{GPU_LOGIT_ROWS, chunk_rows};
+use crate::ops::{GPU_LOGIT_ROWS, chunk_rows, cpu::block_rows};
 
 /// Bytes of the f32 numbers of adapters, moments, log-sums and logits.
 const F32: u64 = 4;
@@ -40,6 +40,11 @@ struct Walk<'a> {
     dropout: bool,
 }
 
+/// Bytes of the rows of a weight that the CPU makes f32 at once.
+fn block(out: u64, inn: u64) -> u64 {
+    F32 * inn * out.min(block_rows(inn as usize) as u64)
+}
+
 /// What a layer's forward leaves, besides its input and its output.
 struct Tape(u64);
 
@@ -69,8 +74,8 @@ impl Walk<'_> {
             let linears = recipe.linears().into_iter().enumerate();
             let widest = linears.filter(adapted).map(|(_, (out, inn))| out * inn);
             let widest = widest.max().unwrap_or_default();
-            let dense = recipe.nf4.map_or(0, |_| recipe.precision.dense);
-            self.meter.touch(Part::Dequantised, (dense + F32) * widest);
+            let dense = self.whole(widest);
+            self.meter.touch(Part::Dequantised, dense + F32 * widest);
         }
 
         self.meter.begin(Phase::Step);
@@ -141,12 +146,17 @@ impl Walk<'_> {
         }
     }
 
-    /// The numbers that are read become the tensor.
+    /// The numbers that are read become the tensor; on the CPU those of another type
+    /// are read beside it.
     fn load_dense(&mut self, part: Part, n: u64, trains: bool) {
-        match trains {
-            true => self.meter.hold(Part::Trained, F32 * n),
-            false => self.meter.hold(part, self.recipe.precision.dense * n),
+        if trains {
+            return self.meter.hold(Part::Trained, F32 * n);
         }
+        let dense = self.recipe.precision.dense;
+        let read = self.on_cpu(if dense == F32 { 0 } else { F32 * n });
+        self.meter.hold(Part::InTransit, read);
+        self.meter.hold(part, dense * n);
+        self.meter.release(Part::InTransit, read);
     }
 
     /// Norms and biases, which stay f32.
@@ -277,16 +287,43 @@ impl Walk<'_> {
         }
     }
 
-    /// The dense weight of linear `i` while a product needs it.
+    /// A whole weight of `n` numbers as DoRA's norms need it, beside what is held.
+    fn whole(&self, n: u64) -> u64 {
+        let dense = self.recipe.precision.dense;
+        match (self.place, self.recipe.nf4) {
+            (Place::Gpu, Some(_)) => dense * n,
+            (Place::Cpu { .. }, None) if dense == F32 => 0,
+            (Place::Cpu { .. }, _) => F32 * n,
+            (Place::Gpu, None) => 0,
+        }
+    }
+
+    /// What stands for the weight of linear `i` while a product needs it: the dense
+    /// weight on a GPU, a block of its rows on the CPU.
     fn with_dense(&mut self, i: usize, inside: impl FnOnce(&mut Self)) {
         let (out, inn) = self.recipe.linears()[i];
-        let bytes = match self.recipe.nf4 {
-            Some(_) => self.recipe.precision.dense * out * inn,
-            None => 0,
+        let dense = self.recipe.precision.dense;
+        let trained = if self.recipe.full { dense * out * inn } else { 0 };
+        let bytes = match (self.place, self.recipe.nf4) {
+            (Place::Gpu, Some(_)) => dense * out * inn,
+            (Place::Gpu, None) => 0,
+            (Place::Cpu { .. }, None) if dense == F32 => 0,
+            // What trains has its operand made for the product.
+            (Place::Cpu { .. }, None) => block(out, inn) + trained,
+            (Place::Cpu { .. }, Some(_)) => block(out, inn),
         };
         self.meter.hold(Part::Dequantised, bytes);
         inside(self);
         self.meter.release(Part::Dequantised, bytes);
+    }
+
+    /// The left operand rounded to bf16, where the CPU multiplies in it.
+    fn rounded(&mut self, rows: u64, width: u64) {
+        let bytes = match self.recipe.precision.dense {
+            F32 => 0,
+            _ => self.on_cpu(F32 * rows * width),
+        };
+        self.meter.touch(Part::Packed, bytes);
     }
 
     /// What the CPU's matrix product packs of its right operand, `[k, n]`.
@@ -303,6 +340,7 @@ impl Walk<'_> {
         self.with_dense(i, |walk| {
             walk.meter.hold(Part::Layer, y);
             walk.panel(inn, out);
+            walk.rounded(rows, inn);
         });
         let rank = self.recipe.ranks[layer][i] as u64;
         if rank > 0 {
@@ -315,7 +353,10 @@ impl Walk<'_> {
                 self.meter.hold(Part::Layer, y);
                 let plain = if self.dropout { y } else { 0 };
                 self.meter.hold(Part::Layer, plain);
-                self.with_dense(i, |walk| walk.meter.touch(Part::Layer, y));
+                let whole = self.whole(out * inn);
+                self.meter.hold(Part::Dequantised, whole);
+                self.meter.touch(Part::Layer, y);
+                self.meter.release(Part::Dequantised, whole);
                 self.meter.touch(Part::Layer, 2 * y);
                 self.meter.release(Part::Layer, plain);
             }
@@ -384,6 +425,7 @@ impl Walk<'_> {
             walk.with_dense(i, |walk| {
                 walk.meter.hold(Part::Layer, dx);
                 walk.panel(out, inn);
+                walk.rounded(rows, out);
             });
             walk.linear_backward(layer, i, rows);
         };
@@ -460,9 +502,17 @@ impl Walk<'_> {
             Place::Cpu { .. } => (chunk_rows(vocab as usize), F32),
             Place::Gpu => (GPU_LOGIT_ROWS, F32 + self.recipe.precision.activation),
         };
-        let bytes = number * rows.min(most as u64) * vocab;
+        let rows = rows.min(most as u64);
+        let bytes = number * rows * vocab;
         self.meter.hold(Part::Logits, bytes);
+        let head = match self.recipe.precision.dense {
+            F32 => 0,
+            _ => self.on_cpu(block(vocab, self.dims.d)),
+        };
+        self.meter.hold(Part::Dequantised, head);
         self.panel(self.dims.d, vocab);
+        self.rounded(rows, vocab);
+        self.meter.release(Part::Dequantised, head);
         self.meter.release(Part::Logits, bytes);
     }
 

@@ -10,6 +10,7 @@ use kiln::data::batch::Schedule as Plan;
 use kiln::data::encode::Sample;
 use kiln::data::pack::alone;
 use kiln::model::{Adaptation, Decoder, LoadOptions, load};
+use kiln::ops::Precision;
 use kiln::train::{Event, Observer, Optimizer, Progress, Schedule, Trainer};
 use safetensors::SafeTensors;
 
@@ -68,6 +69,21 @@ fn run_on(
     method: QuantMethod,
     checkpointing: bool,
 ) -> Option<(Vec<Event>, Decoder)> {
+    let (events, model) = trained(base, name, method, checkpointing, Precision::F32)?;
+    let run = common::shared(&format!("reference/runs/{name}"))?;
+    compare_with_log(&run.join("log.jsonl"), &events);
+    compare_adapter(&run.join("adapter/adapter_model.safetensors"), &model);
+    Some((events, model))
+}
+
+/// Twenty steps from the reference's adapter on its batches.
+fn trained(
+    base: &str,
+    name: &str,
+    method: QuantMethod,
+    checkpointing: bool,
+    precision: Precision,
+) -> Option<(Vec<Event>, Decoder)> {
     let run = common::shared(&format!("reference/runs/{name}"))?;
     let base = common::shared(&format!("reference/{base}"))?;
     let lora = LoraConfig {
@@ -85,7 +101,7 @@ fn run_on(
         adaptation: Adaptation::Lora(&lora),
         seed: 42,
         device: &burn::tensor::Device::flex(),
-        precision: kiln::ops::Precision::F32,
+        precision,
     })
     .unwrap();
     let config = common::reference_training(checkpointing);
@@ -106,8 +122,6 @@ fn run_on(
         schedule: Schedule::new(&config, 20),
     };
     trainer.run(&mut log).unwrap_or_else(|never| match never {});
-    compare_with_log(&run.join("log.jsonl"), &log.0);
-    compare_adapter(&run.join("adapter/adapter_model.safetensors"), &model);
     Some((log.0, model))
 }
 
@@ -224,5 +238,27 @@ fn recomputation_changes_no_bit() {
     assert_eq!(losses(&a), losses(&b));
     for (a, b) in model_a.params.values().iter().zip(model_b.params.values()) {
         assert_eq!(a.clone().into_data(), b.clone().into_data());
+    }
+}
+
+/// Operands of 8 bits leave losses near f32's, and repeat to the bit, recomputed or not.
+#[test]
+fn bf16_products_train_alike() {
+    for (name, method) in [("lora", QuantMethod::None), ("qlora", QuantMethod::Nf4)] {
+        let base = "tiny/llama_untied";
+        let run = |precision, checkpointing| {
+            let (events, _) = trained(base, name, method, checkpointing, precision)?;
+            Some(events.iter().map(|e| e.loss).collect::<Vec<f64>>())
+        };
+        let (Some(wide), Some(narrow)) = (run(Precision::F32, true), run(Precision::Bf16, true))
+        else {
+            return;
+        };
+        assert_ne!(wide, narrow);
+        for (step, (wide, narrow)) in wide.iter().zip(&narrow).enumerate() {
+            let off = (narrow / wide - 1.0).abs();
+            assert!(off < 2e-3, "{name}, step {step}: {narrow} against {wide}");
+        }
+        assert_eq!(run(Precision::Bf16, false), Some(narrow));
     }
 }

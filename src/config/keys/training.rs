@@ -165,7 +165,7 @@ pub(super) const SECTION: Section = Section {
             nullable: true,
             default: Default::Null,
             help: "Compute in 16-bit float; null decides by device",
-            about: "Leave both fp16 and bf16 at null: bf16 is used where the GPU has it, and f32 on the CPU.",
+            about: "Leave both fp16 and bf16 at null: bf16 is used where the GPU has it, and f32 on the CPU. No device computes in fp16 yet; true is an error that says so.",
             limit: Limit::None,
         },
         Key {
@@ -174,7 +174,7 @@ pub(super) const SECTION: Section = Section {
             nullable: true,
             default: Default::Null,
             help: "Compute in bfloat16; null decides by device",
-            about: "Coarser than fp16 but with the range of f32, so losses do not overflow to NaN. Needs a GPU of the Ampere generation or later.",
+            about: "Coarser than fp16 but with the range of f32, so losses do not overflow to NaN. A GPU must be of the Ampere generation or later. On the CPU, frozen weights are held in bf16, half the memory of f32, and their products take rounded operands and sum in f32; it is faster than f32 only where the CPU has AVX512-BF16 or reads weights for a few rows, as in generation.",
             limit: Limit::None,
         },
         Key {

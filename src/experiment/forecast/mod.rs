@@ -150,7 +150,10 @@ impl Forecast {
             None => setup.precision == Precision::Bf16,
         };
         if bf16 {
-            recipe.precision = Numbers::BF16;
+            recipe.precision = match gpu.is_some() || setup.chosen.gpu.is_some() {
+                true => Numbers::BF16,
+                false => Numbers::CPU_BF16,
+            };
         }
         let workload = sizes.workload(config)?;
         let chosen = &setup.chosen;

@@ -1,11 +1,11 @@
 //! Products of a few rows with a whole weight, as in generation: the weight is
-//! read once, row by row, and a row in NF4 becomes numbers in a buffer that stays
+//! read once, row by row, and a row becomes numbers in a buffer that stays
 //! in the first-level cache, never in memory.
 
 use rayon::prelude::*;
 
 use super::elementwise::vectorised;
-use crate::ops::nf4::Nf4;
+use super::frozen::Rows;
 
 /// From so many rows on, the blocked product is faster.
 pub const MOST_ROWS: usize = 16;
@@ -13,8 +13,8 @@ pub const MOST_ROWS: usize = 16;
 const TASK: usize = 32;
 
 /// Adds `x . W^T` for `rows` rows of `x` to `y` of `[rows, out]`.
-pub fn add_nf4_product(y: &mut [f32], x: &[f32], rows: usize, weight: &Nf4) {
-    let [out, columns] = weight.shape;
+pub fn add_product(y: &mut [f32], x: &[f32], rows: usize, weight: &impl Rows) {
+    let [out, columns] = weight.shape();
     // By weight rows, so that each task writes a place of its own.
     let mut products = vec![0.0; rows * out];
     products
@@ -24,7 +24,7 @@ pub fn add_nf4_product(y: &mut [f32], x: &[f32], rows: usize, weight: &Nf4) {
             || vec![0.0; columns],
             |row, (task, products)| {
                 for (i, products) in products.chunks_exact_mut(rows).enumerate() {
-                    weight.row_as_cpu_kernel(task * TASK + i, row);
+                    weight.fill(task * TASK + i, row);
                     vectorised(
                         #[inline(always)]
                         || dots(row, x, products),

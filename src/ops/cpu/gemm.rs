@@ -28,6 +28,17 @@ impl<'a> Mat<'a> {
         }
     }
 
+    /// Row `i` of a matrix that is not transposed.
+    pub fn row(&self, i: usize) -> &'a [f32] {
+        debug_assert_eq!(self.col_stride, 1);
+        &self.data[i * self.row_stride..][..self.cols]
+    }
+
+    #[inline(always)]
+    pub fn at(&self, row: usize, col: usize) -> f32 {
+        self.data[row * self.row_stride + col * self.col_stride]
+    }
+
     pub fn t(self) -> Self {
         Self {
             rows: self.cols,

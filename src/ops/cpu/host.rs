@@ -1,8 +1,12 @@
 //! The bridge between burn tensors on the flex backend and plain slices.
 
+use std::ops::Range;
+
 use burn::tensor::{Bytes, DType, Device, Shape, Tensor};
 use burn_flex::{Flex, FlexTensor, Layout};
 
+use super::bf16;
+use super::frozen::NarrowDense;
 use super::gemm::Mat;
 
 /// Whether `device` is burn's flex backend, the CPU.
@@ -24,9 +28,14 @@ impl Host {
     }
 
     pub fn slice(&self) -> &[f32] {
+        &self.0.storage()[self.range()]
+    }
+
+    /// Where in the storage the numbers are.
+    fn range(&self) -> Range<usize> {
         let layout = self.0.layout();
         let start = layout.start_offset();
-        &self.0.storage::<f32>()[start..start + layout.num_elements()]
+        start..start + layout.num_elements()
     }
 
     /// `[rows, columns]` of a rank-2 tensor.
@@ -41,6 +50,42 @@ impl Host {
         let mat = Mat::row_major(self.slice(), rows, cols);
         if transposed { mat.t() } else { mat }
     }
+}
+
+/// Whether a tensor is held in bf16.
+pub fn is_bf16<const D: usize>(tensor: &Tensor<D>) -> bool {
+    tensor.dtype() == DType::BF16
+}
+
+/// A shared, contiguous view of a bf16 matrix on the CPU.
+pub struct HostBf16(Host);
+
+impl HostBf16 {
+    pub fn new(tensor: &Tensor<2>) -> Self {
+        Self(Host::new(tensor))
+    }
+
+    pub fn slice(&self) -> &[half::bf16] {
+        &self.0.0.storage()[self.0.range()]
+    }
+
+    pub fn rows(&self) -> NarrowDense<'_> {
+        NarrowDense {
+            values: self.slice(),
+            shape: self.0.shape(),
+        }
+    }
+}
+
+/// The tensor in f32: itself, or its numbers widened.
+pub fn in_f32(tensor: &Tensor<2>) -> Tensor<2> {
+    if !is_bf16(tensor) {
+        return tensor.clone();
+    }
+    let host = HostBf16::new(tensor);
+    let mut out = vec![0.0; host.slice().len()];
+    bf16::widen(host.slice(), &mut out);
+    tensor2(out, host.0.shape())
 }
 
 /// An owned float tensor to be changed in place.
@@ -78,6 +123,16 @@ impl HostMut {
 /// A tensor that takes over `data`.
 pub fn tensor2(data: Vec<f32>, shape: [usize; 2]) -> Tensor<2> {
     debug_assert_eq!(data.len(), shape[0] * shape[1]);
+    flex2(Bytes::from_elems(data), shape, DType::F32)
+}
+
+/// A bf16 tensor that takes over `data`.
+pub fn bf16_tensor2(data: Vec<half::bf16>, shape: [usize; 2]) -> Tensor<2> {
+    debug_assert_eq!(data.len(), shape[0] * shape[1]);
+    flex2(Bytes::from_elems(data), shape, DType::BF16)
+}
+
+fn flex2(data: Bytes, shape: [usize; 2], kind: DType) -> Tensor<2> {
     let layout = Layout::contiguous(Shape::new(shape));
-    Tensor::from_primitive::<Flex>(FlexTensor::new(Bytes::from_elems(data), layout, DType::F32))
+    Tensor::from_primitive::<Flex>(FlexTensor::new(data, layout, kind))
 }

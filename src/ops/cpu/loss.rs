@@ -5,8 +5,30 @@ use rayon::prelude::*;
 
 use super::elementwise::{exp, vectorised};
 use super::gemm::{Mat, Threads, gemm};
-use super::host::{Host, into_host_mut, tensor2};
+use super::frozen;
+use super::host::{Host, HostBf16, into_host_mut, is_bf16, tensor2};
 use crate::ops::{CrossEntropy, CrossEntropyGrad, Scalar, chunk_rows};
+
+/// The head, `[vocab, hidden]`.
+enum Head {
+    F32(Host),
+    Bf16(HostBf16),
+}
+
+impl Head {
+    /// `out = x head^T` if `transposed`, else `x head`.
+    fn product(&self, out: &mut [f32], x: Mat<'_>, transposed: bool) {
+        match self {
+            Self::F32(head) => {
+                let head = head.mat(transposed);
+                gemm(out, head.cols, x, head, 1.0, false, Threads::All);
+            }
+            Self::Bf16(head) => {
+                frozen::product(out, x.data, x.rows, &head.rows(), transposed, false)
+            }
+        }
+    }
+}
 
 pub fn cross_entropy(
     hidden: &Tensor<2>,
@@ -14,8 +36,13 @@ pub fn cross_entropy(
     targets: &[u32],
     grad: CrossEntropyGrad,
 ) -> CrossEntropy {
-    let (hidden, head) = (Host::new(hidden), Host::new(head));
-    let ([rows, width], [vocab, _]) = (hidden.shape(), head.shape());
+    let [vocab, _] = head.dims();
+    let head = match is_bf16(head) {
+        true => Head::Bf16(HostBf16::new(head)),
+        false => Head::F32(Host::new(head)),
+    };
+    let hidden = Host::new(hidden);
+    let [rows, width] = hidden.shape();
     assert_eq!(rows, targets.len());
     let (scale, mut d_head) = match grad {
         CrossEntropyGrad::None => (None, None),
@@ -30,12 +57,11 @@ pub fn cross_entropy(
     let step = chunk_rows(vocab);
     let mut logits = vec![0.0; step.min(rows) * vocab];
     let mut loss_sum = 0.0;
-    let head_mat = head.mat(false);
     for from in (0..rows).step_by(step) {
         let n = step.min(rows - from);
         let x = Mat::row_major(&hidden.slice()[from * width..(from + n) * width], n, width);
         let logits = &mut logits[..n * vocab];
-        gemm(logits, vocab, x, head_mat.t(), 1.0, false, Threads::All);
+        head.product(logits, x, true);
         let losses: Vec<f64> = logits
             .par_chunks_exact_mut(vocab)
             .zip(&targets[from..from + n])
@@ -53,7 +79,7 @@ pub fn cross_entropy(
         if let Some(d_hidden) = &mut d_hidden {
             let d_logits = Mat::row_major(logits, n, vocab);
             let out = &mut d_hidden[from * width..(from + n) * width];
-            gemm(out, width, d_logits, head_mat, 1.0, false, Threads::All);
+            head.product(out, d_logits, false);
             if let Some(d_head) = &mut d_head {
                 gemm(
                     d_head.slice_mut(),

@@ -4,31 +4,85 @@
 //! fixed sizes, and every reduction has a fixed order.
 
 mod attention;
+mod bf16;
+#[cfg(test)]
+mod bf16_tests;
 mod elementwise;
 mod few_rows;
+mod frozen;
 mod gemm;
 mod host;
 mod loss;
 mod norm;
 mod optim;
+mod pairs;
 
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 pub use elementwise::vectorised;
-use host::{Host, into_host_mut};
+pub use frozen::block_rows;
+use frozen::{NarrowNf4, Rows};
+use host::{Host, HostBf16, bf16_tensor2, in_f32, into_host_mut, is_bf16};
 pub use host::{is_cpu, tensor2};
 
 use super::{
     AdamW, AttentionShape, Clip, CrossEntropy, CrossEntropyGrad, HotOps, Indices, Moments8,
-    Nf4Tensor, RopeTable, Scalar, Spans, moments8, through_dense,
+    Nf4Tensor, RopeTable, Scalar, Spans, moments8,
 };
 use crate::rng::Stream;
 
 /// The CPU implementation of [`HotOps`].
-pub struct Cpu;
+pub struct Cpu {
+    /// Frozen matrices are held in bf16, and products with them take both operands
+    /// as bf16. Everything else, activations and sums among it, is f32.
+    bf16: bool,
+}
+
+/// All in f32.
+pub static CPU: Cpu = Cpu { bf16: false };
+/// With bf16 products.
+pub static CPU_BF16: Cpu = Cpu { bf16: true };
+
+/// `sum + x . W^T` if `transposed`, else `sum + x . W`.
+fn frozen_product(
+    sum: Option<Tensor<2>>,
+    x: &Tensor<2>,
+    weight: &impl Rows,
+    transposed: bool,
+) -> Tensor<2> {
+    let x = Host::new(x);
+    let (rows, [out, inn]) = (x.shape()[0], weight.shape());
+    let shape = [rows, if transposed { out } else { inn }];
+    let accumulate = sum.is_some();
+    let sum = sum.unwrap_or_else(|| tensor2(vec![0.0; shape[0] * shape[1]], shape));
+    let mut y = into_host_mut(sum);
+    assert_eq!(y.shape(), shape);
+    frozen::product(y.slice_mut(), x.slice(), rows, weight, transposed, accumulate);
+    y.into_tensor()
+}
 
 impl HotOps for Cpu {
+    fn matrix_operand(&self, parameter: &Tensor<2>) -> Tensor<2> {
+        match self.bf16 {
+            true => {
+                let host = Host::new(parameter);
+                bf16_tensor2(bf16::narrow(host.slice()), host.shape())
+            }
+            false => parameter.clone(),
+        }
+    }
+
+    fn frozen(&self, values: Vec<f32>, shape: [usize; 2], _: &Device) -> Tensor<2> {
+        match self.bf16 {
+            true => bf16_tensor2(bf16::narrow(&values), shape),
+            false => tensor2(values, shape),
+        }
+    }
+
     fn gemm(&self, a: &Tensor<2>, ta: bool, b: &Tensor<2>, tb: bool, alpha: f32) -> Tensor<2> {
-        let (a, b) = (Host::new(a), Host::new(b));
+        if is_bf16(b) && !is_bf16(a) && !ta && alpha == 1.0 {
+            return frozen_product(None, a, &HostBf16::new(b).rows(), tb);
+        }
+        let (a, b) = (Host::new(&in_f32(a)), Host::new(&in_f32(b)));
         let (a, b) = (a.mat(ta), b.mat(tb));
         let mut c = vec![0.0; a.rows * b.cols];
         gemm::gemm(&mut c, b.cols, a, b, alpha, false, gemm::Threads::All);
@@ -44,7 +98,10 @@ impl HotOps for Cpu {
         tb: bool,
         alpha: f32,
     ) -> Tensor<2> {
-        let (a, b) = (Host::new(a), Host::new(b));
+        if is_bf16(b) && !is_bf16(a) && !ta && alpha == 1.0 {
+            return frozen_product(Some(c), a, &HostBf16::new(b).rows(), tb);
+        }
+        let (a, b) = (Host::new(&in_f32(a)), Host::new(&in_f32(b)));
         let (a, b) = (a.mat(ta), b.mat(tb));
         let mut c = into_host_mut(c);
         assert_eq!(c.shape(), [a.rows, b.cols]);
@@ -71,19 +128,14 @@ impl HotOps for Cpu {
         weight: &Nf4Tensor,
         transposed: bool,
     ) -> Tensor<2> {
-        let rows = x.dims()[0];
-        #[allow(irrefutable_let_patterns)] // with a GPU there are two
-        if let Nf4Tensor::Host(weight) = weight
-            && transposed
-            && (1..=few_rows::MOST_ROWS).contains(&rows)
-        {
-            let shape = [rows, weight.shape[0]];
-            let sum = sum.unwrap_or_else(|| tensor2(vec![0.0; rows * shape[1]], shape));
-            let mut y = into_host_mut(sum);
-            few_rows::add_nf4_product(y.slice_mut(), Host::new(x).slice(), rows, weight);
-            return y.into_tensor();
+        match weight {
+            Nf4Tensor::Host(weight) if self.bf16 => {
+                frozen_product(sum, x, &NarrowNf4(weight), transposed)
+            }
+            Nf4Tensor::Host(weight) => frozen_product(sum, x, &**weight, transposed),
+            #[cfg(feature = "gpu")]
+            Nf4Tensor::Gpu(_) => panic!("a CPU op was given an NF4 weight on a GPU"),
         }
-        through_dense(self, sum, x, weight, transposed)
     }
 
     fn rms_norm(&self, x: &Tensor<2>, gain: &Tensor<2>, eps: f32) -> Tensor<2> {
@@ -242,8 +294,16 @@ impl HotOps for Cpu {
     }
 
     fn gather_rows(&self, table: &Tensor<2>, ids: &Indices) -> Tensor<2> {
+        let [_, width] = table.dims();
+        if is_bf16(table) {
+            let table = HostBf16::new(table);
+            let mut rows = vec![0.0; ids.len() * width];
+            for (out, &id) in rows.chunks_exact_mut(width).zip(ids.iter()) {
+                table.rows().fill(id as usize, out);
+            }
+            return tensor2(rows, [ids.len(), width]);
+        }
         let table = Host::new(table);
-        let width = table.shape()[1];
         tensor2(
             elementwise::gather_rows(table.slice(), width, ids),
             [ids.len(), width],

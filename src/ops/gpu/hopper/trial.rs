@@ -6,7 +6,7 @@ use burn_cubecl::tensor::CubeTensor;
 
 use super::attention::{FlashPlan, flash_backward, flash_forward, starts};
 use super::gemm::{Maxima, Nf4Buffers, Product, nf4_product, product};
-use crate::ops::cpu::{Cpu, tensor2};
+use crate::ops::cpu::{CPU, tensor2};
 use crate::ops::gpu::attention_backward::delta_by_head;
 use crate::ops::gpu::tensors::tensor;
 use crate::ops::nf4::{self, Absmax, dynamic_map};
@@ -73,10 +73,10 @@ impl Trial<'_> {
                 let (x, gx) = self.draw([rows, if transposed { k } else { n }]);
                 let (sum, gsum) = self.draw([rows, if transposed { n } else { k }]);
                 let name = format!("NF4 product, transposed {transposed}, double {double}");
-                let want = Cpu.gemm(&x, false, &dense, transposed, 1.0);
+                let want = CPU.gemm(&x, false, &dense, transposed, 1.0);
                 let got = nf4_product(&gx, &buffers, None, transposed);
                 compare(&name, got.map_err(|_| format!("{name}: not taken"))?, &want)?;
-                let want = Cpu.add(sum, &want);
+                let want = CPU.add(sum, &want);
                 let got = nf4_product(&gx, &buffers, Some(gsum), transposed);
                 compare(&name, got.map_err(|_| format!("{name}: not taken"))?, &want)?;
             }
@@ -121,7 +121,7 @@ impl Trial<'_> {
                     let name = format!("product {m}x{k}x{n} {ta}/{tb} in {dtype:?}");
                     let (a, ga) = self.draw(if ta { [k, m] } else { [m, k] });
                     let (b, gb) = self.draw(if tb { [n, k] } else { [k, n] });
-                    let want = Cpu.gemm(&a, ta, &b, tb, 0.5);
+                    let want = CPU.gemm(&a, ta, &b, tb, 0.5);
                     let got = product(Product {
                         a: &ga,
                         ta,
@@ -166,13 +166,13 @@ impl Trial<'_> {
         let (k, gk) = self.draw([rows, 2 * head_dim]);
         let (v, gv) = self.draw([rows, 2 * head_dim]);
         let (dout, gdout) = self.draw([rows, 4 * head_dim]);
-        let (out, lse) = Cpu.attention(&q, &k, &v, &spans, shape);
+        let (out, lse) = CPU.attention(&q, &k, &v, &spans, shape);
         let (gout, glse) = flash_forward(&plan, [&gq, &gk, &gv]);
         let name = format!("attention, heads of {head_dim}, window {window:?}");
         compare(&name, gout.clone(), &out)?;
         let delta = delta_by_head(gout, gdout.clone(), shape);
         let got = flash_backward(&plan, [&gq, &gk, &gv], &gdout, &glse, &delta);
-        let want = Cpu.attention_backward(&q, &k, &v, &out, &lse, &dout, &spans, shape);
+        let want = CPU.attention_backward(&q, &k, &v, &out, &lse, &dout, &spans, shape);
         for (got, want) in got.into_iter().zip([want.0, want.1, want.2]) {
             compare(&format!("{name}, backward"), got, &want)?;
         }
