@@ -24,11 +24,13 @@ pub mod moments8;
 mod moments8_tests;
 pub mod nf4;
 mod nf4_map;
+mod nf4_pack;
 mod nf4_tensor;
 mod nf4_unpack;
 mod plain;
 mod rope_table;
 mod scalar;
+pub mod stored;
 #[cfg(test)]
 mod tests;
 
