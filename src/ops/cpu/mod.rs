@@ -4,6 +4,7 @@
 //! fixed sizes, and every reduction has a fixed order.
 
 mod attention;
+mod eigen;
 mod elementwise;
 mod few_rows;
 mod gemm;
@@ -11,9 +12,11 @@ mod host;
 mod loss;
 mod norm;
 mod optim;
+pub mod svd;
 
 use burn::tensor::Tensor;
 pub use elementwise::vectorised;
+use few_rows::Rows;
 use host::{Host, into_host_mut};
 pub use host::{is_cpu, tensor2};
 
@@ -23,16 +26,35 @@ use super::{
 };
 use crate::rng::Stream;
 
+/// `c (+)= alpha a . b`. Unless it accumulates, `c` holds zeros.
+fn add_product(
+    c: &mut [f32],
+    a: &Host,
+    ta: bool,
+    b: &Host,
+    tb: bool,
+    alpha: f32,
+    accumulate: bool,
+) {
+    let [rows, columns] = a.shape();
+    if !ta && tb && few_rows::is_for(rows, columns) {
+        assert_eq!(columns, b.shape()[1], "inner dimensions differ");
+        return few_rows::add_product(c, a.slice(), columns, Rows::Dense(b.slice()), alpha);
+    }
+    let (a, b) = (a.mat(ta), b.mat(tb));
+    gemm::gemm(c, b.cols, a, b, alpha, accumulate, gemm::Threads::All);
+}
+
 /// The CPU implementation of [`HotOps`].
 pub struct Cpu;
 
 impl HotOps for Cpu {
     fn gemm(&self, a: &Tensor<2>, ta: bool, b: &Tensor<2>, tb: bool, alpha: f32) -> Tensor<2> {
         let (a, b) = (Host::new(a), Host::new(b));
-        let (a, b) = (a.mat(ta), b.mat(tb));
-        let mut c = vec![0.0; a.rows * b.cols];
-        gemm::gemm(&mut c, b.cols, a, b, alpha, false, gemm::Threads::All);
-        tensor2(c, [a.rows, b.cols])
+        let shape = [a.mat(ta).rows, b.mat(tb).cols];
+        let mut c = vec![0.0; shape[0] * shape[1]];
+        add_product(&mut c, &a, ta, &b, tb, alpha, false);
+        tensor2(c, shape)
     }
 
     fn gemm_add(
@@ -45,10 +67,9 @@ impl HotOps for Cpu {
         alpha: f32,
     ) -> Tensor<2> {
         let (a, b) = (Host::new(a), Host::new(b));
-        let (a, b) = (a.mat(ta), b.mat(tb));
         let mut c = into_host_mut(c);
-        assert_eq!(c.shape(), [a.rows, b.cols]);
-        gemm::gemm(c.slice_mut(), b.cols, a, b, alpha, true, gemm::Threads::All);
+        assert_eq!(c.shape(), [a.mat(ta).rows, b.mat(tb).cols]);
+        add_product(c.slice_mut(), &a, ta, &b, tb, alpha, true);
         c.into_tensor()
     }
 
@@ -71,16 +92,17 @@ impl HotOps for Cpu {
         weight: &Nf4Tensor,
         transposed: bool,
     ) -> Tensor<2> {
-        let rows = x.dims()[0];
+        let [rows, columns] = x.dims();
         #[allow(irrefutable_let_patterns)] // with a GPU there are two
         if let Nf4Tensor::Host(weight) = weight
             && transposed
-            && (1..=few_rows::MOST_ROWS).contains(&rows)
+            && few_rows::is_for(rows, columns)
         {
             let shape = [rows, weight.shape[0]];
             let sum = sum.unwrap_or_else(|| tensor2(vec![0.0; rows * shape[1]], shape));
             let mut y = into_host_mut(sum);
-            few_rows::add_nf4_product(y.slice_mut(), Host::new(x).slice(), rows, weight);
+            let (x, weight) = (Host::new(x), Rows::Nf4(weight));
+            few_rows::add_product(y.slice_mut(), x.slice(), columns, weight, 1.0);
             return y.into_tensor();
         }
         through_dense(self, sum, x, weight, transposed)
