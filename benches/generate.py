@@ -2,7 +2,7 @@
 """The peer of benches/generate.rs: transformers' generate on the same directory, greedily, with its
 KV cache; one JSON line.
 
-usage: benches/generate.py DIR [--quantization nf4] [--batch 1] [--prompt 64] [--new 64] [--rounds 3] [--threads 2]
+usage: benches/generate.py DIR [--quantization nf4] [--batch 1] [--prompt 64] [--new 64] [--rounds 3] [--threads 2] [--bf16]
 """
 
 import argparse
@@ -24,15 +24,17 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("dir")
     parser.add_argument("--quantization", default="none")
+    parser.add_argument("--bf16", action="store_true")
     for name, default in (("batch", 1), ("prompt", 64), ("new", 64), ("rounds", 3), ("threads", 2)):
         parser.add_argument(f"--{name}", type=int, default=default)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    settings = {"dtype": torch.float32}
+    dtype = torch.bfloat16 if args.bf16 else torch.float32
+    settings = {"dtype": dtype}
     if args.quantization == "nf4":
         settings["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=torch.float32,
+            bnb_4bit_compute_dtype=dtype,
         )  # fmt: skip
     model = AutoModelForCausalLM.from_pretrained(args.dir, **settings).eval()
     torch.manual_seed(7)
@@ -53,7 +55,8 @@ def main():
         json.dumps(
             {
                 "side": "transformers",
-                "mode": "nf4" if args.quantization == "nf4" else "f32",
+                "mode": "nf4" if args.quantization == "nf4" else "dense",
+                "precision": "Bf16" if args.bf16 else "F32",
                 "batch": args.batch,
                 "threads": args.threads,
                 "tokens_per_s": tokens / statistics.median(walls[1:]),

@@ -2,7 +2,7 @@
 //! prompts greedily with a KV cache and prints one JSON line.
 //!
 //! `cargo bench --bench generate -- --dir DIR [--quantization nf4] [--batch 1]
-//! [--prompt 64] [--new 64] [--rounds 3]`
+//! [--prompt 64] [--new 64] [--rounds 3] [--bf16 true]`
 //!
 //! The peer is benches/generate.py on the same directory; benches/generate.sh runs
 //! both.
@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use common::{cpu_seconds, defaults, options};
+use common::{cpu_seconds, defaults, options, precision};
 use kiln::config::types::{ModelInit, QuantMethod, QuantizationConfig};
 use kiln::generate::sampling::Sampler;
 use kiln::generate::{GenerateOptions, Prompt, generate};
@@ -57,7 +57,7 @@ fn main() {
         adaptation: Adaptation::None,
         seed: 42,
         device: &burn::tensor::Device::flex(),
-        precision: kiln::ops::Precision::F32,
+        precision: precision(&given),
     })
     .expect("the model loads");
     let random = Stream::new(7, &[]);
@@ -98,7 +98,8 @@ fn main() {
         "{}",
         serde_json::json!({
             "side": "kiln",
-            "mode": if nf4 { "nf4" } else { "f32" },
+            "mode": if nf4 { "nf4" } else { "dense" },
+            "precision": format!("{:?}", precision(&given)),
             "batch": batch,
             "threads": rayon::current_num_threads(),
             "tokens_per_s": tokens / median(walls.split_off(1)),

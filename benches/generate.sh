@@ -19,8 +19,12 @@ for _ in $(seq "$rounds"); do
   for threads in 1 2; do
     for quantization in none nf4; do
       for batch in 1 8; do
-        RAYON_NUM_THREADS=$threads "$kiln" --dir "$dir" --quantization "$quantization" --batch "$batch"
-        "$python" benches/generate.py "$dir" --quantization "$quantization" --batch "$batch" --threads "$threads" 2>/dev/null
+        for bf16 in false true; do
+          RAYON_NUM_THREADS=$threads "$kiln" --dir "$dir" --quantization "$quantization" --batch "$batch" --bf16 "$bf16"
+          narrow=()
+          [ "$bf16" = true ] && narrow=(--bf16)
+          "$python" benches/generate.py "$dir" --quantization "$quantization" --batch "$batch" --threads "$threads" "${narrow[@]}" 2>/dev/null
+        done
       done
     done
   done

@@ -2,7 +2,7 @@
 """The peer of benches/train_step.rs: PEFT on the same weights and batch shape.
 
 usage: python benches/peft_train.py save DIR            writes the 134M Llama shape, random f32 weights
-       python benches/peft_train.py train DIR [lora|qlora] [--threads N] [--steps 4] [--checkpointing]
+       python benches/peft_train.py train DIR [lora|qlora] [--threads N] [--steps 4] [--checkpointing] [--bf16]
 
 Needs torch, transformers, peft, bitsandbytes. One measurement a process; prints one JSON line
 with the same keys as the other side.
@@ -22,6 +22,7 @@ parser.add_argument("--steps", type=int, default=4)
 parser.add_argument("--batch", type=int, default=4)
 parser.add_argument("--seq", type=int, default=256)
 parser.add_argument("--checkpointing", action="store_true")
+parser.add_argument("--bf16", action="store_true")
 args = parser.parse_args()
 
 import torch  # noqa: E402  (after the arguments, so that --help is quick)
@@ -50,6 +51,7 @@ if args.what == "save":
 
 from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training  # noqa: E402
 
+dtype = torch.bfloat16 if args.bf16 else torch.float32
 quantised = {}
 if args.mode == "qlora":
     quantised = dict(
@@ -58,12 +60,12 @@ if args.mode == "qlora":
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=torch.float32,
+            bnb_4bit_compute_dtype=dtype,
         ),
     )
 began = time.time()
 model = AutoModelForCausalLM.from_pretrained(
-    args.dir, dtype=torch.float32, attn_implementation="sdpa", **quantised
+    args.dir, dtype=dtype, attn_implementation="sdpa", **quantised
 )
 load_s = time.time() - began
 if args.mode == "qlora":
@@ -104,6 +106,7 @@ print(
         {
             "side": "peft",
             "mode": args.mode,
+            "precision": "Bf16" if args.bf16 else "F32",
             "checkpointing": args.checkpointing,
             "threads": args.threads,
             "load_s": load_s,

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Training throughput and memory beside PEFT in one session, on the 134M Llama
-# shape: LoRA r=16 on all linears, f32, 4 x 256 tokens.
+# shape: LoRA r=16 on all linears, f32 and bf16, 4 x 256 tokens.
 #
 #   benches/train.sh PYTHON [ROUNDS]     PYTHON has torch, transformers, peft, bitsandbytes
 #
@@ -19,10 +19,14 @@ for _ in $(seq "$rounds"); do
     for mode in lora qlora; do
       quantization=none
       [ "$mode" = qlora ] && quantization=nf4
-      for checkpointing in true false; do
-        RAYON_NUM_THREADS=$threads "$kiln" --dir "$dir" --quantization "$quantization" --checkpointing "$checkpointing" --steps 3
+      for bf16 in false true; do
+        for checkpointing in true false; do
+          RAYON_NUM_THREADS=$threads "$kiln" --dir "$dir" --quantization "$quantization" --checkpointing "$checkpointing" --steps 3 --bf16 "$bf16"
+        done
+        narrow=()
+        [ "$bf16" = true ] && narrow=(--bf16)
+        "$python" benches/peft_train.py train "$dir" "$mode" --threads "$threads" --steps 3 "${narrow[@]}" 2>/dev/null
       done
-      "$python" benches/peft_train.py train "$dir" "$mode" --threads "$threads" --steps 3 2>/dev/null
     done
   done
 done

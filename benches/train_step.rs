@@ -2,7 +2,7 @@
 //! tokens and prints one JSON line with wall time, CPU time and peak memory.
 //!
 //! `cargo bench --bench train_step -- --dir DIR [--quantization nf4] [--steps 4]
-//! [--batch 4] [--seq 256] [--checkpointing true] [--init random]`
+//! [--batch 4] [--seq 256] [--checkpointing true] [--init random] [--bf16 true]`
 //!
 //! One measurement a process, since peak memory is counted by process. The peer
 //! is benches/peft_train.py on the same directory; benches/train.sh runs both.
@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use common::{cpu_seconds, defaults, options};
+use common::{cpu_seconds, defaults, options, precision};
 use kiln::config::types::{LoraConfig, ModelInit, QuantMethod, QuantizationConfig, TargetModules};
 use kiln::experiment::metrics::peak_memory_bytes;
 use kiln::model::{Adaptation, Grads, LoadOptions, Ragged, StepOptions, load};
@@ -66,7 +66,7 @@ fn main() {
         adaptation: Adaptation::Lora(&lora),
         seed: 42,
         device: &burn::tensor::Device::flex(),
-        precision: kiln::ops::Precision::F32,
+        precision: precision(&given),
     })
     .expect("the model loads");
     let load_s = began.elapsed().as_secs_f64();
@@ -111,6 +111,7 @@ fn main() {
     let report = serde_json::json!({
         "side": "kiln",
         "mode": if nf4 { "qlora" } else { "lora" },
+        "precision": format!("{:?}", precision(&given)),
         "checkpointing": checkpointing,
         "threads": rayon::current_num_threads(),
         "load_s": load_s,

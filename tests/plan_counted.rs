@@ -4,11 +4,13 @@
 mod common;
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use burn::tensor::Device;
 use kiln::config::Config;
 use kiln::config::types::{Method, ModelInit, Optimizer, QuantMethod, TargetModules};
+use kiln::model::export::{ExportError, WeightType};
 use kiln::model::hf_config::ArchConfig;
 use kiln::model::{Adaptation, DropoutKey, Grads, LoadOptions, Ragged, StepOptions, Weight, load};
 use kiln::plan::{Batch, Memory, Part, Phase, Place, Precision, Recipe, Workload};
@@ -87,8 +89,28 @@ fn batch() -> Ragged {
     batch
 }
 
+/// A random checkpoint of that shape, in f32.
+fn write_model(dir: &Path, text: &str) {
+    std::fs::create_dir_all(dir).unwrap();
+    std::fs::write(dir.join("config.json"), text).unwrap();
+    let model = load(&LoadOptions {
+        dir,
+        init: ModelInit::Random,
+        quantization: &common::default_config().quantization,
+        adaptation: Adaptation::Full,
+        seed: 5,
+        device: &Device::flex(),
+        precision: kiln::ops::Precision::F32,
+    })
+    .unwrap();
+    let nothing = |_: &Path| Ok::<_, ExportError>(());
+    model
+        .write_checkpoint(dir, WeightType::F32, nothing)
+        .unwrap();
+}
+
 /// What loading and two micro-batches of training took at most, and validation.
-fn counted(dir: &std::path::Path, config: &Config) -> [u64; 3] {
+fn counted(dir: &Path, config: &Config) -> [u64; 3] {
     let device = Device::flex();
     let before = LIVE.load(SeqCst);
     most_since(before);
@@ -98,7 +120,7 @@ fn counted(dir: &std::path::Path, config: &Config) -> [u64; 3] {
     };
     let mut model = load(&LoadOptions {
         dir,
-        init: ModelInit::Random,
+        init: config.model.init,
         quantization: &config.quantization,
         adaptation,
         seed: 5,
@@ -135,7 +157,7 @@ fn counted(dir: &std::path::Path, config: &Config) -> [u64; 3] {
 }
 
 /// The bytes of the weights, part by part, to the byte.
-fn check_weights(model: &kiln::model::Decoder, dir: &std::path::Path, config: &Config) {
+fn check_weights(model: &kiln::model::Decoder, dir: &Path, config: &Config) {
     let memory = planned(dir, config);
     let part = |wanted| {
         let found = memory.parts.iter().find(|(part, _)| *part == wanted);
@@ -179,7 +201,7 @@ fn check_weights(model: &kiln::model::Decoder, dir: &std::path::Path, config: &C
     }
 }
 
-fn planned(dir: &std::path::Path, config: &Config) -> Memory {
+fn planned(dir: &Path, config: &Config) -> Memory {
     let arch = ArchConfig::from_dir(dir).unwrap();
     let batch = Batch {
         tokens: (SEQUENCES * TOKENS) as u64,
@@ -214,14 +236,23 @@ type Case<'a> = (&'a str, &'a dyn Fn(&mut Config));
 
 #[test]
 fn the_plan_is_what_the_allocator_counts() {
-    let dir = tempfile::tempdir().unwrap();
-    let model = |text| std::fs::write(dir.path().join("config.json"), text).unwrap();
-    model(MODEL);
+    let parent = tempfile::tempdir().unwrap();
+    let dir = &parent.path().join("model");
+    write_model(dir, MODEL);
     let all = |config: &mut Config| {
         config.lora.target_modules = TargetModules::Named("all-linear".into());
     };
-    let cases: [Case; 12] = [
+    let read = |config: &mut Config| {
+        all(config);
+        config.model.init = ModelInit::Pretrained;
+    };
+    let cases: [Case; 14] = [
         ("QLoRA", &|_| {}),
+        ("QLoRA from a checkpoint", &read),
+        ("LoRA from a checkpoint", &|c| {
+            read(c);
+            c.quantization.method = QuantMethod::None;
+        }),
         ("QLoRA, all linears", &all),
         ("QLoRA, tapes kept", &|c| {
             all(c);
@@ -266,29 +297,38 @@ fn the_plan_is_what_the_allocator_counts() {
             c.training.gradient_checkpointing = false;
         }),
     ];
-    let mut config = common::default_config();
+    let default = || {
+        let mut config = common::default_config();
+        config.model.init = ModelInit::Random;
+        config
+    };
+    let mut config = default();
     // Once for what is made on first use: threads, tables, buffers of products.
-    counted(dir.path(), &config);
+    counted(dir, &config);
     let families: [(&str, &str); 3] = [("llama", MODEL), ("qwen3", QWEN3), ("gpt2", GPT2)];
     let all_cases = families
         .iter()
         .flat_map(|family| cases.iter().map(move |case| (family, case)));
     // Families differ in what a layer keeps, not in how a run goes.
-    let once = ["QLoRA, all linears", "full, tapes kept"];
+    let once = [
+        "QLoRA, all linears",
+        "QLoRA from a checkpoint",
+        "full, tapes kept",
+    ];
     let all_cases =
         all_cases.filter(|((family, _), (name, _))| *family == "llama" || once.contains(name));
     for ((family, text), (name, change)) in all_cases {
-        model(text);
+        write_model(dir, text);
         let name = format!("{family}, {name}");
-        config = common::default_config();
+        config = default();
         change(&mut config);
         if *family == "gpt2"
             && config.lora.target_modules == common::default_config().lora.target_modules
         {
             config.lora.target_modules = TargetModules::List(vec!["c_attn".into()]);
         }
-        let memory = planned(dir.path(), &config);
-        let counted = counted(dir.path(), &config);
+        let memory = planned(dir, &config);
+        let counted = counted(dir, &config);
         let phases = [Phase::Loading, Phase::Step, Phase::Validation];
         for ((phase, plan), (wanted, counted)) in
             memory.phases.iter().zip(phases.iter().zip(counted))

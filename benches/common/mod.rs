@@ -34,3 +34,11 @@ pub fn options() -> HashMap<String, String> {
         .map(|p| (p[0].trim_start_matches("--").to_string(), p[1].clone()))
         .collect()
 }
+
+/// bf16 products where `--bf16 true` was given.
+pub fn precision(options: &HashMap<String, String>) -> kiln::ops::Precision {
+    match options.get("bf16").map(String::as_str) {
+        Some("true") => kiln::ops::Precision::Bf16,
+        _ => kiln::ops::Precision::F32,
+    }
+}

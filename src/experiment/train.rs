@@ -24,6 +24,8 @@ use crate::config::types::{Config, Method, ModelInit, Optimizer as Kind};
 use crate::evaluate::{Scored, score};
 use crate::model::export::WeightType;
 use crate::model::{Adaptation, Decoder};
+use crate::ops::Precision;
+use crate::ops::cpu::multiplies_bf16;
 use crate::train::{Optimizer, Progress, Schedule, Trainer};
 
 /// Fine-tunes a model and evaluates it on the task's test set.
@@ -163,7 +165,9 @@ impl Session<'_> {
         let base = match (config.method, config.quantization.method) {
             (Method::Full, _) => "full fine-tuning, f32".to_string(),
             (Method::Lora, crate::config::types::QuantMethod::Nf4) => "QLoRA, NF4 base".to_string(),
-            (Method::Lora, crate::config::types::QuantMethod::None) => "LoRA, f32 base".to_string(),
+            (Method::Lora, crate::config::types::QuantMethod::None) => {
+                format!("LoRA, {} base", ready.setup.precision.label())
+            }
         };
         self.console.line(&format!(
             "task {}, model {}, {base}, device {}",
@@ -184,6 +188,15 @@ impl Session<'_> {
         if ready.setup.chosen.gpu.is_none() && config.training.optimizer == Kind::PagedAdamw {
             self.console.line(
                 "training.optimizer=paged_adamw: on the CPU all memory is the host's, so this is plain adamw",
+            );
+        }
+        if ready.setup.chosen.gpu.is_none()
+            && ready.setup.precision == Precision::Bf16
+            && !multiplies_bf16()
+        {
+            self.console.line(
+                "training.bf16=true: this CPU has no AVX512-BF16, so that rounded numbers are multiplied as f32; \
+                 memory is saved, time is not",
             );
         }
         for line in self.forecast.lines_of_run() {

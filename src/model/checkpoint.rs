@@ -8,7 +8,6 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use half::f16;
 use memmap2::Mmap;
 use rayon::prelude::*;
 use safetensors::{Dtype, SafeTensorError, SafeTensors};
@@ -16,16 +15,14 @@ use serde_json::Value;
 use thiserror::Error;
 
 use super::hf_config::ArchConfig;
-use crate::ops::cpu::vectorised;
-use crate::ops::nf4::{self, Nf4};
+use crate::ops::nf4::{self, Nf4, TASK};
+use crate::ops::stored::{Bf16, F16, F32, Stored, non_finite_in, to_f32};
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
-/// Elements converted before their pages are given back, a bound on how much
-/// of the file counts as this process's memory.
+/// Elements that are handed on at a time, a bound on how much of the file counts as
+/// this process's memory.
 const WINDOW: usize = 1 << 22;
-/// Elements that one task converts.
-const TASK: usize = 1 << 16;
 
 #[derive(Debug, Error)]
 pub enum CheckpointError {
@@ -77,6 +74,8 @@ pub struct Checkpoint {
 struct Shard {
     file: PathBuf,
     map: Mmap,
+    #[cfg(unix)]
+    handle: File,
 }
 
 #[derive(Debug)]
@@ -205,6 +204,8 @@ impl Checkpoint {
         self.shards.push(Shard {
             file: file.to_path_buf(),
             map,
+            #[cfg(unix)]
+            handle,
         });
         Ok(entries)
     }
@@ -313,10 +314,7 @@ impl Checkpoint {
     ) -> Result<Vec<f32>, CheckpointError> {
         let entry = self.entry(name, expected_shape)?;
         let mut values = vec![0f32; entry.elements()];
-        for (number, window) in values.chunks_mut(WINDOW).enumerate() {
-            let bytes = self.convert(name, entry, number * WINDOW, window)?;
-            self.shards[entry.shard].release(bytes);
-        }
+        self.convert(name, entry, 0, &mut values)?;
         Ok(values)
     }
 
@@ -334,25 +332,18 @@ impl Checkpoint {
     ) -> Result<Nf4, CheckpointError> {
         let entry = self.entry(name, &shape)?;
         let shard = &self.shards[entry.shard];
-        let (width, convert) = reader(entry.dtype).ok_or_else(|| self.dtype_error(name, entry))?;
-        let bytes = |range: Range<usize>| {
+        let read = |range: Range<usize>, out: &mut Vec<u8>| {
+            let width = entry.bytes.len() / entry.elements().max(1);
             let start = entry.bytes.start;
-            start + range.start * width..start + range.end * width
+            shard.read(start + range.start * width..start + range.end * width, out)
         };
-        nf4::quantize_from(
-            shape,
-            block_size,
-            double,
-            WINDOW,
-            |at, out| {
-                convert(&shard.map[bytes(at..at + out.len())], out);
-                match nf4::non_finite_in(out) {
-                    None => Ok(()),
-                    Some(element) => Err(self.not_finite(name, entry, at + element)),
-                }
-            },
-            |range| shard.release(bytes(range)),
-        )
+        let bad = |element| self.not_finite(name, entry, element);
+        match entry.dtype {
+            Dtype::F32 => nf4::quantize_from::<F32, _>(shape, block_size, double, read, bad),
+            Dtype::F16 => nf4::quantize_from::<F16, _>(shape, block_size, double, read, bad),
+            Dtype::BF16 => nf4::quantize_from::<Bf16, _>(shape, block_size, double, read, bad),
+            _ => Err(self.dtype_error(name, entry)),
+        }
     }
 
     fn not_finite(&self, name: &str, entry: &Entry, element: usize) -> CheckpointError {
@@ -398,20 +389,21 @@ impl Checkpoint {
         let shard = &self.shards[entry.shard];
         let (width, convert) = reader(entry.dtype).ok_or_else(|| self.dtype_error(name, entry))?;
         let start = entry.bytes.start + at * width;
-        let bytes = start..start + out.len() * width;
-        let bad = out
-            .par_chunks_mut(TASK)
-            .zip(shard.map[bytes.clone()].par_chunks(TASK * width))
-            .enumerate()
-            .find_map_first(|(task, (values, bytes))| {
+        let end = start + out.len() * width;
+        out.par_chunks_mut(TASK).enumerate().try_for_each_init(
+            Vec::new,
+            |bytes, (task, values)| {
+                let from = start + task * TASK * width;
+                shard.read(from..from + values.len() * width, bytes)?;
                 convert(bytes, values);
-                // Looked at while it is in the cache.
-                nf4::non_finite_in(values).map(|i| task * TASK + i)
-            });
-        match bad {
-            None => Ok(bytes),
-            Some(element) => Err(self.not_finite(name, entry, at + element)),
-        }
+                // Looked at while they are in the cache.
+                match non_finite_in(values) {
+                    None => Ok(()),
+                    Some(i) => Err(self.not_finite(name, entry, at + task * TASK + i)),
+                }
+            },
+        )?;
+        Ok(start..end)
     }
 
     fn entry(&self, name: &str, expected: &[usize]) -> Result<&Entry, CheckpointError> {
@@ -454,6 +446,27 @@ impl Checkpoint {
 }
 
 impl Shard {
+    /// Reads `bytes` of the file into `out`. A copy into a buffer that stays in the
+    /// cache costs less than the page faults of a map, and a file that was cut
+    /// meanwhile is an error.
+    #[cfg(unix)]
+    fn read(&self, bytes: Range<usize>, out: &mut Vec<u8>) -> Result<(), CheckpointError> {
+        use std::os::unix::fs::FileExt;
+        out.resize(bytes.len(), 0);
+        let read = self.handle.read_exact_at(out, bytes.start as u64);
+        read.map_err(|source| CheckpointError::Io {
+            file: self.file.clone(),
+            source,
+        })
+    }
+
+    #[cfg(not(unix))]
+    fn read(&self, bytes: Range<usize>, out: &mut Vec<u8>) -> Result<(), CheckpointError> {
+        out.clear();
+        out.extend_from_slice(&self.map[bytes]);
+        Ok(())
+    }
+
     /// Gives the pages of `bytes` back, so that what was read no longer counts
     /// as memory of this process. They stay in the system's file cache.
     #[cfg(unix)]
@@ -476,30 +489,10 @@ impl Shard {
 type Reader = (usize, fn(&[u8], &mut [f32]));
 
 fn reader(dtype: Dtype) -> Option<Reader> {
-    /// Compiled for the CPU's widest vectors; `one` reads `N` bytes.
-    #[inline(always)]
-    fn each<const N: usize>(bytes: &[u8], out: &mut [f32], one: impl Fn([u8; N]) -> f32) {
-        vectorised(
-            #[inline(always)]
-            || {
-                let (whole, _) = bytes.as_chunks::<N>();
-                for (v, bytes) in out.iter_mut().zip(whole) {
-                    *v = one(*bytes);
-                }
-            },
-        );
-    }
     match dtype {
-        Dtype::F32 => Some((4, |bytes, out| each(bytes, out, f32::from_le_bytes))),
-        // bf16 is the upper half of an f32.
-        Dtype::BF16 => Some((2, |bytes, out| {
-            each(bytes, out, |b| {
-                f32::from_bits(u32::from(u16::from_le_bytes(b)) << 16)
-            });
-        })),
-        Dtype::F16 => Some((2, |bytes, out| {
-            each(bytes, out, |b| f16::from_le_bytes(b).to_f32());
-        })),
+        Dtype::F32 => Some((F32::BYTES, to_f32::<F32>)),
+        Dtype::F16 => Some((F16::BYTES, to_f32::<F16>)),
+        Dtype::BF16 => Some((Bf16::BYTES, to_f32::<Bf16>)),
         _ => None,
     }
 }

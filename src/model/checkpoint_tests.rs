@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use half::bf16;
+use half::{bf16, f16};
 use serde_json::json;
 
 use super::*;

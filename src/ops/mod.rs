@@ -24,11 +24,13 @@ pub mod moments8;
 mod moments8_tests;
 pub mod nf4;
 mod nf4_map;
+mod nf4_pack;
 mod nf4_tensor;
 mod nf4_unpack;
 mod plain;
 mod rope_table;
 mod scalar;
+pub mod stored;
 #[cfg(test)]
 mod tests;
 
@@ -50,6 +52,16 @@ pub enum Precision {
     #[default]
     F32,
     Bf16,
+}
+
+impl Precision {
+    /// As in messages.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        }
+    }
 }
 
 /// Heads and scaling of grouped-query attention (Ainslie et al., 2023).

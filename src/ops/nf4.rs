@@ -7,10 +7,11 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::cpu::vectorised;
 use super::nf4_map;
 pub use super::nf4_map::{NESTED_BLOCK, dynamic_map};
+use super::nf4_pack;
 use super::nf4_unpack::unpack;
+use super::stored::{self, Stored};
 
 /// Block sizes that bitsandbytes accepts.
 pub const BLOCK_SIZES: [usize; 8] = [32, 64, 128, 256, 512, 1024, 2048, 4096];
@@ -35,23 +36,8 @@ pub const CODE: [f32; 16] = [
     1.0,
 ];
 
-/// Midpoints between levels: a value above `BOUNDS[i]` has a level above i.
-const BOUNDS: [f32; 15] = {
-    let mut bounds = [0.0; 15];
-    let mut i = 0;
-    while i < 15 {
-        bounds[i] = (CODE[i] + CODE[i + 1]) / 2.0;
-        i += 1;
-    }
-    bounds
-};
-
-/// The level that follows a last odd element: zero.
-const PADDING: u8 = 7;
-/// Divisors are not taken below this, as in bitsandbytes.
-const SMALLEST: f32 = 1e-38;
 /// Elements that one task handles; a multiple of every block size.
-const TASK: usize = 1 << 16;
+pub const TASK: usize = 1 << 16;
 
 /// A weight matrix in 4 bits.
 #[derive(Clone, Debug, PartialEq)]
@@ -109,111 +95,86 @@ impl Absmax {
     }
 }
 
-/// The bits of the largest magnitude: magnitudes compare as their bits do, and
-/// an integer maximum runs in vector registers where an f32 one does not. A NaN
-/// counts as larger than infinity.
-#[inline(always)]
-fn max_abs_bits(x: &[f32]) -> i32 {
-    x.iter()
-        .fold(0, |max, v| max.max((v.to_bits() & 0x7FFF_FFFF) as i32))
-}
-
-/// The index of the first NaN or infinity, which no 4-bit weight can hold:
-/// callers refuse such a tensor by name before they quantise it.
-pub fn first_non_finite(x: &[f32]) -> Option<usize> {
-    let chunks = x.par_chunks(TASK).enumerate();
-    chunks.find_map_first(|(task, chunk)| Some(task * TASK + non_finite_in(chunk)?))
-}
-
-/// As [`first_non_finite`], on this thread.
-pub fn non_finite_in(x: &[f32]) -> Option<usize> {
-    let largest = vectorised(
-        #[inline(always)]
-        || max_abs_bits(x),
-    );
-    if largest < f32::INFINITY.to_bits() as i32 {
-        return None;
-    }
-    x.iter().position(|v| !v.is_finite())
-}
-
 /// Quantises a row-major `[out, in]` weight, on all threads.
 ///
 /// # Panics
-/// If `x` does not have `shape`'s number of elements or `block_size` is none
-/// of [`BLOCK_SIZES`]; the configuration has checked both.
+/// If `x` does not have `shape`'s number of elements or holds NaN or infinity, or
+/// `block_size` is none of [`BLOCK_SIZES`]; callers have checked all three.
 pub fn quantize(x: &[f32], shape: [usize; 2], block_size: usize, double: bool) -> Nf4 {
     assert_eq!(x.len(), shape[0] * shape[1], "elements of the weight");
-    assert!(
-        BLOCK_SIZES.contains(&block_size),
-        "NF4 block size {block_size}"
-    );
-    let mut packed = vec![0u8; x.len().div_ceil(2)];
-    let mut maxima = vec![0f32; x.len().div_ceil(block_size)];
-    packed
-        .par_chunks_mut(TASK / 2)
-        .zip(maxima.par_chunks_mut(TASK / block_size))
-        .zip(x.par_chunks(TASK))
-        .for_each(|((packed, maxima), x)| quantize_task(x, packed, maxima, block_size));
-    finish(packed, maxima, shape, block_size, double)
+    let piece = |range: Range<usize>, packed: &mut [u8], maxima: &mut [f32]| {
+        let bytes = stored::bytes_of(&x[range]);
+        nf4_pack::pack::<stored::F32>(&bytes, packed, maxima, block_size)
+    };
+    by_pieces(
+        shape,
+        block_size,
+        double,
+        || (),
+        |(), range, packed, maxima| piece(range, packed, maxima),
+    )
+    .unwrap_or_else(|_| panic!("a weight to be quantised is not finite"))
 }
 
-/// Quantises a weight that is never whole in memory: `fill(at, out)` writes the
-/// elements from `at` on, and is called for pieces on all threads. After every
-/// `window` elements `done` is told which were taken.
+/// Quantises a weight that is read from a file: neither its bytes nor its numbers are
+/// ever whole in memory. `read` puts the bytes of some elements into a buffer, and is
+/// called for pieces on all threads.
 ///
 /// # Errors
-/// Those of `fill`.
+/// Those of `read`, and what `bad` says of the first element of its piece that is NaN
+/// or infinite, which no 4-bit weight can hold.
 ///
 /// # Panics
-/// If `block_size` is none of [`BLOCK_SIZES`], or `window` no multiple of 65536.
-pub fn quantize_from<E: Send>(
+/// If `block_size` is none of [`BLOCK_SIZES`], or `read` gives another number of
+/// bytes.
+pub fn quantize_from<S: Stored, E: Send>(
     shape: [usize; 2],
     block_size: usize,
     double: bool,
-    window: usize,
-    fill: impl Fn(usize, &mut [f32]) -> Result<(), E> + Sync,
-    mut done: impl FnMut(Range<usize>),
+    read: impl Fn(Range<usize>, &mut Vec<u8>) -> Result<(), E> + Sync + Send,
+    bad: impl Fn(usize) -> E + Sync + Send,
+) -> Result<Nf4, E> {
+    let piece =
+        |bytes: &mut Vec<u8>, range: Range<usize>, packed: &mut [u8], maxima: &mut [f32]| {
+            let at = range.start;
+            let wanted = range.len() * S::BYTES;
+            read(range, bytes)?;
+            assert_eq!(bytes.len(), wanted, "bytes of the weight");
+            nf4_pack::pack::<S>(bytes, packed, maxima, block_size).map_err(|block| {
+                let numbers = bytes.chunks_exact(S::BYTES).map(S::value);
+                let mut numbers = numbers.skip(block * block_size);
+                let inside = numbers.position(|v| !v.is_finite()).unwrap_or(0);
+                bad(at + block * block_size + inside)
+            })
+        };
+    by_pieces(shape, block_size, double, Vec::new, piece)
+}
+
+/// Has `piece` pack one range of elements after the other, on all threads, each with
+/// a buffer of its own.
+fn by_pieces<B, E: Send>(
+    shape: [usize; 2],
+    block_size: usize,
+    double: bool,
+    buffer: impl Fn() -> B + Sync + Send,
+    piece: impl Fn(&mut B, Range<usize>, &mut [u8], &mut [f32]) -> Result<(), E> + Sync + Send,
 ) -> Result<Nf4, E> {
     assert!(
         BLOCK_SIZES.contains(&block_size),
         "NF4 block size {block_size}"
     );
-    assert!(window.is_multiple_of(TASK), "NF4 window {window}");
     let numel = shape[0] * shape[1];
     let mut packed = vec![0u8; numel.div_ceil(2)];
     let mut maxima = vec![0f32; numel.div_ceil(block_size)];
-    let windows = packed.chunks_mut(window / 2);
-    let windows = windows.zip(maxima.chunks_mut(window / block_size));
-    for (number, (packed, maxima)) in windows.enumerate() {
-        let start = number * window;
-        packed
-            .par_chunks_mut(TASK / 2)
-            .zip(maxima.par_chunks_mut(TASK / block_size))
-            .enumerate()
-            .try_for_each_init(Vec::new, |values, (task, (packed, maxima))| {
-                let at = start + task * TASK;
-                values.resize(TASK.min(numel - at), 0.0);
-                fill(at, values)?;
-                quantize_task(values, packed, maxima, block_size);
-                Ok(())
-            })?;
-        done(start..(start + window).min(numel));
-    }
+    packed
+        .par_chunks_mut(TASK / 2)
+        .zip(maxima.par_chunks_mut(TASK / block_size))
+        .enumerate()
+        .try_for_each_init(buffer, |buffer, (task, (packed, maxima))| {
+            let at = task * TASK;
+            piece(buffer, at..(at + TASK).min(numel), packed, maxima)
+        })?;
     Ok(finish(packed, maxima, shape, block_size, double))
-}
-
-/// Quantises what one task takes.
-fn quantize_task(x: &[f32], packed: &mut [u8], maxima: &mut [f32], block_size: usize) {
-    vectorised(
-        #[inline(always)]
-        || {
-            let blocks = x.chunks(block_size).zip(packed.chunks_mut(block_size / 2));
-            for ((block, packed), absmax) in blocks.zip(maxima) {
-                *absmax = quantize_block(block, packed, block_size);
-            }
-        },
-    );
 }
 
 fn finish(
@@ -241,51 +202,6 @@ fn finish(
         block_size,
         shape,
     }
-}
-
-/// Packs one block and returns its maximum. A block that is shorter than
-/// `block_size` ends the weight: there bitsandbytes divides by the maximum
-/// instead of multiplying with its inverse, and never stores one below 1e-38.
-#[inline(always)]
-fn quantize_block(block: &[f32], packed: &mut [u8], block_size: usize) -> f32 {
-    let absmax = f32::from_bits(max_abs_bits(block) as u32);
-    if block.len() == block_size {
-        let inverse = 1.0 / absmax.max(SMALLEST);
-        pack(block, packed, |v| v * inverse);
-        absmax
-    } else {
-        let absmax = absmax.max(SMALLEST);
-        pack(block, packed, |v| v / absmax);
-        absmax
-    }
-}
-
-#[inline(always)]
-fn pack(block: &[f32], packed: &mut [u8], scale: impl Fn(f32) -> f32) {
-    const STEP: usize = 64;
-    let mut levels = [0u8; STEP];
-    for (x, bytes) in block.chunks(STEP).zip(packed.chunks_mut(STEP / 2)) {
-        for (level, v) in levels.iter_mut().zip(x) {
-            *level = nearest_level(scale(*v));
-        }
-        if x.len() % 2 == 1 {
-            levels[x.len()] = PADDING;
-        }
-        for (byte, pair) in bytes.iter_mut().zip(levels.chunks_exact(2)) {
-            *byte = pair[0] << 4 | pair[1];
-        }
-    }
-}
-
-/// The level nearest to `v`. Values past the ends need no clamp: they lie
-/// beyond the outermost midpoints either way.
-#[inline(always)]
-fn nearest_level(v: f32) -> u8 {
-    // Fifteen comparisons in vector registers are faster than a search.
-    BOUNDS
-        .iter()
-        .map(|bound| i32::from(v > *bound))
-        .sum::<i32>() as u8
 }
 
 impl Nf4 {

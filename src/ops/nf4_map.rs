@@ -5,6 +5,8 @@
 
 use std::sync::OnceLock;
 
+use rayon::prelude::*;
+
 /// Values that share one maximum when block maxima are quantised.
 pub const NESTED_BLOCK: usize = 256;
 
@@ -112,7 +114,8 @@ fn grid(i: usize, intervals: usize) -> f32 {
 /// magnitude of each block.
 pub fn quantize(x: &[f32]) -> (Vec<u8>, Vec<f32>) {
     let mut codes = vec![0; x.len()];
-    let blocks = x.chunks(NESTED_BLOCK).zip(codes.chunks_mut(NESTED_BLOCK));
+    let blocks = x.par_chunks(NESTED_BLOCK);
+    let blocks = blocks.zip(codes.par_chunks_mut(NESTED_BLOCK));
     let maxima = blocks.map(|(block, codes)| signed().quantize_block(block, codes));
     let maxima = maxima.collect();
     (codes, maxima)

@@ -285,7 +285,7 @@ fn equals_the_obvious_version_on_random_weights() {
             if level != levels[i] {
                 // Only where the value lies on a midpoint to within f32's rounding.
                 let scaled = f64::from(x[i]) / f64::from(absmax);
-                let bound = f64::from(BOUNDS[level.min(levels[i]) as usize]);
+                let bound = f64::from(nf4_pack::BOUNDS[level.min(levels[i]) as usize]);
                 assert!((scaled - bound).abs() < 2e-7, "seed {seed}, element {i}");
             }
             assert_eq!(
@@ -334,42 +334,41 @@ fn sizes_are_counted() {
 }
 
 #[test]
-fn the_first_value_that_is_not_finite_is_found() {
-    let mut x = vec![0.5f32; 200_000];
-    x[7] = f32::MAX;
-    assert_eq!(first_non_finite(&x), None);
-    x[150_000] = f32::INFINITY;
-    assert_eq!(first_non_finite(&x), Some(150_000));
-    x[70_001] = f32::NAN;
-    assert_eq!(first_non_finite(&x), Some(70_001));
-    assert_eq!(first_non_finite(&[]), None);
-}
-
-#[test]
 fn a_weight_that_arrives_in_pieces_is_quantised_the_same() {
     let stream = Stream::new(12, &[]);
     for shape in [[3, 5], [300, 700], [513, 512]] {
         let n = shape[0] * shape[1];
-        let x: Vec<f32> = (0..n).map(|i| stream.normal(i as u64)).collect();
+        let halves: Vec<bf16> = (0..n)
+            .map(|i| bf16::from_f32(stream.normal(i as u64)))
+            .collect();
+        let x: Vec<f32> = halves.iter().map(|v| v.to_f32()).collect();
+        let read = |range: std::ops::Range<usize>, out: &mut Vec<u8>| {
+            out.clear();
+            out.extend(halves[range].iter().flat_map(|v| v.to_le_bytes()));
+            Ok(())
+        };
         for (block_size, double) in [(64, true), (4096, false)] {
-            let mut seen = Vec::new();
-            let made = quantize_from(
-                shape,
-                block_size,
-                double,
-                1 << 16,
-                |at, out| {
-                    out.copy_from_slice(&x[at..at + out.len()]);
-                    Ok::<_, ()>(())
-                },
-                |range| seen.push(range),
-            );
+            let made = quantize_from::<stored::Bf16, ()>(shape, block_size, double, read, |_| ());
             assert_eq!(made, Ok(quantize(&x, shape, block_size, double)));
-            assert_eq!(seen.first().map(|r| r.start), Some(0));
-            assert!(seen.windows(2).all(|w| w[0].end == w[1].start));
-            assert_eq!(seen.last().map(|r| r.end), Some(n));
         }
     }
-    let stopped = quantize_from([300, 700], 64, true, 1 << 16, |at, _| Err(at), |_| ());
+    let fails = |range: std::ops::Range<usize>, _: &mut Vec<u8>| Err(range.start);
+    let stopped = quantize_from::<stored::F16, usize>([300, 700], 64, true, fails, |at| at);
     assert!(stopped.is_err());
+}
+
+#[test]
+fn a_value_that_is_not_finite_is_found() {
+    for (at, lost) in [(0, f32::NAN), (70_001, f32::INFINITY), (199_999, -f32::NAN)] {
+        let mut x = vec![0.5f32; 200_000];
+        x[7] = f32::MAX;
+        x[at] = lost;
+        let read = |range: std::ops::Range<usize>, out: &mut Vec<u8>| {
+            out.clear();
+            out.extend(x[range].iter().flat_map(|v| v.to_le_bytes()));
+            Ok(())
+        };
+        let made = quantize_from::<stored::F32, usize>([1, 200_000], 64, true, read, |at| at);
+        assert_eq!(made, Err(at));
+    }
 }

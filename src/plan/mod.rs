@@ -14,7 +14,7 @@ mod walk;
 mod work;
 mod workload;
 
-use crate::config::types::{Config, Method, Optimizer, QuantMethod};
+use crate::config::types::{Config, Method, ModelInit, Optimizer, QuantMethod};
 use crate::model::hf_config::ArchConfig;
 use crate::model::peft::{Adapter, PeftError, resolve_targets};
 use crate::ops::moments::{PAGE, Storage};
@@ -105,6 +105,8 @@ pub struct Recipe {
     pub optimizer: Optimizer,
     pub checkpointing: bool,
     pub precision: Precision,
+    /// Weights are read from a checkpoint, not drawn.
+    pub pretrained: bool,
     /// The untouched base is loaded beside the tuned model and scored
     /// (`method: full` on a checkpoint with a test set).
     pub second_base: bool,
@@ -142,6 +144,7 @@ impl Recipe {
                 }
             }
         }
+        let pretrained = config.model.init == ModelInit::Pretrained;
         let quantised = !full && config.quantization.method == QuantMethod::Nf4;
         Ok(Recipe {
             arch: arch.clone(),
@@ -156,7 +159,8 @@ impl Recipe {
             optimizer: config.training.optimizer,
             checkpointing: config.training.gradient_checkpointing,
             precision: Precision::F32,
-            second_base: full && config.model.init == crate::config::types::ModelInit::Pretrained,
+            pretrained,
+            second_base: full && pretrained,
         })
     }
 

@@ -5,6 +5,7 @@
 use super::meter::{Memory, Meter, Part, Phase};
 use super::workload::{Batch, Test, Workload};
 use super::{CONTEXT_BYTES, Dims, Nf4Layout, Place, Recipe};
+use crate::ops::nf4::TASK;
 use crate::ops::{GPU_LOGIT_ROWS, chunk_rows, cpu::block_rows};
 
 /// Bytes of the f32 numbers of adapters, moments, log-sums and logits.
@@ -56,11 +57,12 @@ impl Walk<'_> {
             Place::Gpu => self.meter.hold(Part::Context, CONTEXT_BYTES),
         }
         self.meter.begin(Phase::Loading);
-        self.load(recipe.nf4, recipe.full);
         let trainable = recipe.trainable();
         if !recipe.full {
+            // A new adapter is made before weights are read.
             self.meter.hold(Part::Trained, F32 * trainable);
         }
+        self.load(recipe.nf4, recipe.full);
         if recipe.dora {
             // The squared lengths of the base's rows.
             let lengths = recipe
@@ -117,26 +119,43 @@ impl Walk<'_> {
         }
     }
 
-    /// `model::load`: a tensor at a time is read as f32, then quantised or kept.
-    /// What trains is f32; the rest that is not quantised is as the precision says.
+    /// `model::load`: a tensor at a time is read, then quantised or kept. What trains
+    /// is f32; the rest that is not quantised is as the precision says.
     fn load(&mut self, nf4: Option<Nf4Layout>, trains: bool) {
         let Dims { d, vocab, .. } = self.dims;
         let positions = self.recipe.positions();
+        let turned = self
+            .recipe
+            .arch
+            .layer_linears(0)
+            .iter()
+            .any(|l| l.transposed);
         self.load_dense(Part::Embedding, vocab * d, trains);
         self.load_dense(Part::Embedding, positions, trains);
         for _ in 0..self.recipe.arch.num_layers {
             for (out, inn) in self.recipe.linears() {
                 let n = out * inn;
+                // A matrix that is stored the other way round is turned in a copy.
+                let copy = if turned { self.on_cpu(F32 * n) } else { 0 };
                 let Some(layout) = nf4 else {
+                    self.meter.hold(Part::InTransit, copy);
                     self.load_dense(Part::DenseLinears, n, trains);
+                    self.meter.release(Part::InTransit, copy);
                     continue;
                 };
-                let (codes, scales) = layout.bytes(n);
-                let read = self.on_cpu(F32 * n + F32 * n.div_ceil(layout.block_size as u64));
+                // From a file it is quantised as it is read, else from f32.
+                let read = match self.recipe.pretrained && !turned {
+                    true => self.read_buffers(n),
+                    false => self.on_cpu(F32 * n),
+                };
                 self.meter.hold(Part::InTransit, read);
+                self.meter.touch(Part::InTransit, copy);
+                let maxima = self.on_cpu(F32 * n.div_ceil(layout.block_size as u64));
+                let (codes, scales) = layout.bytes(n);
+                self.meter.hold(Part::InTransit, maxima);
                 self.meter.hold(Part::Nf4Codes, codes);
                 self.meter.hold(Part::Nf4Scales, scales);
-                self.meter.release(Part::InTransit, read);
+                self.meter.release(Part::InTransit, read + maxima);
             }
             self.load_vectors(self.recipe.vectors(), trains);
         }
@@ -149,14 +168,27 @@ impl Walk<'_> {
     /// The numbers that are read become the tensor; on the CPU those of another type
     /// are read beside it.
     fn load_dense(&mut self, part: Part, n: u64, trains: bool) {
-        if trains {
-            return self.meter.hold(Part::Trained, F32 * n);
-        }
         let dense = self.recipe.precision.dense;
-        let read = self.on_cpu(if dense == F32 { 0 } else { F32 * n });
+        // In pieces from a file, else or for another type whole.
+        let read = match (self.recipe.pretrained, dense == F32 || trains) {
+            (false, true) => 0,
+            (true, true) => self.read_buffers(n),
+            (_, false) => self.on_cpu(F32 * n),
+        };
         self.meter.hold(Part::InTransit, read);
-        self.meter.hold(part, dense * n);
+        match trains {
+            true => self.meter.hold(Part::Trained, F32 * n),
+            false => self.meter.hold(part, dense * n),
+        }
         self.meter.release(Part::InTransit, read);
+    }
+
+    /// Pieces of the file, one a thread, as wide as any type that is read.
+    fn read_buffers(&self, n: u64) -> u64 {
+        match self.place {
+            Place::Cpu { threads, .. } => F32 * n.min((TASK * threads) as u64),
+            Place::Gpu => 0,
+        }
     }
 
     /// Norms and biases, which stay f32.
@@ -303,7 +335,11 @@ impl Walk<'_> {
     fn with_dense(&mut self, i: usize, inside: impl FnOnce(&mut Self)) {
         let (out, inn) = self.recipe.linears()[i];
         let dense = self.recipe.precision.dense;
-        let trained = if self.recipe.full { dense * out * inn } else { 0 };
+        let trained = if self.recipe.full {
+            dense * out * inn
+        } else {
+            0
+        };
         let bytes = match (self.place, self.recipe.nf4) {
             (Place::Gpu, Some(_)) => dense * out * inn,
             (Place::Gpu, None) => 0,

@@ -1,11 +1,11 @@
 //! Whole runs as processes, each in a directory of its own.
 
-#[path = "../common/mod.rs"]
-mod common;
 mod bad_input;
 mod best;
 mod chat;
 mod chat_cli;
+#[path = "../common/mod.rs"]
+mod common;
 mod compare;
 mod export;
 mod hub;

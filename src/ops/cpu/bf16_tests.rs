@@ -38,7 +38,11 @@ fn slow(
             let begin = f64::from(start.map_or(0.0, |start| start[i * to + j]));
             let (mut sum, mut size) = (begin, begin.abs());
             for l in 0..from {
-                let weight = if transposed { w[j * inn + l] } else { w[l * inn + j] };
+                let weight = if transposed {
+                    w[j * inn + l]
+                } else {
+                    w[l * inn + j]
+                };
                 let product = f64::from(x[i * from + l]) * f64::from(weight);
                 sum += product;
                 size += product.abs();

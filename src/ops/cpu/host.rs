@@ -6,8 +6,8 @@ use burn::tensor::{Bytes, DType, Device, Shape, Tensor};
 use burn_flex::{Flex, FlexTensor, Layout};
 
 use super::bf16;
-use super::frozen::NarrowDense;
 use super::gemm::Mat;
+use super::weight_rows::Rows;
 
 /// Whether `device` is burn's flex backend, the CPU.
 pub fn is_cpu(device: &Device) -> bool {
@@ -69,11 +69,12 @@ impl HostBf16 {
         &self.0.0.storage()[self.0.range()]
     }
 
-    pub fn rows(&self) -> NarrowDense<'_> {
-        NarrowDense {
-            values: self.slice(),
-            shape: self.0.shape(),
-        }
+    pub fn shape(&self) -> [usize; 2] {
+        self.0.shape()
+    }
+
+    pub fn rows(&self) -> Rows<'_> {
+        Rows::Bf16(self.slice())
     }
 }
 
@@ -85,7 +86,7 @@ pub fn in_f32(tensor: &Tensor<2>) -> Tensor<2> {
     let host = HostBf16::new(tensor);
     let mut out = vec![0.0; host.slice().len()];
     bf16::widen(host.slice(), &mut out);
-    tensor2(out, host.0.shape())
+    tensor2(out, host.shape())
 }
 
 /// An owned float tensor to be changed in place.

@@ -4,8 +4,8 @@ use burn::tensor::Tensor;
 use rayon::prelude::*;
 
 use super::elementwise::{exp, vectorised};
-use super::gemm::{Mat, Threads, gemm};
 use super::frozen;
+use super::gemm::{Mat, Threads, gemm};
 use super::host::{Host, HostBf16, into_host_mut, is_bf16, tensor2};
 use crate::ops::{CrossEntropy, CrossEntropyGrad, Scalar, chunk_rows};
 
@@ -24,7 +24,7 @@ impl Head {
                 gemm(out, head.cols, x, head, 1.0, false, Threads::All);
             }
             Self::Bf16(head) => {
-                frozen::product(out, x.data, x.rows, &head.rows(), transposed, false)
+                frozen::product(out, x.data, head.rows(), head.shape(), transposed, false)
             }
         }
     }

@@ -7,6 +7,7 @@ mod attention;
 mod bf16;
 #[cfg(test)]
 mod bf16_tests;
+mod eigen;
 mod elementwise;
 mod few_rows;
 mod frozen;
@@ -16,19 +17,41 @@ mod loss;
 mod norm;
 mod optim;
 mod pairs;
+pub mod svd;
+mod weight_rows;
 
 use burn::tensor::{Device, Tensor};
 pub use elementwise::vectorised;
 pub use frozen::block_rows;
-use frozen::{NarrowNf4, Rows};
 use host::{Host, HostBf16, bf16_tensor2, in_f32, into_host_mut, is_bf16};
 pub use host::{is_cpu, tensor2};
+pub use pairs::available as multiplies_bf16;
+use weight_rows::Rows;
 
 use super::{
     AdamW, AttentionShape, Clip, CrossEntropy, CrossEntropyGrad, HotOps, Indices, Moments8,
     Nf4Tensor, RopeTable, Scalar, Spans, moments8,
 };
 use crate::rng::Stream;
+
+/// `c (+)= alpha a . b`. Unless it accumulates, `c` holds zeros.
+fn add_product(
+    c: &mut [f32],
+    a: &Host,
+    ta: bool,
+    b: &Host,
+    tb: bool,
+    alpha: f32,
+    accumulate: bool,
+) {
+    let [rows, columns] = a.shape();
+    if !ta && tb && few_rows::is_for(rows, columns) {
+        assert_eq!(columns, b.shape()[1], "inner dimensions differ");
+        return few_rows::add_product(c, a.slice(), columns, Rows::Dense(b.slice()), alpha);
+    }
+    let (a, b) = (a.mat(ta), b.mat(tb));
+    gemm::gemm(c, b.cols, a, b, alpha, accumulate, gemm::Threads::All);
+}
 
 /// The CPU implementation of [`HotOps`].
 pub struct Cpu {
@@ -46,17 +69,25 @@ pub static CPU_BF16: Cpu = Cpu { bf16: true };
 fn frozen_product(
     sum: Option<Tensor<2>>,
     x: &Tensor<2>,
-    weight: &impl Rows,
+    weight: Rows<'_>,
+    [out, inn]: [usize; 2],
     transposed: bool,
 ) -> Tensor<2> {
     let x = Host::new(x);
-    let (rows, [out, inn]) = (x.shape()[0], weight.shape());
-    let shape = [rows, if transposed { out } else { inn }];
+    let shape = [x.shape()[0], if transposed { out } else { inn }];
     let accumulate = sum.is_some();
     let sum = sum.unwrap_or_else(|| tensor2(vec![0.0; shape[0] * shape[1]], shape));
     let mut y = into_host_mut(sum);
     assert_eq!(y.shape(), shape);
-    frozen::product(y.slice_mut(), x.slice(), rows, weight, transposed, accumulate);
+    let y_slice = y.slice_mut();
+    frozen::product(
+        y_slice,
+        x.slice(),
+        weight,
+        [out, inn],
+        transposed,
+        accumulate,
+    );
     y.into_tensor()
 }
 
@@ -80,13 +111,14 @@ impl HotOps for Cpu {
 
     fn gemm(&self, a: &Tensor<2>, ta: bool, b: &Tensor<2>, tb: bool, alpha: f32) -> Tensor<2> {
         if is_bf16(b) && !is_bf16(a) && !ta && alpha == 1.0 {
-            return frozen_product(None, a, &HostBf16::new(b).rows(), tb);
+            let b = HostBf16::new(b);
+            return frozen_product(None, a, b.rows(), b.shape(), tb);
         }
         let (a, b) = (Host::new(&in_f32(a)), Host::new(&in_f32(b)));
-        let (a, b) = (a.mat(ta), b.mat(tb));
-        let mut c = vec![0.0; a.rows * b.cols];
-        gemm::gemm(&mut c, b.cols, a, b, alpha, false, gemm::Threads::All);
-        tensor2(c, [a.rows, b.cols])
+        let shape = [a.mat(ta).rows, b.mat(tb).cols];
+        let mut c = vec![0.0; shape[0] * shape[1]];
+        add_product(&mut c, &a, ta, &b, tb, alpha, false);
+        tensor2(c, shape)
     }
 
     fn gemm_add(
@@ -99,13 +131,13 @@ impl HotOps for Cpu {
         alpha: f32,
     ) -> Tensor<2> {
         if is_bf16(b) && !is_bf16(a) && !ta && alpha == 1.0 {
-            return frozen_product(Some(c), a, &HostBf16::new(b).rows(), tb);
+            let b = HostBf16::new(b);
+            return frozen_product(Some(c), a, b.rows(), b.shape(), tb);
         }
         let (a, b) = (Host::new(&in_f32(a)), Host::new(&in_f32(b)));
-        let (a, b) = (a.mat(ta), b.mat(tb));
         let mut c = into_host_mut(c);
-        assert_eq!(c.shape(), [a.rows, b.cols]);
-        gemm::gemm(c.slice_mut(), b.cols, a, b, alpha, true, gemm::Threads::All);
+        assert_eq!(c.shape(), [a.mat(ta).rows, b.mat(tb).cols]);
+        add_product(c.slice_mut(), &a, ta, &b, tb, alpha, true);
         c.into_tensor()
     }
 
@@ -129,10 +161,13 @@ impl HotOps for Cpu {
         transposed: bool,
     ) -> Tensor<2> {
         match weight {
-            Nf4Tensor::Host(weight) if self.bf16 => {
-                frozen_product(sum, x, &NarrowNf4(weight), transposed)
+            Nf4Tensor::Host(weight) => {
+                let rows = match self.bf16 {
+                    true => Rows::Nf4AsBf16(weight),
+                    false => Rows::Nf4(weight),
+                };
+                frozen_product(sum, x, rows, weight.shape, transposed)
             }
-            Nf4Tensor::Host(weight) => frozen_product(sum, x, &**weight, transposed),
             #[cfg(feature = "gpu")]
             Nf4Tensor::Gpu(_) => panic!("a CPU op was given an NF4 weight on a GPU"),
         }

@@ -284,9 +284,8 @@ mod tests {
 
     /// The same product in f64, and how far f32 sums may be from it.
     fn slow(a: Mat<'_>, b: Mat<'_>, row: usize, column: usize) -> (f64, f64) {
-        let products = (0..a.cols).map(|i| {
-            f64::from(round(a.at(row, i))) * f64::from(round(b.at(i, column)))
-        });
+        let products =
+            (0..a.cols).map(|i| f64::from(round(a.at(row, i))) * f64::from(round(b.at(i, column))));
         products.fold((0.0, 0.0), |(sum, size), p| (sum + p, size + p.abs()))
     }
 
@@ -335,7 +334,10 @@ mod tests {
                             size += f64::from(before.abs());
                         }
                         let off = (f64::from(*got) - want).abs();
-                        assert!(off <= 1e-6 * size, "[{m}, {k}, {n}] {row} {column}: {off:e}");
+                        assert!(
+                            off <= 1e-6 * size,
+                            "[{m}, {k}, {n}] {row} {column}: {off:e}"
+                        );
                     }
                 }
             }
@@ -351,7 +353,9 @@ mod tests {
         let stream = Stream::new(12, &[]);
         let [m, k, n] = [37, 1500, 75];
         let x: Vec<f32> = (0..m * k).map(|i| stream.normal(i as u64)).collect();
-        let w: Vec<f32> = (0..n * k).map(|i| stream.normal(1 << 32 | i as u64)).collect();
+        let w: Vec<f32> = (0..n * k)
+            .map(|i| stream.normal(1 << 32 | i as u64))
+            .collect();
         let (a, b) = (Mat::row_major(&x, m, k), Mat::row_major(&w, n, k).t());
         let mut got = vec![0.0; m * n];
         // SAFETY: `got` has the shape, and the instruction is there.
