@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use burn::tensor::Device;
 use kiln::config::Config;
-use kiln::config::types::{Method, ModelInit, Optimizer, QuantMethod, TargetModules};
+use kiln::config::types::{LoraInit, Method, ModelInit, Optimizer, QuantMethod, TargetModules};
 use kiln::model::export::{ExportError, WeightType};
 use kiln::model::hf_config::ArchConfig;
 use kiln::model::{Adaptation, DropoutKey, Grads, LoadOptions, Ragged, StepOptions, Weight, load};
@@ -246,7 +246,7 @@ fn the_plan_is_what_the_allocator_counts() {
         all(config);
         config.model.init = ModelInit::Pretrained;
     };
-    let cases: [Case; 14] = [
+    let cases: [Case; 16] = [
         ("QLoRA", &|_| {}),
         ("QLoRA from a checkpoint", &read),
         ("LoRA from a checkpoint", &|c| {
@@ -261,6 +261,15 @@ fn the_plan_is_what_the_allocator_counts() {
         ("LoRA without dropout", &|c| {
             c.quantization.method = QuantMethod::None;
             c.lora.dropout = 0.0;
+        }),
+        ("PiSSA", &|c| {
+            read(c);
+            c.lora.init_lora_weights = LoraInit::Pissa;
+        }),
+        ("LoftQ", &|c| {
+            all(c);
+            c.lora.alpha = c.lora.r as f64;
+            c.lora.init_lora_weights = LoraInit::Loftq;
         }),
         ("DoRA", &|c| {
             c.lora.use_dora = true;

@@ -5,6 +5,7 @@ use crate::compose::{Node, Origin, Value, nearest};
 
 use super::error::ConfigError;
 use super::keys::{self, Default, Key, Kind, Limit, Range};
+use super::types::LoraInit;
 
 /// Which values are let through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,6 +105,9 @@ fn fits(key: &Key, node: &Node) -> Result<(), Box<ConfigError>> {
         (Kind::Path, Value::Str(s)) if s.trim().is_empty() => return Err(wrong_type(key, node)),
         (Kind::Path, Value::Str(_)) => {}
         (Kind::Enum(words), Value::Str(s)) => option(key, node, words, s)?,
+        (Kind::LoraInit, Value::Bool(true)) => {}
+        (Kind::LoraInit, Value::Str(s)) if LoraInit::from_word(s).is_some() => {}
+        (Kind::LoraInit, Value::Str(s)) => option(key, node, &LoraInit::WORDS, s)?,
         (Kind::BoolOr(word), Value::Str(s)) => option(key, node, &["true", "false", word], s)?,
         (Kind::StringsOr(word), Value::Str(s)) => option(key, node, &[word], s)?,
         (Kind::Strings | Kind::StringsOr(_), Value::List(items)) => strings(key, node, items)?,

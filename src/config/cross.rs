@@ -4,7 +4,8 @@ use crate::compose::{Node, Origin};
 
 use super::error::ConfigError;
 use super::types::{
-    Config, ExportFormat, ExportType, Method, QuantMethod, TargetModules, TaskKind,
+    Config, ExportFormat, ExportType, LoraInit, Method, ModelInit, QuantMethod, TargetModules,
+    TaskKind,
 };
 
 /// Values that do not go together. `tree` is asked where they were written.
@@ -42,6 +43,9 @@ pub(super) fn check(config: &Config, tree: &Node) -> Vec<ConfigError> {
             "`lora.target_modules` is empty, so nothing would be trained",
             "name layers (lora.target_modules=[q_proj,v_proj]) or write all-linear",
         );
+    }
+    if config.method == Method::Lora {
+        found.lora_start(config);
     }
     if training.fp16 == Some(true) && training.bf16 == Some(true) {
         found.conflict(
@@ -160,6 +164,55 @@ struct Found<'a> {
 }
 
 impl Found<'_> {
+    /// What `lora.init_lora_weights` does not go with.
+    fn lora_start(&mut self, config: &Config) {
+        let (lora, key) = (&config.lora, "lora.init_lora_weights");
+        let init = lora.init_lora_weights;
+        if init != LoraInit::True && lora.init_from.is_some() {
+            self.conflict(
+                &[key, "lora.init_from"],
+                "`lora.init_lora_weights` says how a new adapter begins, but `lora.init_from` names an old one",
+                "leave one of them out",
+            );
+        }
+        if init.decomposes() && lora.use_dora {
+            self.conflict(
+                &[key, "lora.use_dora"],
+                &format!(
+                    "`lora.init_lora_weights={}` cannot be used with DoRA",
+                    init.word()
+                ),
+                "add lora.use_dora=false, or lora.init_lora_weights=true",
+            );
+        }
+        if init != LoraInit::Loftq {
+            return;
+        }
+        if config.quantization.method == QuantMethod::None {
+            self.conflict(
+                &[key, "quantization.method"],
+                "`lora.init_lora_weights=loftq` makes up for what quantising loses, but `quantization.method` is none",
+                "add quantization=nf4, or use lora.init_lora_weights=pissa",
+            );
+        }
+        if lora.loftq_iter > 1 && config.model.init == ModelInit::Random {
+            self.conflict(
+                &["lora.loftq_iter", "model.init"],
+                "`lora.loftq_iter` above 1 quantises another base than the checkpoint's, but `model.init` is random",
+                "lora.loftq_iter=1, or model.init=pretrained",
+            );
+        }
+        let (r, alpha) = (lora.r as f64, lora.alpha);
+        let wanted = if lora.use_rslora { r.sqrt() } else { r };
+        if (alpha - wanted).abs() > 1e-6 * wanted {
+            self.conflict(
+                &["lora.alpha", "lora.r", key],
+                &format!("`lora.init_lora_weights=loftq` needs an adapter that is not scaled, but `lora.alpha` is {alpha}"),
+                &format!("lora.alpha={wanted} adds what quantising lost once"),
+            );
+        }
+    }
+
     /// Reports a conflict at the key among `keys` that was typed on the command
     /// line, else at the first.
     fn conflict(&mut self, keys: &[&str], message: &str, hint: &str) {

@@ -7,6 +7,7 @@ use crate::compose::{
 };
 
 use super::keys::{self, Default, Key, Kind, Limit};
+use super::types::LoraInit;
 
 /// Where the keys of a config come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -301,6 +302,11 @@ fn words(key: &Key, in_list: bool) -> Vec<String> {
     match (&key.kind, &key.default) {
         (Kind::Bool, _) => own(&["true", "false"]),
         (Kind::BoolOr(word), _) => own(&["true", "false", word]),
+        (Kind::LoraInit, _) => {
+            let mut words = own(&LoraInit::WORDS);
+            words.insert(3, format!("{}16", LoraInit::STEPS));
+            words
+        }
         (Kind::Enum(words), _) => own(words),
         (Kind::Device, _) => own(&["auto", "cpu", "cuda", "cuda:0"]),
         (Kind::Words(words), _) if in_list => own(words),

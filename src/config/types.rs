@@ -166,7 +166,104 @@ pub struct LoraConfig {
     pub target_modules: TargetModules,
     pub use_rslora: bool,
     pub use_dora: bool,
+    pub init_lora_weights: LoraInit,
+    pub loftq_iter: usize,
     pub init_from: Option<PathBuf>,
+}
+
+impl LoraConfig {
+    /// Whether a new adapter stands beside another base than the checkpoint's: what
+    /// PiSSA leaves of it, or what later rounds of LoftQ quantise.
+    pub fn changes_base(&self) -> bool {
+        let init = self.init_lora_weights;
+        let later = init == LoraInit::Loftq && self.loftq_iter > 1;
+        self.init_from.is_none() && (init.is_pissa() || later)
+    }
+}
+
+/// How a new adapter begins, by PEFT's names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LoraInit {
+    /// A uniform, B zero.
+    #[default]
+    True,
+    /// A normal, B zero.
+    Gaussian,
+    /// The principal singular triplets of the weight (Meng et al., 2024,
+    /// arXiv:2404.02948), which the base loses.
+    Pissa,
+    /// The same by so many steps of subspace iteration.
+    PissaSteps(usize),
+    /// Those of what quantising loses (Li et al., 2023, arXiv:2310.08659).
+    Loftq,
+}
+
+impl LoraInit {
+    /// All but the one with a number.
+    pub const WORDS: [&str; 4] = ["true", "gaussian", "pissa", "loftq"];
+    /// The value with a number, without it.
+    pub const STEPS: &str = "pissa_niter_";
+
+    /// By PEFT's name; `true` is no word.
+    pub fn from_word(word: &str) -> Option<Self> {
+        match word {
+            "gaussian" => Some(Self::Gaussian),
+            "pissa" => Some(Self::Pissa),
+            "loftq" => Some(Self::Loftq),
+            _ => {
+                let steps = word.strip_prefix(Self::STEPS)?;
+                let plain = !steps.is_empty() && steps.bytes().all(|b| b.is_ascii_digit());
+                let steps = steps.parse().ok().filter(|n| *n <= 1000)?;
+                plain.then_some(Self::PissaSteps(steps))
+            }
+        }
+    }
+
+    /// PEFT's name.
+    pub fn word(self) -> String {
+        match self {
+            Self::True => "true".into(),
+            Self::Gaussian => "gaussian".into(),
+            Self::Pissa => "pissa".into(),
+            Self::PissaSteps(steps) => format!("{}{steps}", Self::STEPS),
+            Self::Loftq => "loftq".into(),
+        }
+    }
+
+    pub fn is_pissa(self) -> bool {
+        matches!(self, Self::Pissa | Self::PissaSteps(_))
+    }
+
+    /// Whether A and B come from the weight, which must be dense for it.
+    pub fn decomposes(self) -> bool {
+        self.is_pissa() || self == Self::Loftq
+    }
+}
+
+impl Serialize for LoraInit {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::True => serializer.serialize_bool(true),
+            other => serializer.serialize_str(&other.word()),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for LoraInit {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Written {
+            Bool(bool),
+            Word(String),
+        }
+        let unknown = |word: &str| serde::de::Error::unknown_variant(word, &Self::WORDS);
+        match Written::deserialize(deserializer)? {
+            Written::Bool(true) => Ok(Self::True),
+            Written::Bool(false) => Err(unknown("false")),
+            Written::Word(word) => Self::from_word(&word).ok_or_else(|| unknown(&word)),
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -1,6 +1,6 @@
 //! `run train`: from a job to a run directory with an adapter and its result.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use indexmap::IndexMap;
@@ -10,6 +10,7 @@ use super::forecast::Forecast;
 use super::lifecycle::{begin, close};
 use super::log::Console;
 use super::metrics::MetricsWriter;
+use super::quantize::{copy_side_files, shard_bytes};
 use super::ready::Ready;
 use super::registry::{ResumePlan, ResumeRequest, plan_resume};
 use super::run_dir::RunDir;
@@ -20,9 +21,10 @@ use super::table::{Comparison, Unit, metric_label, render};
 use super::watch::Watch;
 use super::{best, fsx, predictions, publish, resume};
 use crate::config::Job;
-use crate::config::types::{Config, Method, ModelInit, Optimizer as Kind};
+use crate::config::types::{Config, LoraInit, Method, ModelInit, Optimizer as Kind};
 use crate::evaluate::{Scored, score};
 use crate::model::export::WeightType;
+use crate::model::rewrite::Base;
 use crate::model::{Adaptation, Decoder};
 use crate::ops::Precision;
 use crate::ops::cpu::multiplies_bf16;
@@ -304,7 +306,13 @@ impl Session<'_> {
     fn save(&self, model: &Decoder) -> Result<(), Error> {
         let setup = &self.ready.setup;
         let copy_tokenizer = |dir: &Path| setup.copy_tokenizer(dir);
-        match model.adapter(&setup.base(self.config)) {
+        let lora = &self.config.lora;
+        let own_base = lora.init_lora_weights == LoraInit::Loftq && lora.changes_base();
+        let base = match self.config.method == Method::Lora && own_base {
+            false => setup.base(self.config),
+            true => self.save_base()?,
+        };
+        match model.adapter(&base) {
             Some(adapter) => fsx::publish_dir(&self.run.adapter(), |dir| {
                 adapter.write_into(dir)?;
                 copy_tokenizer(dir)
@@ -322,6 +330,23 @@ impl Session<'_> {
         }
     }
 
+    /// Writes `base/`, the weights that the rounds of LoftQ quantised.
+    fn save_base(&self) -> Result<PathBuf, Error> {
+        let (setup, config) = (&self.ready.setup, self.config);
+        let base = Base::open(&setup.model_dir)?;
+        let dir = self.run.root().join("base");
+        fsx::publish_dir(&dir, |temp| {
+            let (q, most) = (&setup.quantization, shard_bytes(config));
+            base.write_loftq(temp, q, &config.lora, config.seed, most)?;
+            copy_side_files(&base.dir, temp)
+        })?;
+        let place = dir.display();
+        self.console.line(&format!(
+            "base       {place} (give the adapter this one: model.path={place})"
+        ));
+        Ok(dir)
+    }
+
     /// Base and tuned on the held-out test set.
     fn evaluate(&mut self, model: &mut Decoder) -> Result<(), Error> {
         let Some(test) = &self.ready.test else {
@@ -329,9 +354,10 @@ impl Session<'_> {
         };
         let config = self.config;
         let base = match config.method {
-            Method::Lora => Some(self.score(model, test, false)?),
+            Method::Lora if !config.lora.changes_base() => Some(self.score(model, test, false)?),
             Method::Full if config.model.init == ModelInit::Random => None,
-            Method::Full => {
+            // The base as it was, beside what became of it.
+            Method::Lora | Method::Full => {
                 let mut base = self.ready.setup.load(config, Adaptation::None)?;
                 Some(self.score(&mut base, test, false)?)
             }

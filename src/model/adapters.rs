@@ -2,6 +2,7 @@
 //! linears, and several in memory at once.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor, TensorData};
 
@@ -11,7 +12,7 @@ use super::hf_config::ArchConfig;
 use super::layer::Layer;
 use super::linear::{Lora, Pass};
 use super::options::{Adaptation, LoadOptions};
-use super::peft::{Adapter, AdapterConfig, PeftError, resolve_targets};
+use super::peft::{Adapter, AdapterConfig, LoraTensors, PeftError, resolve_targets};
 use crate::config::types::QuantMethod;
 
 /// Values that lie on the device as f32.
@@ -57,11 +58,20 @@ pub(super) fn resolve_adapter(
         // bitsandbytes' linears hold `[out, in]` whatever the checkpoint has.
         fan_in_fan_out: options.quantization.method == QuantMethod::None
             && arch.linears().iter().any(|linear| linear.transposed),
+        init_lora_weights: lora.init_lora_weights,
     };
-    Ok(Some((
-        Adapter::initial(config, arch, options.seed)?,
-        lora.dropout,
-    )))
+    let adapter = Adapter::initial(config, arch, options.seed)?;
+    let init = lora.init_lora_weights;
+    let narrow = |m: &&LoraTensors| m.r > m.in_features.min(m.out_features);
+    if let (true, Some(m)) = (init.decomposes(), adapter.modules.iter().find(narrow)) {
+        return Err(PeftError::Rank {
+            r: m.r,
+            init: init.word(),
+            module: m.module.clone(),
+            side: m.in_features.min(m.out_features),
+        });
+    }
+    Ok(Some((adapter, lora.dropout)))
 }
 
 impl Decoder {
@@ -80,6 +90,8 @@ impl Decoder {
                 continue;
             };
             let m = modules.swap_remove(at);
+            let taken = adapter.config.init_lora_weights.is_pissa();
+            let start = taken.then(|| Arc::new([m.a.clone(), m.b.clone()]));
             let a = tensor(m.a, [m.r, m.in_features], &device);
             let b = tensor(m.b, [m.out_features, m.r], &device);
             let a = params.push(format!("{}.lora_A", m.module), a, true);
@@ -107,6 +119,7 @@ impl Decoder {
                 a,
                 b,
                 dora,
+                start,
                 scale,
                 dropout: dropout as f32,
                 stream: stream as u64,
@@ -166,6 +179,7 @@ mod tests {
             use_rslora: false,
             use_dora,
             fan_in_fan_out: false,
+            init_lora_weights: Default::default(),
         };
         let mut adapter = Adapter::initial(config, &arch, r as u64).unwrap();
         for (n, module) in adapter.modules.iter_mut().enumerate() {

@@ -50,6 +50,8 @@ pub enum BnbError {
     NotDense { dir: PathBuf },
     #[error("{}: method=full trains every weight, which quantised weights cannot be: give the dense checkpoint, or use method=lora quantization=nf4", dir.display())]
     Full { dir: PathBuf },
+    #[error("{}: the weights are quantised to NF4 already, but lora.init_lora_weights={init} begins with dense ones: give the dense checkpoint, or use lora.init_lora_weights=true", dir.display())]
+    Start { dir: PathBuf, init: String },
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
 }

@@ -146,6 +146,7 @@ fn merged(base: &Base) -> Merged<'_> {
         use_rslora: false,
         use_dora: false,
         fan_in_fan_out: false,
+        init_lora_weights: Default::default(),
     };
     let mut adapter = Adapter::initial(config, &base.arch, 3).unwrap();
     adapter.modules[0].b.fill(0.25);

@@ -42,13 +42,29 @@ pub fn initial(parameter: &Parameter, arch: &ArchConfig, seed: u64) -> Vec<f32> 
 }
 
 /// The start of LoRA's A of `[r, in_features]` for `module`: PEFT's
-/// `kaiming_uniform_(a=sqrt(5))`, which is uniform within 1 / sqrt(in).
-pub fn initial_lora_a(module: &str, r: usize, in_features: usize, seed: u64) -> Vec<f32> {
+/// `kaiming_uniform_(a=sqrt(5))`, which is uniform within 1 / sqrt(in), or its
+/// `gaussian`, normal with standard deviation 1 / r.
+pub fn initial_lora_a(
+    module: &str,
+    r: usize,
+    in_features: usize,
+    gaussian: bool,
+    seed: u64,
+) -> Vec<f32> {
     let stream = Stream::new(seed, &[LORA_STREAM, name_key(module)]);
-    let bound = 1.0 / (in_features as f32).sqrt();
     let mut values = vec![0.0; r * in_features];
+    if gaussian {
+        fill(&mut values, |i| stream.normal(i) / r as f32);
+        return values;
+    }
+    let bound = 1.0 / (in_features as f32).sqrt();
     fill(&mut values, |i| (2.0 * stream.uniform(i) - 1.0) * bound);
     values
+}
+
+/// A seed of the module's own, for the start of its decomposition.
+pub(super) fn module_seed(module: &str, seed: u64) -> u64 {
+    Stream::new(seed, &[LORA_STREAM, name_key(module)]).bits(0)
 }
 
 fn fill(values: &mut [f32], value: impl Fn(u64) -> f32 + Sync) {
@@ -119,12 +135,23 @@ mod tests {
 
     #[test]
     fn lora_a_is_uniform_within_its_bound() {
-        let a = initial_lora_a("model.layers.0.mlp.up_proj", 16, 400, 5);
+        let a = initial_lora_a("model.layers.0.mlp.up_proj", 16, 400, false, 5);
         assert_eq!(a.len(), 16 * 400);
         let bound = 0.05f32;
         assert!(a.iter().all(|v| v.abs() <= bound));
         let var = a.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>() / a.len() as f64;
         assert!((var - 0.05f64.powi(2) / 3.0).abs() < 4e-5, "{var}");
-        assert_ne!(a, initial_lora_a("model.layers.1.mlp.up_proj", 16, 400, 5));
+        let other = initial_lora_a("model.layers.1.mlp.up_proj", 16, 400, false, 5);
+        assert_ne!(a, other);
+    }
+
+    #[test]
+    fn lora_a_is_normal_where_gaussian_is_asked_for() {
+        let a = initial_lora_a("model.layers.0.mlp.up_proj", 16, 4000, true, 5);
+        let n = a.len() as f64;
+        let mean = a.iter().map(|v| f64::from(*v)).sum::<f64>() / n;
+        let var = a.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>() / n;
+        assert!(mean.abs() < 1e-3, "{mean}");
+        assert!((var.sqrt() * 16.0 - 1.0).abs() < 0.02, "{var}");
     }
 }

@@ -1,5 +1,7 @@
 //! A linear layer: a frozen or trainable weight, and LoRA beside it.
 
+use std::sync::Arc;
+
 use burn::tensor::Tensor;
 
 use super::dora::{Dora, DoraTape};
@@ -104,6 +106,8 @@ pub struct Lora {
     /// Tells the dropout streams of different modules apart.
     pub stream: u64,
     pub dora: Option<Dora>,
+    /// A and B as they began, where the base lost them to the adapter (PiSSA).
+    pub start: Option<Arc<[Vec<f32>; 2]>>,
 }
 
 impl Lora {

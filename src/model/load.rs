@@ -15,8 +15,9 @@ use super::mlp::Mlp;
 use super::norm::Norm;
 use super::options::{Adaptation, LoadOptions};
 use super::params::Params;
-use super::peft::PeftError;
-use crate::config::types::{ModelInit, QuantMethod};
+use super::peft::{Adapter, PeftError};
+use super::start::Start;
+use crate::config::types::{LoraConfig, ModelInit, QuantMethod};
 use crate::ops::{Nf4Tensor, for_device, nf4};
 
 /// Why a model cannot be loaded.
@@ -44,9 +45,15 @@ pub fn load(options: &LoadOptions<'_>) -> Result<Decoder, LoadError> {
     };
     // Everything about the adapter that can be wrong is found before weights are read.
     let adapter = resolve_adapter(&arch, options)?;
+    let start = match options.adaptation {
+        Adaptation::Lora(lora) => start_of(lora, options),
+        _ => None,
+    };
     let mut loader = Loader {
         arch: &arch,
         options,
+        adapter,
+        start,
         source,
         params: Params::default(),
     };
@@ -64,7 +71,7 @@ pub fn load(options: &LoadOptions<'_>) -> Result<Decoder, LoadError> {
         true => None,
         false => Some(loader.table(&arch.lm_head().weight())?),
     };
-    let params = loader.params;
+    let (params, adapter) = (loader.params, loader.adapter);
     let device = options.device.clone();
     let parts = Parts {
         embedding,
@@ -87,14 +94,26 @@ fn open(arch: &ArchConfig, options: &LoadOptions<'_>) -> Result<(Checkpoint, boo
     match (options.adaptation, options.quantization.method) {
         _ if quantised.is_none() => Ok((checkpoint, false)),
         (Adaptation::Full, _) => Err(BnbError::Full { dir }.into()),
+        (Adaptation::Lora(lora), _) if start_of(lora, options).is_some() => {
+            let init = lora.init_lora_weights.word();
+            Err(BnbError::Start { dir, init }.into())
+        }
         (_, QuantMethod::None) => Err(BnbError::NotDense { dir }.into()),
         (_, QuantMethod::Nf4) => Ok((checkpoint, true)),
     }
 }
 
+fn start_of(lora: &LoraConfig, options: &LoadOptions<'_>) -> Option<Start> {
+    Start::new(lora, options.quantization, options.seed)
+}
+
 struct Loader<'a> {
     arch: &'a ArchConfig,
     options: &'a LoadOptions<'a>,
+    /// To be attached when the weights are there.
+    adapter: Option<(Adapter, f64)>,
+    /// How the adapter takes its start out of the weights, where it does.
+    start: Option<Start>,
     /// With whether it is quantised already.
     source: Option<(Checkpoint, bool)>,
     params: Params,
@@ -191,7 +210,9 @@ impl Loader<'_> {
             quantise = false;
         }
         let q = self.options.quantization;
-        if let (Some((checkpoint, _)), true, false) = (&self.source, quantise, described.transposed)
+        let lora = self.taken_by(&described.module);
+        if let (Some((checkpoint, _)), true, false, None) =
+            (&self.source, quantise, described.transposed, lora)
         {
             let weight = checkpoint.quantised(&stored.name, shape, q.block_size, q.double_quant)?;
             return Ok(held(weight, self.options.device));
@@ -200,11 +221,25 @@ impl Loader<'_> {
         if described.transposed {
             values = transpose(&values, shape[1], shape[0]);
         }
+        if let (Some(at), Some(start), Some((adapter, _))) = (lora, &self.start, &mut self.adapter)
+            && let Some(weight) = start.take(&mut values, &mut adapter.modules[at])
+        {
+            return Ok(held(weight, self.options.device));
+        }
         if quantise {
             let weight = nf4::quantize(&values, shape, q.block_size, q.double_quant);
             return Ok(held(weight, self.options.device));
         }
         Ok(self.dense(&stored.name, values, shape))
+    }
+
+    /// The place in the adapter of the matrices that begin with a part of this
+    /// module's weight.
+    fn taken_by(&self, module: &str) -> Option<usize> {
+        let (Some(_), Some((adapter, _))) = (&self.start, &self.adapter) else {
+            return None;
+        };
+        adapter.modules.iter().position(|m| m.module == module)
     }
 
     fn layer(&mut self, n: usize) -> Result<Layer, LoadError> {

@@ -24,6 +24,7 @@ mod ragged;
 pub mod rewrite;
 mod save;
 pub mod shards;
+mod start;
 
 pub use decoder::{Decoder, StepOptions};
 pub use kv_cache::KvCache;

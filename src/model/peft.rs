@@ -13,7 +13,7 @@ use super::checkpoint::{Checkpoint, CheckpointError};
 use super::export::{ExportError, StagedDir, WeightType, write_safetensors, write_text};
 use super::hf_config::{ArchConfig, Linear, Parameter};
 use super::init::initial_lora_a;
-use crate::config::types::TargetModules;
+use crate::config::types::{LoraInit, TargetModules};
 
 #[path = "peft_config.rs"]
 mod config;
@@ -64,6 +64,16 @@ pub enum PeftError {
         "lora.target_modules: `{name}` matches no module of the model; there are: {available}, or all-linear"
     )]
     NoMatch { name: String, available: String },
+    #[error(
+        "lora.r: `{module}` has {side} singular values, fewer than the rank of {r}, from which \
+         lora.init_lora_weights={init} begins; lower lora.r, or use lora.init_lora_weights=true"
+    )]
+    Rank {
+        r: usize,
+        init: String,
+        module: String,
+        side: usize,
+    },
     #[error("lora.target_modules: the list is empty; name modules such as q_proj, or all-linear")]
     NoTargets,
     #[error("{}: the directory holds something other than an adapter; choose another output or empty it", dir.display())]
@@ -106,18 +116,19 @@ pub struct Adapter {
 }
 
 impl Adapter {
-    /// PEFT's start: A uniform within 1 / sqrt(in), B zero, so that the model
-    /// begins as its base. `config.target_modules` names the modules.
+    /// PEFT's start: A uniform within 1 / sqrt(in) or normal, B zero, so that the
+    /// model begins as its base. `config.target_modules` names the modules.
     ///
     /// # Errors
     /// A target that matches no module.
     pub fn initial(config: AdapterConfig, arch: &ArchConfig, seed: u64) -> Result<Self, PeftError> {
         let targets = TargetModules::List(config.target_modules.clone());
         let r = config.r;
+        let gaussian = config.init_lora_weights == LoraInit::Gaussian;
         let modules = resolve_targets(&targets, arch)?
             .into_iter()
             .map(|linear| LoraTensors {
-                a: initial_lora_a(&linear.module, r, linear.in_features, seed),
+                a: initial_lora_a(&linear.module, r, linear.in_features, gaussian, seed),
                 b: vec![0.0; linear.out_features * r],
                 magnitude: None,
                 r,

@@ -6,6 +6,7 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use super::PeftError;
+use crate::config::types::LoraInit;
 
 const PEFT_VERSION: &str = "0.21.2";
 
@@ -26,6 +27,9 @@ pub struct AdapterConfig {
     /// The base stores its weights as `[in, out]`. It tells PEFT so; A and B are
     /// the same either way.
     pub fan_in_fan_out: bool,
+    /// How A and B began. PEFT does it again when it reads pissa or loftq, so that
+    /// an adapter is written with `true` in their place.
+    pub init_lora_weights: LoraInit,
 }
 
 impl AdapterConfig {
@@ -44,6 +48,10 @@ impl AdapterConfig {
             alpha if alpha.fract() == 0.0 && alpha.abs() < 1e15 => json!(alpha as i64),
             alpha => json!(alpha),
         };
+        let init = match self.init_lora_weights {
+            init if init.decomposes() => LoraInit::True,
+            init => init,
+        };
         let mut object = json!({
             "alora_invocation_tokens": null,
             "alpha_pattern": {},
@@ -57,7 +65,7 @@ impl AdapterConfig {
             "exclude_modules": null,
             "fan_in_fan_out": self.fan_in_fan_out,
             "inference_mode": true,
-            "init_lora_weights": true,
+            "init_lora_weights": init,
             "kasa_config": null,
             "layer_replication": null,
             "layers_pattern": null,
@@ -209,6 +217,10 @@ pub(super) fn read_config(text: &str, file: &Path) -> Result<(AdapterConfig, Tar
         use_rslora: get("use_rslora").is_some_and(is_on),
         use_dora: get("use_dora").is_some_and(is_on),
         fan_in_fan_out: get("fan_in_fan_out").is_some_and(is_on),
+        init_lora_weights: match text_of("init_lora_weights") {
+            Some("gaussian") => LoraInit::Gaussian,
+            _ => LoraInit::True,
+        },
     };
     Ok((config, targets))
 }

@@ -23,6 +23,7 @@ fn config(targets: &[&str]) -> AdapterConfig {
         use_rslora: false,
         use_dora: false,
         fan_in_fan_out: false,
+        init_lora_weights: Default::default(),
     }
 }
 

@@ -17,9 +17,10 @@ use super::export::{ExportError, write_text};
 use super::gguf::GgufError;
 use super::hf_config::{ArchConfig, ConfigError, Linear, Parameter};
 use super::load::transpose;
-use super::peft::{Adapter, LoraTensors, PeftError};
+use super::peft::{Adapter, LoraTensors, PeftError, resolve_targets};
 use super::shards::{Shard, Sink, Spec, Written, write};
-use crate::config::types::{QuantMethod, QuantizationConfig};
+use super::start::Start;
+use crate::config::types::{LoraConfig, QuantMethod, QuantizationConfig};
 use crate::ops::nf4::{self, Nf4};
 
 #[derive(Debug, Error)]
@@ -166,6 +167,41 @@ impl Base {
         compute_type: StoredType,
         max_bytes: u64,
     ) -> Result<Written, RewriteError> {
+        self.write_nf4(dir, quantization, compute_type, max_bytes, |_| None)
+    }
+
+    /// The same with the base beside which an adapter of `lora` stands after several
+    /// rounds of LoftQ; `seed` is that of the run.
+    ///
+    /// # Errors
+    /// See [`RewriteError`].
+    pub fn write_loftq(
+        &self,
+        dir: &Path,
+        quantization: &QuantizationConfig,
+        lora: &LoraConfig,
+        seed: u64,
+        max_bytes: u64,
+    ) -> Result<Written, RewriteError> {
+        let start = Start::new(lora, quantization, seed);
+        let adapted = resolve_targets(&lora.target_modules, &self.arch)?;
+        let compute_type = self.stored_type()?;
+        self.write_nf4(dir, quantization, compute_type, max_bytes, |linear| {
+            let start = start.as_ref()?;
+            let adapted = adapted.iter().any(|l| l.module == linear.module);
+            adapted.then_some(start)
+        })
+    }
+
+    /// `start` says which linears become what LoftQ leaves of them.
+    fn write_nf4<'s>(
+        &self,
+        dir: &Path,
+        quantization: &QuantizationConfig,
+        compute_type: StoredType,
+        max_bytes: u64,
+        start: impl Fn(&Linear) -> Option<&'s Start>,
+    ) -> Result<Written, RewriteError> {
         if self.quantised.is_some() {
             return Err(RewriteError::Quantised {
                 dir: self.dir.clone(),
@@ -205,10 +241,13 @@ impl Base {
             };
             let dtype = self.checkpoint.dtype(&parameter.name).unwrap_or(Dtype::F32);
             let shape = shape_of(linear);
-            let weight = match linear.transposed {
-                false => (self.checkpoint).quantised(&parameter.name, shape, block, double)?,
+            let weight = match (start(linear), linear.transposed) {
+                (Some(start), _) => start.base(&mut self.matrix(linear)?, linear),
+                (None, false) => {
+                    (self.checkpoint).quantised(&parameter.name, shape, block, double)?
+                }
                 // Conv1D is turned before it is quantised, as transformers does.
-                true => nf4::quantize(&self.matrix(linear)?, shape, block, double),
+                (None, true) => nf4::quantize(&self.matrix(linear)?, shape, block, double),
             };
             for (spec, bytes) in groups[number].iter().zip(bnb::stored_bytes(&weight, dtype)) {
                 shard.put(&spec.name, |sink| sink.add(&bytes))?;
@@ -285,7 +324,7 @@ impl Merged<'_> {
             values
         };
         if let Some(lora) = lora {
-            add_product(&mut values, lora, self.adapter.config.scaling() as f32);
+            lora.add_to(&mut values, self.adapter.config.scaling() as f32);
             if let Some(lengths) = &lora.magnitude {
                 set_lengths(&mut values, lengths);
             }
@@ -418,26 +457,6 @@ fn set_lengths(values: &mut [f32], lengths: &[f32]) {
         let factor = (f64::from(*length) / square.max(1e-30).sqrt()) as f32;
         row.iter_mut().for_each(|v| *v *= factor);
     });
-}
-
-/// Adds `scale x B A` to a weight of `[out, in]`, row by row on all threads.
-fn add_product(weight: &mut [f32], lora: &LoraTensors, scale: f32) {
-    let (r, width) = (lora.r, lora.in_features);
-    let rows = weight.par_chunks_mut(width).zip(lora.b.par_chunks(r));
-    rows.for_each_init(
-        || vec![0f32; width],
-        |delta, (row, b)| {
-            delta.fill(0.0);
-            for (factor, a) in b.iter().zip(lora.a.chunks_exact(width)) {
-                for (sum, a) in delta.iter_mut().zip(a) {
-                    *sum += factor * a;
-                }
-            }
-            for (w, d) in row.iter_mut().zip(delta) {
-                *w += scale * *d;
-            }
-        },
-    );
 }
 
 fn write_config(dir: &Path, config: Map<String, Value>) -> Result<(), ExportError> {

@@ -39,6 +39,7 @@ fn adapter(use_rslora: bool) -> Adapter {
         use_rslora,
         use_dora: false,
         fan_in_fan_out: false,
+        init_lora_weights: Default::default(),
     };
     let mut adapter = Adapter::initial(config, &arch(), 3).unwrap();
     for (n, module) in adapter.modules.iter_mut().enumerate() {

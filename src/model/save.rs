@@ -10,6 +10,7 @@ use super::decoder::Decoder;
 use super::export::{ExportError, StagedDir, WeightType, write_model};
 use super::hf_config::Parameter;
 use super::peft::{Adapter, LoraTensors};
+use crate::config::types::LoraInit;
 
 fn host(value: &Tensor<2>) -> Vec<f32> {
     value.clone().into_data().iter::<f32>().collect()
@@ -17,10 +18,21 @@ fn host(value: &Tensor<2>) -> Vec<f32> {
 
 impl Decoder {
     /// The matrices of the adapter that computes, as PEFT stores them; `None` where
-    /// there is none.
+    /// there is none. One that took its start out of the base (PiSSA) becomes one of
+    /// twice the rank on the base as it was, as PEFT's `save_pretrained` with
+    /// `path_initial_model_for_weight_conversion` makes it.
     pub fn adapter(&self, base: &Path) -> Option<Adapter> {
         let mut config = self.adapter_configs.get(self.active)?.clone();
         config.base_model_name_or_path = Some(base.display().to_string());
+        if config.init_lora_weights.is_pissa() {
+            config.init_lora_weights = LoraInit::True;
+            config.r *= 2;
+            // The factor of B A stays what it was.
+            config.lora_alpha *= match config.use_rslora {
+                true => f64::sqrt(2.0),
+                false => 2.0,
+            };
+        }
         let modules = self
             .layers
             .iter()
@@ -29,7 +41,7 @@ impl Decoder {
                 let lora = linear.lora(self.active)?;
                 let (a, b) = (self.params.get(lora.a), self.params.get(lora.b));
                 let ([r, in_features], [out_features, _]) = (a.dims(), b.dims());
-                Some(LoraTensors {
+                let tensors = LoraTensors {
                     module: linear.module.clone(),
                     a: host(a),
                     b: host(b),
@@ -40,6 +52,10 @@ impl Decoder {
                     r,
                     in_features,
                     out_features,
+                };
+                Some(match &lora.start {
+                    Some(start) => tensors.relative_to(start),
+                    None => tensors,
                 })
             })
             .collect();

@@ -16,6 +16,7 @@ pub enum Part {
     Norms,
     RotaryTable,
     Trained,
+    Start,
     Gradients,
     Moments,
     Kept,
@@ -28,7 +29,7 @@ pub enum Part {
     InTransit,
 }
 
-const PARTS: [Part; 20] = [
+const PARTS: [Part; 21] = [
     Part::Program,
     Part::Context,
     Part::Nf4Codes,
@@ -39,6 +40,7 @@ const PARTS: [Part; 20] = [
     Part::Norms,
     Part::RotaryTable,
     Part::Trained,
+    Part::Start,
     Part::Gradients,
     Part::Moments,
     Part::Kept,
@@ -65,6 +67,7 @@ impl Part {
             Part::Norms => "base weights: norms",
             Part::RotaryTable => "rotary table",
             Part::Trained => "trained parameters",
+            Part::Start => "the adapter as it began",
             Part::Gradients => "gradients",
             Part::Moments => "AdamW moments",
             Part::Kept => "activations kept",

@@ -107,6 +107,10 @@ pub struct Recipe {
     pub precision: Precision,
     /// Weights are read from a checkpoint, not drawn.
     pub pretrained: bool,
+    /// A new adapter begins with a part of the weights (PiSSA, LoftQ).
+    pub decomposes: bool,
+    /// The adapter's beginning is kept, to convert it by when it is saved (PiSSA).
+    pub keeps_start: bool,
     /// The untouched base is loaded beside the tuned model and scored
     /// (`method: full` on a checkpoint with a test set).
     pub second_base: bool,
@@ -144,6 +148,7 @@ impl Recipe {
                 }
             }
         }
+        let new = !full && lora.init_from.is_none();
         let pretrained = config.model.init == ModelInit::Pretrained;
         let quantised = !full && config.quantization.method == QuantMethod::Nf4;
         Ok(Recipe {
@@ -160,7 +165,12 @@ impl Recipe {
             checkpointing: config.training.gradient_checkpointing,
             precision: Precision::F32,
             pretrained,
-            second_base: full && pretrained,
+            decomposes: new && lora.init_lora_weights.decomposes(),
+            keeps_start: new && lora.init_lora_weights.is_pissa(),
+            second_base: match full {
+                true => pretrained,
+                false => lora.changes_base(),
+            },
         })
     }
 

@@ -5,6 +5,7 @@
 use super::meter::{Memory, Meter, Part, Phase};
 use super::workload::{Batch, Test, Workload};
 use super::{CONTEXT_BYTES, Dims, Nf4Layout, Place, Recipe};
+use crate::ops::cpu::svd;
 use crate::ops::nf4::TASK;
 use crate::ops::{GPU_LOGIT_ROWS, chunk_rows, cpu::block_rows};
 
@@ -62,7 +63,10 @@ impl Walk<'_> {
             // A new adapter is made before weights are read.
             self.meter.hold(Part::Trained, F32 * trainable);
         }
-        self.load(recipe.nf4, recipe.full);
+        self.load(recipe.nf4, recipe.full, recipe.decomposes);
+        if recipe.keeps_start {
+            self.meter.hold(Part::Start, self.on_cpu(F32 * trainable));
+        }
         if recipe.dora {
             // The squared lengths of the base's rows.
             let lengths = recipe
@@ -113,7 +117,7 @@ impl Walk<'_> {
         if let Some(test) = workload.test {
             self.meter.begin(Phase::Test);
             if recipe.second_base {
-                self.load(None, false);
+                self.load(recipe.nf4, false, false);
             }
             self.test(test);
         }
@@ -121,7 +125,7 @@ impl Walk<'_> {
 
     /// `model::load`: a tensor at a time is read, then quantised or kept. What trains
     /// is f32; the rest that is not quantised is as the precision says.
-    fn load(&mut self, nf4: Option<Nf4Layout>, trains: bool) {
+    fn load(&mut self, nf4: Option<Nf4Layout>, trains: bool, decomposes: bool) {
         let Dims { d, vocab, .. } = self.dims;
         let positions = self.recipe.positions();
         let turned = self
@@ -132,24 +136,32 @@ impl Walk<'_> {
             .any(|l| l.transposed);
         self.load_dense(Part::Embedding, vocab * d, trains);
         self.load_dense(Part::Embedding, positions, trains);
-        for _ in 0..self.recipe.arch.num_layers {
-            for (out, inn) in self.recipe.linears() {
+        for layer in 0..self.recipe.arch.num_layers {
+            for (i, (out, inn)) in self.recipe.linears().into_iter().enumerate() {
                 let n = out * inn;
+                let rank = self.recipe.ranks[layer][i];
+                let taken = decomposes && rank > 0;
                 // A matrix that is stored the other way round is turned in a copy.
                 let copy = if turned { self.on_cpu(F32 * n) } else { 0 };
                 let Some(layout) = nf4 else {
                     self.meter.hold(Part::InTransit, copy);
                     self.load_dense(Part::DenseLinears, n, trains);
                     self.meter.release(Part::InTransit, copy);
+                    if taken {
+                        self.decompose(out, inn, rank, false);
+                    }
                     continue;
                 };
                 // From a file it is quantised as it is read, else from f32.
-                let read = match self.recipe.pretrained && !turned {
+                let read = match self.recipe.pretrained && !turned && !taken {
                     true => self.read_buffers(n),
                     false => self.on_cpu(F32 * n),
                 };
                 self.meter.hold(Part::InTransit, read);
                 self.meter.touch(Part::InTransit, copy);
+                if taken {
+                    self.decompose(out, inn, rank, !self.recipe.keeps_start);
+                }
                 let maxima = self.on_cpu(F32 * n.div_ceil(layout.block_size as u64));
                 let (codes, scales) = layout.bytes(n);
                 self.meter.hold(Part::InTransit, maxima);
@@ -163,6 +175,16 @@ impl Walk<'_> {
         if !self.recipe.arch.tie_word_embeddings {
             self.load_dense(Part::Head, vocab * d, trains);
         }
+    }
+
+    /// `Start::take`: while the whole weight is there, its largest triplets are found.
+    fn decompose(&mut self, out: u64, inn: u64, rank: usize, rest: bool) {
+        let found = svd::bytes([out as usize, inn as usize], rank) as u64;
+        // LoftQ decomposes what is left in a second copy.
+        let rest = if rest { F32 * out * inn } else { 0 };
+        let packed = self.panel_bytes(out.min(inn), out.max(inn));
+        let found = self.on_cpu(found + rest) + packed;
+        self.meter.touch(Part::InTransit, found);
     }
 
     /// The numbers that are read become the tensor; on the CPU those of another type
@@ -364,9 +386,11 @@ impl Walk<'_> {
 
     /// What the CPU's matrix product packs of its right operand, `[k, n]`.
     fn panel(&mut self, k: u64, n: u64) {
-        let bytes = (F32 * k.min(PANEL_ROWS) * n).min(PANEL_BYTES);
-        let bytes = self.on_cpu(bytes);
-        self.meter.touch(Part::Packed, bytes);
+        self.meter.touch(Part::Packed, self.panel_bytes(k, n));
+    }
+
+    fn panel_bytes(&self, k: u64, n: u64) -> u64 {
+        self.on_cpu((F32 * k.min(PANEL_ROWS) * n).min(PANEL_BYTES))
     }
 
     /// `Linear::forward`: afterwards y is held, and u where there is an adapter.

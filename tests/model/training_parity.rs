@@ -5,7 +5,7 @@ use crate::common;
 use std::convert::Infallible;
 use std::path::Path;
 
-use kiln::config::types::{LoraConfig, ModelInit, QuantMethod, TargetModules};
+use kiln::config::types::{LoraConfig, LoraInit, ModelInit, QuantMethod, TargetModules};
 use kiln::data::batch::Schedule as Plan;
 use kiln::data::encode::Sample;
 use kiln::data::pack::alone;
@@ -87,25 +87,43 @@ fn trained(
     let run = common::shared(&format!("reference/runs/{name}"))?;
     let base = common::shared(&format!("reference/{base}"))?;
     let lora = LoraConfig {
+        init_from: Some(run.join("init_adapter")),
+        ..lora()
+    };
+    Some(train(&base, &run, &lora, method, checkpointing, precision))
+}
+
+fn lora() -> LoraConfig {
+    LoraConfig {
         r: 8,
         alpha: 16.0,
         dropout: 0.0,
         target_modules: TargetModules::Named("all-linear".into()),
-        init_from: Some(run.join("init_adapter")),
         ..common::default_config().lora
-    };
+    }
+}
+
+/// Twenty steps on the batches of a reference run.
+fn train(
+    base: &Path,
+    run: &Path,
+    lora: &LoraConfig,
+    method: QuantMethod,
+    checkpointing: bool,
+    precision: Precision,
+) -> (Vec<Event>, Decoder) {
     let mut model = load(&LoadOptions {
-        dir: &base,
+        dir: base,
         init: ModelInit::Pretrained,
         quantization: &common::quantization(method),
-        adaptation: Adaptation::Lora(&lora),
+        adaptation: Adaptation::Lora(lora),
         seed: 42,
         device: &burn::tensor::Device::flex(),
         precision,
     })
     .unwrap();
     let config = common::reference_training(checkpointing);
-    let samples = samples(&run);
+    let samples = samples(run);
     let plan = Plan::new(samples.len(), 2, 2, 1.0, Some(20)).unwrap();
     let mut log = Log::default();
     let packs = alone(samples.len());
@@ -122,7 +140,51 @@ fn trained(
         schedule: Schedule::new(&config, 20),
     };
     trainer.run(&mut log).unwrap_or_else(|never| match never {});
-    Some((log.0, model))
+    (log.0, model)
+}
+
+/// tests/python/pissa.py trained the same with PEFT; signs of singular vectors aside,
+/// nothing in it is random.
+#[test]
+fn pissa_equals_peft_step_by_step() {
+    let (Some(base), Some(run)) = (
+        common::shared("reference/tiny/llama_untied"),
+        common::shared("reference/runs/lora"),
+    ) else {
+        return;
+    };
+    let lora = LoraConfig {
+        init_lora_weights: LoraInit::Pissa,
+        ..lora()
+    };
+    let (events, model) = train(&base, &run, &lora, QuantMethod::None, false, Precision::F32);
+    let bytes = std::fs::read("tests/fixtures/pissa.safetensors").unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let golden = |name: &str| -> Vec<f32> {
+        let data = file.tensor(name).unwrap().data().to_vec();
+        data.chunks_exact(4)
+            .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
+            .collect()
+    };
+    let losses = golden("run.losses");
+    assert_eq!(events.len(), losses.len());
+    for (event, want) in events.iter().zip(losses) {
+        let off = event.loss / f64::from(want) - 1.0;
+        assert!(off.abs() < 2e-5, "step {}: {off:e}", event.step);
+    }
+    // Saved as plain LoRA of twice the rank.
+    let adapter = model.adapter(&base).unwrap();
+    assert_eq!((adapter.config.r, adapter.config.lora_alpha), (16, 32.0));
+    let name = "model.layers.1.mlp.down_proj";
+    let module = adapter.modules.iter().find(|m| m.module == name).unwrap();
+    let want = golden("run.change");
+    for (at, want) in want.iter().enumerate() {
+        let (row, column) = (at / module.in_features, at % module.in_features);
+        let b = &module.b[row * module.r..(row + 1) * module.r];
+        let a = module.a[column..].iter().step_by(module.in_features);
+        let got: f32 = b.iter().zip(a).map(|(b, a)| b * a).sum();
+        assert!((got - want).abs() < 2e-5, "{row}, {column}: {got} {want}");
+    }
 }
 
 fn compare_with_log(path: &Path, events: &[Event]) {

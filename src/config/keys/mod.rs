@@ -43,6 +43,8 @@ pub enum Kind {
     Enum(&'static [&'static str]),
     /// True, false or this word.
     BoolOr(&'static str),
+    /// True, or a word of [`crate::config::types::LoraInit`].
+    LoraInit,
     /// A list of strings.
     Strings,
     /// A list of these words.
@@ -197,6 +199,7 @@ impl fmt::Display for Kind {
             Kind::Path => f.write_str("a path"),
             Kind::Enum(words) => write!(f, "one of {}", words.join(", ")),
             Kind::BoolOr(word) => write!(f, "true, false or {word}"),
+            Kind::LoraInit => f.write_str("one of true, gaussian, pissa, pissa_niter_N, loftq"),
             Kind::Strings => f.write_str("a list of strings"),
             Kind::Words(words) => write!(f, "a list out of {}", words.join(", ")),
             Kind::StringsOr(word) => write!(f, "a list of strings, or {word}"),

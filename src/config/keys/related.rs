@@ -59,7 +59,14 @@ pub const BUNDLES: &[Bundle] = &[
     },
     Bundle {
         about: "strength of the adapter",
-        keys: &["lora.r", "lora.alpha", "lora.use_rslora", "lora.use_dora"],
+        keys: &[
+            "lora.r",
+            "lora.alpha",
+            "lora.use_rslora",
+            "lora.use_dora",
+            "lora.init_lora_weights",
+            "lora.loftq_iter",
+        ],
     },
     Bundle {
         about: "course of the learning rate",
@@ -223,6 +230,7 @@ impl Key {
             "task.metrics" => Some("[exact_match,f1]"),
             "inference.stop" => Some("'[\"\\n\\n\"]'"),
             "lora.target_modules" => Some("all-linear"),
+            "lora.init_lora_weights" => Some("pissa"),
             "training.resume" => Some("auto"),
             "training.bf16" => Some("true"),
             "training.warmup_steps" => Some("20"),
@@ -254,6 +262,7 @@ impl Key {
             word.map_or(default.clone(), ToString::to_string)
         };
         match &self.kind {
+            Kind::LoraInit => "gaussian".to_string(),
             Kind::Bool | Kind::BoolOr(_) => (self.default != Default::Bool(true)).to_string(),
             Kind::Int(range) => {
                 let now = match self.default {

@@ -72,6 +72,16 @@ pub fn triplets(weight: &[f32], shape: [usize; 2], k: usize, how: Svd, seed: u64
     }
 }
 
+/// Bytes that [`triplets`] takes at most beside the weight and what it returns.
+pub fn bytes(shape: [usize; 2], k: usize) -> usize {
+    let (short, long) = (shape[0].min(shape[1]), shape[0].max(shape[1]));
+    let block = (k + SPARE).min(short);
+    let room = ROOM.max(2 * block).min(short);
+    // A subspace and its images, the newest block of both, and the small matrix
+    // with its eigenvectors.
+    4 * (room + block) * (short + long) + 8 * 3 * room * room
+}
+
 /// Vectors of the shorter side, values, vectors of the longer side.
 type Found = (Vec<f32>, Vec<f32>, Vec<f32>);
 
