@@ -341,6 +341,7 @@ pub enum DataFormat {
     Text,
     Chat,
     Tokens,
+    Parquet,
 }
 
 /// How models are written.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::error::{DataError, MAX_ROW, RowProblem};
 use super::example::Example;
 use super::fields::{Answers, Spec};
-use super::{chat, delimited, jsonl, plain, squad, tokens};
+use super::{chat, delimited, jsonl, parquet, plain, squad, tokens};
 use crate::config::types::{DataConfig, DataFormat, OnError, TaskKind};
 
 pub(super) type Input = BufReader<File>;
@@ -109,6 +109,7 @@ impl Examples {
             DataFormat::Text => plain::open(&spec, input)?,
             DataFormat::Chat => chat::open(&spec, input)?,
             DataFormat::Tokens => tokens::open(&spec, input),
+            DataFormat::Parquet => parquet::open(&spec, input.into_inner())?,
         };
         Ok(Self {
             inner,
@@ -242,16 +243,20 @@ fn check_task(spec: &Spec, format: DataFormat) -> Result<(), DataError> {
     }
 }
 
-const NAME_FORMAT: &str = "set data.format to csv, tsv, jsonl, squad, text, chat or tokens";
+const NAME_FORMAT: &str =
+    "set data.format to csv, tsv, jsonl, squad, text, chat, tokens or parquet";
 
 /// The format of a file by its extension, and for JSON and unknown extensions by
 /// its first bytes (without byte order mark).
 fn guess(path: &Path, head: &[u8]) -> Result<DataFormat, DataError> {
-    if head.starts_with(b"PAR1") {
+    if head.starts_with(parquet::MAGIC) {
+        return Ok(DataFormat::Parquet);
+    }
+    if head.starts_with(b"version https://git-lfs") {
         return Err(format_error(
             path,
-            "Parquet is not read",
-            "convert it to CSV or JSONL",
+            "is a pointer of Git LFS, not the data",
+            "run git lfs pull where it comes from",
         ));
     }
     if head.contains(&0) {
@@ -270,6 +275,11 @@ fn guess(path: &Path, head: &[u8]) -> Result<DataFormat, DataError> {
         "csv" => Ok(DataFormat::Csv),
         "tsv" | "tab" => Ok(DataFormat::Tsv),
         "txt" | "text" | "md" => Ok(DataFormat::Text),
+        "parquet" | "pq" => Err(format_error(
+            path,
+            "is no Parquet file, which begins with PAR1",
+            "download or write it again, or set data.format",
+        )),
         "json" | "jsonl" | "ndjson" => guess_json(path, head),
         _ if matches!(head.trim_ascii_start().first(), Some(b'{' | b'[')) => guess_json(path, head),
         _ => {

@@ -12,6 +12,7 @@ pub mod formats;
 mod jsonl;
 pub mod options;
 pub mod pack;
+mod parquet;
 mod plain;
 pub mod prompt;
 pub mod shown;

@@ -38,12 +38,14 @@ pub(super) const SECTION: Section = Section {
         },
         Key {
             name: "data.format",
-            kind: Kind::Enum(&["csv", "tsv", "jsonl", "squad", "text", "chat", "tokens"]),
+            kind: Kind::Enum(&[
+                "csv", "tsv", "jsonl", "squad", "text", "chat", "tokens", "parquet",
+            ]),
             nullable: true,
             default: Default::Null,
-            help: "csv, tsv, jsonl, squad, text, chat, tokens; null guesses it from the file",
-            about: "`squad` is the official SQuAD JSON. `chat` is JSONL or a JSON list of conversations, `messages` with `role` and `content` or ShareGPT's `conversations` with `from` and `value`: the model's chat template writes them, and only what an assistant says is supervised. `tokens` is JSONL with `input_ids` and `labels` (-100: not supervised), taken as it is, without tokenizer and prompt.",
-            limit: Limit::NotYet(&["parquet"]),
+            help: "csv, tsv, jsonl, squad, text, chat, tokens or parquet; null guesses it",
+            about: "`squad` is the official SQuAD JSON. `chat` is JSONL or a JSON list of conversations, `messages` with `role` and `content` or ShareGPT's `conversations` with `from` and `value`: the model's chat template writes them, and only what an assistant says is supervised. `tokens` is JSONL with `input_ids` and `labels` (-100: not supervised), taken as it is, without tokenizer and prompt. A `parquet` file is read as JSONL with the same columns would be: questions, documents, conversations (lists of structs) or tokens.",
+            limit: Limit::None,
         },
         Key {
             name: "data.on_error",
