@@ -100,7 +100,7 @@ fn run_on(
         config: &config,
         seed: 42,
         train: &samples,
-        val: &[],
+        val: &Vec::new(),
         packs: &packs,
         plan,
         schedule: Schedule::new(&config, 20),

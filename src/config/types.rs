@@ -318,6 +318,8 @@ pub struct DataConfig {
     pub test_path: Option<PathBuf>,
     pub format: Option<DataFormat>,
     pub on_error: OnError,
+    /// `auto`, `off` or a directory.
+    pub cache: String,
     /// Field name -> column name, where they differ.
     pub columns: IndexMap<String, Option<String>>,
 }

@@ -1,7 +1,9 @@
 //! Data files into examples, one at a time: a file is streamed, never held whole.
 
 use std::collections::HashMap;
+use std::collections::hash_map::DefaultHasher;
 use std::fs::File;
+use std::hash::{Hash, Hasher};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::sync::Arc;
@@ -53,8 +55,8 @@ pub struct Examples {
     spec: Spec,
     format: DataFormat,
     count: usize,
-    /// The ids that the file gives, and their rows.
-    ids: HashMap<String, usize>,
+    /// Hashes of the ids that the file gives, and their rows.
+    ids: HashMap<u128, usize>,
     on_error: OnError,
     skipped: Vec<DataError>,
     done: bool,
@@ -144,14 +146,14 @@ impl Examples {
     fn finish(&mut self, mut example: Example) -> Result<Example, DataError> {
         if example.id.is_empty() {
             example.id = self.count.to_string();
-        } else if let Some(&first) = self.ids.get(&example.id) {
+        } else if let Some(&first) = self.ids.get(&hash(&example.id)) {
             let problem = RowProblem::DuplicateId {
                 id: example.id,
                 first,
             };
             return Err(DataError::row(&self.spec.path, example.row, problem));
         } else {
-            self.ids.insert(example.id.clone(), example.row);
+            self.ids.insert(hash(&example.id), example.row);
         }
         Ok(example)
     }
@@ -196,6 +198,16 @@ impl Iterator for Examples {
         self.done = item.is_err();
         Some(item)
     }
+}
+
+/// 128 bits of an id: two of a thousand million ids have the same by a chance of 1e-21.
+fn hash(id: &str) -> u128 {
+    let half = |salt: u8| {
+        let mut hasher = DefaultHasher::new();
+        (salt, id).hash(&mut hasher);
+        u128::from(hasher.finish())
+    };
+    half(0) << 64 | half(1)
 }
 
 /// Every example of `path`. See [`Examples::open`].

@@ -18,18 +18,22 @@ pub mod prompt;
 pub mod shown;
 pub mod split;
 mod squad;
+pub mod store;
 #[cfg(test)]
 mod tests;
+pub mod tokenise;
 pub mod tokenizer;
 mod tokens;
 
 pub use batch::{Batch, Schedule, ScheduleError, Window, Windows, collate};
 pub use chat::{ChatError, ChatTemplate, Conversation};
-pub use encode::{EncodeError, EncodeReport, Encoded, Encoder, IGNORED, Sample};
+pub use encode::{Brief, EncodeError, EncodeReport, Encoded, Encoder, IGNORED, Sample};
 pub use error::{DataError, RowProblem};
 pub use example::{Example, TokenRow, option_letter};
 pub use fields::Answers;
 pub use formats::{Examples, Read, Want, read_examples};
 pub use prompt::{PromptError, Prompter, Template};
 pub use split::{Split, epoch_order, split};
+pub use store::{Part, Samples, Store};
+pub use tokenise::{Cache, Source, TokeniseError, Tokenised};
 pub use tokenizer::{Tokenizer, TokenizerError};

@@ -15,6 +15,7 @@ fn config(format: Option<DataFormat>) -> DataConfig {
         test_path: None,
         format,
         on_error: OnError::Fail,
+        cache: "off".to_string(),
         columns: IndexMap::new(),
     }
 }

@@ -56,6 +56,15 @@ pub(super) const SECTION: Section = Section {
             about: "Rows with too few fields, wrong quotes, invalid UTF-8, an id that was used before, an empty answer, an answer that is none of the options, or a megabyte of text. With `skip`, run.log names each with its reason and summary.json has their number (`skipped_rows`). A quote that is never closed is an error all the same: it takes the rest of the file with it.",
             limit: Limit::None,
         },
+        Key {
+            name: "data.cache",
+            kind: Kind::Path,
+            nullable: false,
+            default: Default::Str("auto"),
+            help: "Where tokens of the training file are kept: auto, off, or a directory",
+            about: "The next run with the same content, tokenizer, prompt and length does not tokenise again, and tokens are read from the file as training needs them, so a set larger than memory can be trained on. `auto` keeps those of files from 4 MiB in `kiln/tokens` of the user's cache folder (`XDG_CACHE_HOME`, else `~/.cache`); `off` keeps them in memory, 4 bytes a token. Files there may be deleted at any time.",
+            limit: Limit::None,
+        },
         column(
             "data.columns.id",
             "Column of the example's id; null: `id`, else the row number",

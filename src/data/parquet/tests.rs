@@ -23,6 +23,7 @@ fn config(on_error: OnError) -> DataConfig {
         test_path: None,
         format: None,
         on_error,
+        cache: "off".to_string(),
         columns: IndexMap::new(),
     }
 }
