@@ -152,16 +152,6 @@ fn option(key: &Key, node: &Node, words: &[&str], found: &str) -> Result<(), Box
     if words.contains(&found) && found != "cuda:N" {
         return Ok(());
     }
-    if let Limit::NotYet(later) = key.limit
-        && later.contains(&found)
-    {
-        return Err(Box::new(ConfigError::NotAvailable {
-            key: key.name.to_string(),
-            origin: node.origin.clone(),
-            found: found.to_string(),
-            available: words.join(", "),
-        }));
-    }
     let hint = nearest(found, words.iter().copied())
         .map(|word| format!("did you mean `{word}`? "))
         .unwrap_or_default();
@@ -403,14 +393,6 @@ mod tests {
         assert!(message("device", string("gpu")).contains("options: auto, cpu, cuda, cuda:N"));
         assert!(message("device", string("cuda:N")).contains("has no option"));
         assert!(message("lora.target_modules", string("all")).contains("all-linear, or a list"));
-    }
-
-    #[test]
-    fn known_but_absent_values_are_refused() {
-        let text = message("data.format", string("parquet"));
-        assert!(text.contains("not available in this version"), "{text}");
-        let formats = "available: csv, tsv, jsonl, squad, text, chat, tokens";
-        assert!(text.ends_with(formats), "{text}");
     }
 
     #[test]

@@ -385,11 +385,7 @@ mod tests {
             texts("training.shuffle="),
             ["training.shuffle=true", "training.shuffle=false"]
         );
-        assert_eq!(
-            texts("data.format=p"),
-            [""; 0],
-            "what this version lacks is not offered"
-        );
+        assert_eq!(texts("data.format=p"), ["data.format=parquet"]);
         assert_eq!(texts("lora.r="), ["lora.r=16"]);
         assert_eq!(
             texts("lora.target_modules=[q_proj,k"),

@@ -415,6 +415,8 @@ pub struct DataConfig {
     pub test_path: Option<PathBuf>,
     pub format: Option<DataFormat>,
     pub on_error: OnError,
+    /// `auto`, `off` or a directory.
+    pub cache: String,
     /// Field name -> column name, where they differ.
     pub columns: IndexMap<String, Option<String>>,
 }
@@ -438,6 +440,7 @@ pub enum DataFormat {
     Text,
     Chat,
     Tokens,
+    Parquet,
 }
 
 /// How models are written.

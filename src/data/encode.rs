@@ -21,6 +21,7 @@
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::batch::supervised;
@@ -46,8 +47,31 @@ pub struct Sample {
     pub cut: usize,
 }
 
+/// Figures of a sample.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Brief {
+    /// The row of the example it comes from.
+    pub row: usize,
+    pub tokens: usize,
+    /// Targets of the loss, after the causal shift.
+    pub supervised: usize,
+    /// Tokens that truncation removed.
+    pub cut: usize,
+}
+
+impl Brief {
+    pub fn of(sample: &Sample) -> Self {
+        Self {
+            row: sample.row,
+            tokens: sample.input_ids.len(),
+            supervised: supervised(&sample.labels),
+            cut: sample.cut,
+        }
+    }
+}
+
 /// What encoding did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EncodeReport {
     pub samples: usize,
     pub tokens: usize,
@@ -60,6 +84,22 @@ pub struct EncodeReport {
     pub longest: usize,
     /// The largest token id, to compare with the model's vocabulary.
     pub largest_id: u32,
+}
+
+impl EncodeReport {
+    /// Counts another sample.
+    pub fn add(&mut self, sample: &Sample) {
+        let brief = Brief::of(sample);
+        self.samples += 1;
+        self.tokens += brief.tokens;
+        self.supervised_tokens += brief.supervised;
+        self.truncated += usize::from(brief.cut > 0);
+        self.longest = self.longest.max(brief.tokens);
+        self.longest_whole = self.longest_whole.max(brief.tokens + brief.cut);
+        let labels = sample.labels.iter().filter_map(|l| u32::try_from(*l).ok());
+        let ids = sample.input_ids.iter().copied().chain(labels);
+        self.largest_id = ids.fold(self.largest_id, u32::max);
+    }
 }
 
 /// Samples in the order of their examples.
@@ -200,7 +240,7 @@ impl<'a> Encoder<'a> {
     /// The first row that cannot be encoded, or all rows without a supervised token.
     pub fn encode(&self, examples: &[Example], path: &Path) -> Result<Encoded, EncodeError> {
         let encoded = self.encode_all(examples, path)?;
-        self.refuse_unsupervised(&encoded, path)?;
+        self.refuse_unsupervised(encoded.samples.iter().map(Brief::of), path)?;
         Ok(encoded)
     }
 
@@ -216,34 +256,22 @@ impl<'a> Encoder<'a> {
             samples.extend(row?);
         }
         let mut report = EncodeReport::default();
-        for sample in &samples {
-            let length = sample.input_ids.len();
-            report.samples += 1;
-            report.tokens += length;
-            report.supervised_tokens += supervised(&sample.labels);
-            report.truncated += usize::from(sample.cut > 0);
-            report.longest = report.longest.max(length);
-            report.longest_whole = report.longest_whole.max(length + sample.cut);
-            report.largest_id = sample
-                .input_ids
-                .iter()
-                .copied()
-                .fold(report.largest_id, u32::max);
-            let labels = sample.labels.iter().filter_map(|l| u32::try_from(*l).ok());
-            report.largest_id = labels.fold(report.largest_id, u32::max);
-        }
+        samples.iter().for_each(|sample| report.add(sample));
         Ok(Encoded { samples, report })
     }
 
     /// # Errors
     /// All rows without a supervised token.
-    pub fn refuse_unsupervised(&self, encoded: &Encoded, path: &Path) -> Result<(), EncodeError> {
+    pub fn refuse_unsupervised(
+        &self,
+        samples: impl Iterator<Item = Brief>,
+        path: &Path,
+    ) -> Result<(), EncodeError> {
         let (mut lost, mut never, mut fits) = (Vec::new(), Vec::new(), 0);
-        let bare = |sample: &&Sample| supervised(&sample.labels) == 0;
-        for sample in encoded.samples.iter().filter(bare) {
+        for sample in samples.filter(|sample| sample.supervised == 0) {
             if sample.cut > 0 {
                 lost.push(sample.row);
-                fits = fits.max(sample.input_ids.len() + sample.cut);
+                fits = fits.max(sample.tokens + sample.cut);
             } else {
                 never.push(sample.row);
             }
@@ -299,7 +327,12 @@ impl<'a> Encoder<'a> {
         })
     }
 
-    fn samples(&self, example: &Example, path: &Path) -> Result<Vec<Sample>, EncodeError> {
+    /// The samples of one example.
+    pub(super) fn samples(
+        &self,
+        example: &Example,
+        path: &Path,
+    ) -> Result<Vec<Sample>, EncodeError> {
         let row = example.row;
         if let Some(tokens) = &example.tokens {
             let kept = tokens.input_ids.len().min(self.max_length);

@@ -165,6 +165,11 @@ impl Layout {
         &self.names
     }
 
+    /// Whether `column` has a meaning of its own.
+    pub fn uses(&self, column: &str) -> bool {
+        !self.extras.iter().any(|(_, name)| **name == *column)
+    }
+
     /// Makes an example of the cells of a row, which are as many as the columns.
     /// Its `id` is empty where the file has none.
     pub fn example(

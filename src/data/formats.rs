@@ -1,7 +1,9 @@
 //! Data files into examples, one at a time: a file is streamed, never held whole.
 
 use std::collections::HashMap;
+use std::collections::hash_map::DefaultHasher;
 use std::fs::File;
+use std::hash::{Hash, Hasher};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::sync::Arc;
@@ -9,7 +11,7 @@ use std::sync::Arc;
 use super::error::{DataError, MAX_ROW, RowProblem};
 use super::example::Example;
 use super::fields::{Answers, Spec};
-use super::{chat, delimited, jsonl, plain, squad, tokens};
+use super::{chat, delimited, jsonl, parquet, plain, squad, tokens};
 use crate::config::types::{DataConfig, DataFormat, OnError, TaskKind};
 
 pub(super) type Input = BufReader<File>;
@@ -53,8 +55,8 @@ pub struct Examples {
     spec: Spec,
     format: DataFormat,
     count: usize,
-    /// The ids that the file gives, and their rows.
-    ids: HashMap<String, usize>,
+    /// Hashes of the ids that the file gives, and their rows.
+    ids: HashMap<u128, usize>,
     on_error: OnError,
     skipped: Vec<DataError>,
     done: bool,
@@ -109,6 +111,7 @@ impl Examples {
             DataFormat::Text => plain::open(&spec, input)?,
             DataFormat::Chat => chat::open(&spec, input)?,
             DataFormat::Tokens => tokens::open(&spec, input),
+            DataFormat::Parquet => parquet::open(&spec, input.into_inner())?,
         };
         Ok(Self {
             inner,
@@ -143,14 +146,14 @@ impl Examples {
     fn finish(&mut self, mut example: Example) -> Result<Example, DataError> {
         if example.id.is_empty() {
             example.id = self.count.to_string();
-        } else if let Some(&first) = self.ids.get(&example.id) {
+        } else if let Some(&first) = self.ids.get(&hash(&example.id)) {
             let problem = RowProblem::DuplicateId {
                 id: example.id,
                 first,
             };
             return Err(DataError::row(&self.spec.path, example.row, problem));
         } else {
-            self.ids.insert(example.id.clone(), example.row);
+            self.ids.insert(hash(&example.id), example.row);
         }
         Ok(example)
     }
@@ -195,6 +198,16 @@ impl Iterator for Examples {
         self.done = item.is_err();
         Some(item)
     }
+}
+
+/// 128 bits of an id: two of a thousand million ids have the same by a chance of 1e-21.
+fn hash(id: &str) -> u128 {
+    let half = |salt: u8| {
+        let mut hasher = DefaultHasher::new();
+        (salt, id).hash(&mut hasher);
+        u128::from(hasher.finish())
+    };
+    half(0) << 64 | half(1)
 }
 
 /// Every example of `path`. See [`Examples::open`].
@@ -242,16 +255,20 @@ fn check_task(spec: &Spec, format: DataFormat) -> Result<(), DataError> {
     }
 }
 
-const NAME_FORMAT: &str = "set data.format to csv, tsv, jsonl, squad, text, chat or tokens";
+const NAME_FORMAT: &str =
+    "set data.format to csv, tsv, jsonl, squad, text, chat, tokens or parquet";
 
 /// The format of a file by its extension, and for JSON and unknown extensions by
 /// its first bytes (without byte order mark).
 fn guess(path: &Path, head: &[u8]) -> Result<DataFormat, DataError> {
-    if head.starts_with(b"PAR1") {
+    if head.starts_with(parquet::MAGIC) {
+        return Ok(DataFormat::Parquet);
+    }
+    if head.starts_with(b"version https://git-lfs") {
         return Err(format_error(
             path,
-            "Parquet is not read",
-            "convert it to CSV or JSONL",
+            "is a pointer of Git LFS, not the data",
+            "run git lfs pull where it comes from",
         ));
     }
     if head.contains(&0) {
@@ -270,6 +287,11 @@ fn guess(path: &Path, head: &[u8]) -> Result<DataFormat, DataError> {
         "csv" => Ok(DataFormat::Csv),
         "tsv" | "tab" => Ok(DataFormat::Tsv),
         "txt" | "text" | "md" => Ok(DataFormat::Text),
+        "parquet" | "pq" => Err(format_error(
+            path,
+            "is no Parquet file, which begins with PAR1",
+            "download or write it again, or set data.format",
+        )),
         "json" | "jsonl" | "ndjson" => guess_json(path, head),
         _ if matches!(head.trim_ascii_start().first(), Some(b'{' | b'[')) => guess_json(path, head),
         _ => {

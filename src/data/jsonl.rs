@@ -87,6 +87,22 @@ impl Objects {
         }
     }
 
+    /// For rows that all have these columns.
+    ///
+    /// # Errors
+    /// The task needs a column that is not there.
+    pub fn of_columns(spec: &Spec, names: Vec<String>) -> Result<Self, DataError> {
+        Ok(Self {
+            spec: spec.clone(),
+            layout: Some(Layout::new(spec, names, 1)?),
+        })
+    }
+
+    /// Whether a column has a meaning of its own in the rows seen so far.
+    pub fn uses(&self, column: &str) -> bool {
+        self.layout.as_ref().is_some_and(|l| l.uses(column))
+    }
+
     /// The file that the objects come from.
     pub fn path(&self) -> &Path {
         &self.spec.path

@@ -15,6 +15,7 @@ fn config(format: Option<DataFormat>) -> DataConfig {
         test_path: None,
         format,
         on_error: OnError::Fail,
+        cache: "off".to_string(),
         columns: IndexMap::new(),
     }
 }
@@ -352,8 +353,22 @@ fn every_error_names_the_file_and_the_line() {
             "a.parquet",
             "PAR1\0\0",
             saq,
-            "a.parquet: Parquet is not read",
-            "convert",
+            "a.parquet: cannot be read as Parquet",
+            "damaged",
+        ),
+        (
+            "b.parquet",
+            "question,answer\nq,a\n",
+            saq,
+            "b.parquet: is no Parquet file",
+            "data.format",
+        ),
+        (
+            "c.parquet",
+            "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
+            saq,
+            "c.parquet: is a pointer of Git LFS",
+            "git lfs pull",
         ),
     ] {
         let message = f.message(name, bytes, kind);

@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 /// What can be wrong with a tokenizer's files.
@@ -271,6 +272,20 @@ impl Tokenizer {
             }
         }
         Ok(copied)
+    }
+
+    /// A hash of all that tokens depend on.
+    ///
+    /// # Errors
+    /// `tokenizer.json` is gone.
+    pub fn fingerprint(&self) -> Result<String, TokenizerError> {
+        let path = self.dir.join("tokenizer.json");
+        let bytes = read(&path)?.ok_or(TokenizerError::Missing(path))?;
+        let mut hash = Sha256::new();
+        hash.update(bytes);
+        let ids = (&self.prefix, self.bos, self.eos, &self.stops, &self.marks);
+        hash.update(format!("{ids:?}"));
+        Ok(super::tokenise::hex(&hash.finalize()))
     }
 
     fn fail(&self, what: &'static str, error: &tokenizers::Error) -> TokenizerError {

@@ -31,14 +31,28 @@ pub(super) fn open(spec: &Spec, input: Input) -> Source {
 }
 
 fn parse(line: usize, text: &str) -> Result<Example, RowProblem> {
-    let bad = |what: String| RowProblem::Tokens(what);
-    let row: Row = serde_json::from_str(text).map_err(|e| match e.classify() {
-        serde_json::error::Category::Data => bad(format!(
-            "{}: input_ids are whole numbers from 0, labels whole numbers from 0 or -100",
-            json_problem(&e)
-        )),
+    let row = serde_json::from_str(text).map_err(|e| match e.classify() {
+        serde_json::error::Category::Data => no_tokens(&e),
         _ => RowProblem::Json(json_problem(&e)),
     })?;
+    finish(line, row)
+}
+
+/// The example of a row that is JSON already.
+pub(super) fn example(line: usize, row: Value) -> Result<Example, RowProblem> {
+    let row = serde_json::from_value(row).map_err(|e| no_tokens(&e))?;
+    finish(line, row)
+}
+
+fn no_tokens(error: &serde_json::Error) -> RowProblem {
+    RowProblem::Tokens(format!(
+        "{}: input_ids are whole numbers from 0, labels whole numbers from 0 or -100",
+        json_problem(error)
+    ))
+}
+
+fn finish(line: usize, row: Row) -> Result<Example, RowProblem> {
+    let bad = |what: String| RowProblem::Tokens(what);
     let mut input_ids = row
         .input_ids
         .ok_or_else(|| bad("no input_ids: add them to the row".to_string()))?;

@@ -17,7 +17,7 @@ pub struct Cache {
 /// The database in which compiled kernels and what autotune found are kept
 /// between runs.
 pub fn kernels() -> Cache {
-    let path = kernel_folder().join("default.db");
+    let path = own().join("default.db");
     Cache {
         holds: std::fs::metadata(&path).ok().map(|file| file.len()),
         path,
@@ -25,7 +25,7 @@ pub fn kernels() -> Cache {
 }
 
 /// `kiln` in the user's cache folder.
-pub fn kernel_folder() -> PathBuf {
+pub fn own() -> PathBuf {
     user_cache(|name| env::var_os(name).map(PathBuf::from)).join("kiln")
 }
 

@@ -25,7 +25,7 @@ use burn::tensor::Device;
 pub use for_checks::for_checks;
 use serde::Serialize;
 
-pub use caches::Cache;
+pub use caches::{Cache, own as own_cache};
 pub use decide::Problem;
 pub use headers::Headers;
 pub use host::{Cpu, Memory};

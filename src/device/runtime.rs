@@ -10,7 +10,7 @@ use cubecl::config::{CubeClRuntimeConfig, RuntimeConfig};
 pub fn configure() {
     let mut config = CubeClRuntimeConfig::default();
     config.compilation.cache = true;
-    config.environment.path = CacheConfig::Directory(super::caches::kernel_folder());
+    config.environment.path = CacheConfig::Directory(super::caches::own());
     config.streaming.policy = StreamPolicy::Single;
     CubeClRuntimeConfig::try_set(config.override_from_env());
 }

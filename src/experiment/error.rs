@@ -13,6 +13,7 @@ use crate::config::JobError;
 use crate::data::batch::ScheduleError;
 use crate::data::encode::EncodeError;
 use crate::data::error::DataError;
+use crate::data::tokenise::TokeniseError;
 use crate::data::tokenizer::TokenizerError;
 use crate::device::DeviceError;
 use crate::evaluate::AnswerError;
@@ -35,6 +36,8 @@ pub enum Error {
     Device(#[from] DeviceError),
     #[error(transparent)]
     Encode(#[from] EncodeError),
+    #[error(transparent)]
+    Tokenise(#[from] TokeniseError),
     #[error(transparent)]
     Export(#[from] ExportError),
     #[error(transparent)]

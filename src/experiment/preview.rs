@@ -4,15 +4,16 @@ use std::fmt::Write;
 use std::path::Path;
 
 use super::error::Error;
+use super::ready::skipped_rows;
 use super::setup::{ModelUse, Setup};
 use crate::config::types::Config;
-use crate::data::Answers;
-use crate::data::encode::{Encoded, Encoder, Sample};
+use crate::data::encode::{Encoder, Sample};
 use crate::data::example::Example;
-use crate::data::formats::{Want, read_examples};
+use crate::data::formats::{Examples, Want};
 use crate::data::pack::packs;
 use crate::data::shown::{self, Marks};
 use crate::data::split::split;
+use crate::data::{Answers, Samples, Store};
 
 /// Tokens are listed in lines of this many characters.
 const WIDTH: usize = 96;
@@ -36,11 +37,12 @@ pub fn preview(config: &Config, examples: usize, colour: bool) -> Result<Preview
     let setup = Setup::new(&here, ModelUse::Encode)?;
     let path = config.data.path.as_ref();
     let path = path.ok_or(Error::Missing("data.path", "data/train.csv"))?;
-    let want = Want::new(config.task.kind, Answers::Required);
-    let read = read_examples(path, &config.data, want)?;
-    let all = read.examples;
     let encoder = setup.encoder(config)?;
-    let encoded = encoder.encode_all(&all, path)?;
+    let store = setup.tokenise(path, config, &encoder)?.store;
+    let want = Want::new(config.task.kind, Answers::Required);
+    let first: Vec<Example> = Examples::open(path, &config.data, want)?
+        .take(examples)
+        .collect::<Result<_, _>>()?;
     let shown = Shown {
         config,
         setup: &setup,
@@ -50,15 +52,15 @@ pub fn preview(config: &Config, examples: usize, colour: bool) -> Result<Preview
             false => Marks::PLAIN,
         },
     };
-    let mut text = shown.first(&all, &encoded, &encoder, examples)?;
-    text += &shown.counts(&all, &encoded);
-    for row in &read.skipped {
+    let mut text = shown.first(&first, &store, &encoder)?;
+    text += &shown.counts(&store);
+    for row in skipped_rows(path, &store) {
         text += &format!("skipped {row}\n");
     }
-    let largest = encoded.report.largest_id;
-    let refused = match encoder.refuse_unsupervised(&encoded, path) {
+    let largest = store.said.report.largest_id;
+    let refused = match encoder.refuse_unsupervised(store.briefs(), path) {
         Err(error) => Some(error.into()),
-        Ok(()) if all.is_empty() => Some(crate::data::ScheduleError::NoSamples.into()),
+        Ok(()) if store.said.examples == 0 => Some(crate::data::ScheduleError::NoSamples.into()),
         Ok(()) if largest as usize >= setup.arch.vocab_size => Some(Error::Vocabulary {
             path: path.clone(),
             id: largest,
@@ -80,17 +82,15 @@ impl Shown<'_> {
     /// The samples of the first examples.
     fn first(
         &self,
-        all: &[Example],
-        encoded: &Encoded,
+        first: &[Example],
+        store: &Store,
         encoder: &Encoder<'_>,
-        examples: usize,
     ) -> Result<String, Error> {
-        let first = &all[..examples.min(all.len())];
         // The same samples uncut: their difference says where the cut was.
-        let longest = encoded.report.longest_whole.max(2);
+        let longest = store.said.report.longest_whole.max(2);
         let whole = encoder.with_length(longest).encode_all(first, self.path)?;
         let held_out = split(
-            encoded.samples.len(),
+            store.len(),
             self.config.training.val_ratio,
             self.config.seed,
         )
@@ -101,10 +101,10 @@ impl Shown<'_> {
             let _ = writeln!(text, "{}\n", self.marks.legend());
         }
         for (i, example) in first.iter().enumerate() {
-            let samples = encoded.samples.iter().enumerate();
-            let of_row = samples.filter(|(_, s)| s.row == example.row);
+            let of_row = (0..store.len()).filter(|&at| store.brief(at).row == example.row);
             let mut wholes = whole.samples.iter().filter(|s| s.row == example.row);
-            for (n, (at, sample)) in of_row.enumerate() {
+            for (n, at) in of_row.enumerate() {
+                let sample = store.get(at);
                 let part = match n {
                     0 => String::new(),
                     n => format!(", sample {}", n + 1),
@@ -119,9 +119,9 @@ impl Shown<'_> {
                     i + 1,
                     self.path.display(),
                     sample.row,
-                    shown::counts(sample)
+                    shown::counts(&sample)
                 );
-                text += &self.sample(sample, wholes.next())?;
+                text += &self.sample(&sample, wholes.next())?;
             }
         }
         Ok(text)
@@ -147,28 +147,25 @@ impl Shown<'_> {
     }
 
     /// Figures of the whole set.
-    fn counts(&self, all: &[Example], encoded: &Encoded) -> String {
-        let (report, t) = (&encoded.report, &self.config.training);
-        let samples = &encoded.samples;
-        let mut lengths: Vec<usize> = samples.iter().map(|s| s.input_ids.len()).collect();
-        let parts = split(samples.len(), t.val_ratio, self.config.seed);
+    fn counts(&self, store: &Store) -> String {
+        let (report, t) = (&store.said.report, &self.config.training);
+        let examples = store.said.examples;
+        let mut lengths: Vec<usize> = store.briefs().map(|s| s.tokens).collect();
+        let parts = split(store.len(), t.val_ratio, self.config.seed);
         let trained: Vec<usize> = parts.train.iter().map(|&i| lengths[i]).collect();
         let packed = t
             .packing
             .then(|| packs(&trained, t, self.config.seed).len());
         lengths.sort_unstable();
-        let with_sample: std::collections::HashSet<usize> = samples.iter().map(|s| s.row).collect();
-        let dropped = all.iter().filter(|e| !with_sample.contains(&e.row)).count();
-        let cut: usize = samples.iter().map(|s| s.cut).sum();
+        let with_sample: std::collections::HashSet<usize> = store.briefs().map(|s| s.row).collect();
+        let dropped = examples.saturating_sub(with_sample.len());
+        let cut: usize = store.briefs().map(|s| s.cut).sum();
         let share = |part: usize| 100.0 * part as f64 / report.tokens.max(1) as f64;
         let mut text = String::new();
         let mut row = |name: &str, value: String| {
             let _ = writeln!(text, "{name:<11} {value}");
         };
-        row(
-            "examples",
-            format!("{} in {}", all.len(), self.path.display()),
-        );
+        row("examples", format!("{examples} in {}", self.path.display()));
         row(
             "samples",
             format!(

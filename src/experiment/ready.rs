@@ -1,27 +1,30 @@
 //! The inputs of a training run: read and checked before anything is made.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::error::Error;
 use super::publish;
 use super::setup::{ModelUse, OUTPUTS, QuestionFile, Setup, questions};
 use crate::config::types::{Config, TaskKind};
 use crate::data::batch::Schedule as Plan;
-use crate::data::encode::Sample;
 use crate::data::pack::{Packs, packs};
 use crate::data::split::split;
-use crate::data::{Answers, DataError, Want, read_examples};
+use crate::data::{Answers, Examples, Part, Samples, Store, Want};
 use crate::model::Decoder;
 
 /// All inputs, read and checked.
 pub struct Ready {
     pub setup: Setup,
     pub data_path: PathBuf,
-    pub train: Vec<Sample>,
-    pub val: Vec<Sample>,
+    pub train: Part,
+    pub val: Part,
+    /// Lines for the log about where the tokens are.
+    pub notes: Vec<String>,
     pub truncated: usize,
     /// What was wrong with the rows of the training file that were left out.
-    pub skipped: Vec<DataError>,
+    pub skipped: Vec<String>,
     largest_id: u32,
     /// The training samples that count as one example of a batch.
     pub packs: Packs,
@@ -29,6 +32,33 @@ pub struct Ready {
     pub test: Option<QuestionFile>,
     /// Held-out questions that are answered at every validation.
     pub sampled: Option<QuestionFile>,
+}
+
+/// What was wrong with the rows of `path` that were left out.
+pub(super) fn skipped_rows(path: &Path, store: &Store) -> Vec<String> {
+    let rows = store.said.skipped.iter();
+    rows.map(|what| format!("{}{what}", path.display()))
+        .collect()
+}
+
+/// The questions in these rows of the training file, read once more.
+fn of_rows(path: &Path, config: &Config, mut rows: HashSet<usize>) -> Result<QuestionFile, Error> {
+    let want = Want::new(config.task.kind, Answers::Required);
+    let mut found = Vec::with_capacity(rows.len());
+    for example in Examples::open(path, &config.data, want)? {
+        let example = example?;
+        if rows.remove(&example.row) {
+            found.push(example);
+        }
+        if rows.is_empty() {
+            break;
+        }
+    }
+    Ok(QuestionFile {
+        path: path.to_path_buf(),
+        examples: found,
+        skipped: Vec::new(),
+    })
 }
 
 impl Ready {
@@ -39,22 +69,19 @@ impl Ready {
         let setup = Setup::new(config, use_of)?;
         let path = config.data.path.as_ref();
         let path = path.ok_or(Error::Missing("data.path", "data/train.csv"))?;
-        let want = Want::new(config.task.kind, Answers::Required);
-        let read = read_examples(path, &config.data, want)?;
-        let examples = read.examples;
-        let encoded = setup.encoder(config)?.encode(&examples, path)?;
-        let parts = split(
-            encoded.samples.len(),
-            config.training.val_ratio,
-            config.seed,
-        );
-        let mut samples: Vec<Option<Sample>> = encoded.samples.into_iter().map(Some).collect();
-        let mut pick = |rows: Vec<usize>| -> Vec<Sample> {
-            rows.into_iter().filter_map(|i| samples[i].take()).collect()
+        let encoder = setup.encoder(config)?;
+        let tokenised = setup.tokenise(path, config, &encoder)?;
+        let store = Arc::new(tokenised.store);
+        encoder.refuse_unsupervised(store.briefs(), path)?;
+        drop(encoder);
+        let parts = split(store.len(), config.training.val_ratio, config.seed);
+        let part = |of: Vec<usize>| Part {
+            store: store.clone(),
+            of,
         };
-        let (train, val) = (pick(parts.train), pick(parts.val));
+        let (train, val) = (part(parts.train), part(parts.val));
         let t = &config.training;
-        let lengths: Vec<usize> = train.iter().map(|s| s.input_ids.len()).collect();
+        let lengths: Vec<usize> = train.briefs().map(|s| s.tokens).collect();
         let packs = packs(&lengths, t, config.seed);
         let accumulation = t.gradient_accumulation_steps;
         let plan = Plan::new(
@@ -64,15 +91,13 @@ impl Ready {
             t.epochs,
             t.max_steps,
         )?;
-        let sampled = (t.eval_examples > 0).then(|| {
-            let rows: Vec<usize> = val.iter().take(t.eval_examples).map(|s| s.row).collect();
-            let of_rows = examples.into_iter().filter(|e| rows.contains(&e.row));
-            QuestionFile {
-                path: path.clone(),
-                examples: of_rows.collect(),
-                skipped: Vec::new(),
+        let sampled = match t.eval_examples {
+            0 => None,
+            most => {
+                let rows = val.briefs().take(most).map(|s| s.row).collect();
+                Some(of_rows(path, config, rows)?)
             }
-        });
+        };
         let test = match &config.data.test_path {
             Some(path) if config.task.kind != TaskKind::Text => {
                 Some(questions(path, config, Answers::Required)?)
@@ -84,9 +109,10 @@ impl Ready {
             data_path: path.clone(),
             train,
             val,
-            truncated: encoded.report.truncated,
-            skipped: read.skipped,
-            largest_id: encoded.report.largest_id,
+            truncated: store.said.report.truncated,
+            skipped: skipped_rows(path, &store),
+            largest_id: store.said.report.largest_id,
+            notes: tokenised.notes,
             packs,
             plan,
             test,

@@ -11,7 +11,7 @@ use crate::data::chat::{ChatError, ChatTemplate};
 use crate::data::encode::{EncodeError, Encoder};
 use crate::data::example::Example;
 use crate::data::tokenizer::Tokenizer;
-use crate::data::{Answers, DataError, Want, read_examples};
+use crate::data::{Answers, Cache, DataError, Source, Tokenised, Want, read_examples};
 use crate::device::{self, Chosen};
 use crate::evaluate::Questions;
 use crate::hub::{self, Needs};
@@ -19,6 +19,9 @@ use crate::model::bnb;
 use crate::model::hf_config::ArchConfig;
 use crate::model::{Adaptation, Decoder, LoadError, LoadOptions, load};
 use crate::ops::Precision;
+
+/// `data.cache=auto` keeps the tokens of files from this size, in bytes.
+const WORTH_KEEPING: u64 = 4 << 20;
 
 /// Where all runs lie.
 pub const OUTPUTS: &str = "outputs";
@@ -138,6 +141,61 @@ impl Setup {
             Ok(template) => Ok(template.is_some()),
             Err(error) => Err(EncodeError::NoChat(error.to_string()).into()),
         }
+    }
+
+    /// The samples of the training file `path` in the cache of the config, or as it
+    /// says in memory.
+    ///
+    /// # Errors
+    /// A row that cannot be used, or a cache that cannot be written.
+    pub fn tokenise(
+        &self,
+        path: &Path,
+        config: &Config,
+        encoder: &Encoder<'_>,
+    ) -> Result<Tokenised, Error> {
+        let source = Source {
+            path,
+            data: &config.data,
+            want: Want::new(config.task.kind, Answers::Required),
+            encoder,
+        };
+        let cache = self.cache(path, config)?;
+        Ok(source.tokenise(cache.as_ref())?)
+    }
+
+    /// Where tokens of the file `path` are kept; `None`: in memory.
+    fn cache(&self, path: &Path, config: &Config) -> Result<Option<Cache>, Error> {
+        let size = std::fs::metadata(path).map_or(0, |m| m.len());
+        let (dir, optional) = match config.data.cache.as_str() {
+            "off" => return Ok(None),
+            "auto" if size < WORTH_KEEPING => return Ok(None),
+            "auto" => (device::own_cache().join("tokens"), true),
+            dir => (PathBuf::from(dir), false),
+        };
+        let tokenizer = match &self.tokenizer {
+            Some(tokenizer) => tokenizer.fingerprint()?,
+            None => String::new(),
+        };
+        let chat = match &self.chat {
+            Ok(Some(template)) => template.source(),
+            Ok(None) | Err(_) => "",
+        };
+        // A template may write the date.
+        let today = match chat.contains("strftime_now") {
+            true => chrono::Local::now().date_naive().to_string(),
+            false => String::new(),
+        };
+        let (kind, length) = (config.task.kind, config.training.max_seq_length);
+        let settings = format!(
+            "{tokenizer} {kind:?} {length} {:?} {chat:?} {today}",
+            config.prompt
+        );
+        Ok(Some(Cache {
+            dir,
+            settings,
+            optional,
+        }))
     }
 
     /// Copies the tokenizer's files into `dir`, and the chat template where the
@@ -283,7 +341,11 @@ pub(super) fn questions_as(
 
 /// Names the rows of a file that were left out: their number on the terminal, each
 /// with its reason in the log. Returns the number.
-pub(super) fn tell_skipped(console: &Console, path: &Path, skipped: &[DataError]) -> u64 {
+pub(super) fn tell_skipped(
+    console: &Console,
+    path: &Path,
+    skipped: &[impl std::fmt::Display],
+) -> u64 {
     if !skipped.is_empty() {
         console.line(&format!(
             "{}: {} bad rows skipped (data.on_error=skip); the first: {}",

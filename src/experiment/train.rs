@@ -22,6 +22,7 @@ use super::watch::Watch;
 use super::{best, fsx, predictions, publish, resume};
 use crate::config::Job;
 use crate::config::types::{Config, LoraInit, Method, ModelInit, Optimizer as Kind};
+use crate::data::Samples;
 use crate::evaluate::{Scored, score};
 use crate::model::export::WeightType;
 use crate::model::rewrite::Base;
@@ -181,6 +182,9 @@ impl Session<'_> {
             "{trainable} of {total} parameters train ({:.2} %)",
             100.0 * trainable as f64 / total as f64
         ));
+        for note in &ready.notes {
+            self.console.line(note);
+        }
         if let Some(note) = &ready.setup.quantised_note {
             self.console.line(note);
         }

@@ -1,6 +1,7 @@
 //! The training loop: windows of micro-batches in, an adapted model out. It
 //! knows nothing of files; what happens is told to an [`Observer`].
 
+use std::borrow::Borrow;
 use std::time::Instant;
 
 use super::optimizer::Optimizer;
@@ -8,6 +9,7 @@ use super::schedule::Schedule;
 use crate::config::types::TrainingConfig;
 use crate::data::batch::{Schedule as Plan, Window};
 use crate::data::encode::Sample;
+use crate::data::store::Samples;
 use crate::model::{Decoder, DropoutKey, Grads, Ragged, StepOptions};
 use crate::ops::Scalar;
 
@@ -87,8 +89,8 @@ pub struct Trainer<'a> {
     pub progress: Progress,
     pub config: &'a TrainingConfig,
     pub seed: u64,
-    pub train: &'a [Sample],
-    pub val: &'a [Sample],
+    pub train: &'a dyn Samples,
+    pub val: &'a dyn Samples,
     /// The samples that count as one example of a batch.
     pub packs: &'a [Vec<usize>],
     /// Which packs each step sees.
@@ -99,12 +101,8 @@ pub struct Trainer<'a> {
 impl Trainer<'_> {
     /// Trains from `progress.step` to the end, or until early stopping.
     pub fn run<O: Observer>(&mut self, observer: &mut O) -> Result<(), O::Error> {
-        let longest = self
-            .train
-            .iter()
-            .chain(self.val)
-            .map(|s| s.input_ids.len())
-            .max();
+        let longest = |all: &dyn Samples| (0..all.len()).map(|i| all.brief(i).tokens).max();
+        let longest = longest(self.train).max(longest(self.val));
         self.model.reserve_positions(longest.unwrap_or(1));
         let total = self.plan.total_steps();
         // Stopped early, and killed after the checkpoint of that step.
@@ -175,7 +173,7 @@ impl Trainer<'_> {
         let step = self.progress.step;
         let samples = |rows: &Vec<usize>| {
             let packed = rows.iter().flat_map(|&pack| &self.packs[pack]);
-            ragged(packed.map(|&i| &self.train[i]))
+            ragged(packed.map(|&i| self.train.get(i)))
         };
         let micro_batches: Vec<Ragged> = window.micro_batches.iter().map(samples).collect();
         let supervised: usize = micro_batches.iter().map(|b| b.rows.len()).sum();
@@ -209,8 +207,10 @@ impl Trainer<'_> {
     fn validate(&mut self) -> Event {
         let since = Instant::now();
         let (mut losses, mut supervised, mut tokens) = (Vec::new(), 0u64, 0u64);
-        for rows in self.val.chunks(self.config.batch_size.max(1)) {
-            let batch = ragged(rows.iter());
+        let size = self.config.batch_size.max(1);
+        for from in (0..self.val.len()).step_by(size) {
+            let rows = from..self.val.len().min(from + size);
+            let batch = ragged(rows.map(|i| self.val.get(i)));
             losses.push(self.model.loss(&batch, true));
             supervised += batch.rows.len() as u64;
             tokens += batch.len() as u64;
@@ -261,9 +261,10 @@ fn due(step: usize, every: usize) -> bool {
 }
 
 /// The samples as one batch without padding.
-pub fn ragged<'a>(samples: impl Iterator<Item = &'a Sample>) -> Ragged {
+pub fn ragged(samples: impl Iterator<Item = impl Borrow<Sample>>) -> Ragged {
     let mut batch = Ragged::default();
     for sample in samples {
+        let sample = sample.borrow();
         batch.push_labelled(&sample.input_ids, &sample.labels);
     }
     batch

@@ -134,7 +134,7 @@ fn train(
         config: &config,
         seed: 42,
         train: &samples,
-        val: &[],
+        val: &Vec::new(),
         packs: &packs,
         plan,
         schedule: Schedule::new(&config, 20),

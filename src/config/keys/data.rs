@@ -38,12 +38,14 @@ pub(super) const SECTION: Section = Section {
         },
         Key {
             name: "data.format",
-            kind: Kind::Enum(&["csv", "tsv", "jsonl", "squad", "text", "chat", "tokens"]),
+            kind: Kind::Enum(&[
+                "csv", "tsv", "jsonl", "squad", "text", "chat", "tokens", "parquet",
+            ]),
             nullable: true,
             default: Default::Null,
-            help: "csv, tsv, jsonl, squad, text, chat, tokens; null guesses it from the file",
-            about: "`squad` is the official SQuAD JSON. `chat` is JSONL or a JSON list of conversations, `messages` with `role` and `content` or ShareGPT's `conversations` with `from` and `value`: the model's chat template writes them, and only what an assistant says is supervised. `tokens` is JSONL with `input_ids` and `labels` (-100: not supervised), taken as it is, without tokenizer and prompt.",
-            limit: Limit::NotYet(&["parquet"]),
+            help: "csv, tsv, jsonl, squad, text, chat, tokens or parquet; null guesses it",
+            about: "`squad` is the official SQuAD JSON. `chat` is JSONL or a JSON list of conversations, `messages` with `role` and `content` or ShareGPT's `conversations` with `from` and `value`: the model's chat template writes them, and only what an assistant says is supervised. `tokens` is JSONL with `input_ids` and `labels` (-100: not supervised), taken as it is, without tokenizer and prompt. A `parquet` file is read as JSONL with the same columns would be: questions, documents, conversations (lists of structs) or tokens.",
+            limit: Limit::None,
         },
         Key {
             name: "data.on_error",
@@ -52,6 +54,15 @@ pub(super) const SECTION: Section = Section {
             default: Default::Str("fail"),
             help: "A row that cannot be used ends the command (fail) or is left out (skip)",
             about: "Rows with too few fields, wrong quotes, invalid UTF-8, an id that was used before, an empty answer, an answer that is none of the options, or a megabyte of text. With `skip`, run.log names each with its reason and summary.json has their number (`skipped_rows`). A quote that is never closed is an error all the same: it takes the rest of the file with it.",
+            limit: Limit::None,
+        },
+        Key {
+            name: "data.cache",
+            kind: Kind::Path,
+            nullable: false,
+            default: Default::Str("auto"),
+            help: "Where tokens of the training file are kept: auto, off, or a directory",
+            about: "The next run with the same content, tokenizer, prompt and length does not tokenise again, and tokens are read from the file as training needs them, so a set larger than memory can be trained on. `auto` keeps those of files from 4 MiB in `kiln/tokens` of the user's cache folder (`XDG_CACHE_HOME`, else `~/.cache`); `off` keeps them in memory, 4 bytes a token. Files there may be deleted at any time.",
             limit: Limit::None,
         },
         column(

@@ -62,8 +62,6 @@ pub enum Limit {
     None,
     /// Only the default value is available.
     OnlyDefault,
-    /// These words are known, but not available.
-    NotYet(&'static [&'static str]),
 }
 
 /// A default as it is written in the table.

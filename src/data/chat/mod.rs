@@ -11,7 +11,7 @@ mod template;
 mod tests;
 mod turns;
 
-pub(super) use rows::{conversation, open};
+pub(super) use rows::{conversation, example, open};
 pub use template::{ChatError, ChatTemplate, Rendered};
 pub use turns::{Frame, Piece, frame, pieces};
 

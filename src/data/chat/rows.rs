@@ -47,7 +47,8 @@ pub(in crate::data) fn open(spec: &Spec, mut input: Input) -> Result<Source, Dat
     })))
 }
 
-fn example(
+/// The example of a row that may hold a conversation.
+pub(in crate::data) fn example(
     rows: &mut jsonl::Objects,
     row: usize,
     map: Map<String, Value>,

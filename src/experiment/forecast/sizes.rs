@@ -4,9 +4,9 @@
 use super::super::error::Error;
 use super::super::ready::Ready;
 use crate::config::types::{Config, TaskKind};
-use crate::data::batch::{Schedule, supervised};
-use crate::data::encode::Sample;
+use crate::data::batch::Schedule;
 use crate::data::pack::packs;
+use crate::data::{Brief, Samples};
 use crate::plan::{Batch, Lengths, Test, Workload};
 
 /// The sequences of a run.
@@ -21,10 +21,10 @@ pub(super) struct Sizes {
     kind: TaskKind,
 }
 
-fn of_sample(sample: &Sample) -> Lengths {
+fn of_sample(sample: Brief) -> Lengths {
     Lengths {
-        tokens: sample.input_ids.len() as u64,
-        supervised: supervised(&sample.labels) as u64,
+        tokens: sample.tokens as u64,
+        supervised: sample.supervised as u64,
     }
 }
 
@@ -44,8 +44,8 @@ impl Sizes {
         let test = ready.prompt_lengths(ready.test.as_ref(), config)?;
         let sampled = ready.prompt_lengths(ready.sampled.as_ref(), config)?;
         Ok(Sizes {
-            train: ready.train.iter().map(of_sample).collect(),
-            val: ready.val.iter().map(of_sample).collect(),
+            train: ready.train.briefs().map(of_sample).collect(),
+            val: ready.val.briefs().map(of_sample).collect(),
             test: prompts(test),
             sampled: prompts(sampled),
             kind: config.task.kind,
