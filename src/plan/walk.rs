@@ -1,6 +1,6 @@
 //! A run with sizes in place of tensors: every function here follows the one of
 //! the same name in `model` or `train` and takes and lets go of memory where it
-//! does. When one changes, so must the other; tests/plan_counted.rs compares the two.
+//! does. When one changes, so must the other; tests/counted/plan.rs compares the two.
 
 use super::meter::{Memory, Meter, Part, Phase};
 use super::workload::{Batch, Test, Workload};

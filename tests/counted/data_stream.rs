@@ -1,39 +1,14 @@
 //! A set of data is never in memory as a whole: every byte that the allocator gives
 //! out while a large file becomes samples, counted.
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::io::{BufWriter, Write};
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use indexmap::IndexMap;
 use kiln::config::types::{DataConfig, DataFormat, OnError, PromptConfig, TaskKind};
 use kiln::data::{Answers, Cache, Encoder, Samples, Source, Tokenised, Tokenizer, Want};
 
-/// The system's allocator with a count of what it has given out.
-struct Counting;
-
-static LIVE: AtomicUsize = AtomicUsize::new(0);
-static MOST: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: every call goes to the system's allocator as it came.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let live = LIVE.fetch_add(layout.size(), SeqCst) + layout.size();
-        MOST.fetch_max(live, SeqCst);
-        // SAFETY: as the caller vouches.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        LIVE.fetch_sub(layout.size(), SeqCst);
-        // SAFETY: as the caller vouches.
-        unsafe { System.dealloc(at, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
+use crate::allocator::{alone, live, most_since};
 
 const TOKENIZER: &str = r#"{"version": "1.0", "truncation": null, "padding": null,
     "added_tokens": [], "normalizer": null, "pre_tokenizer": {"type": "WhitespaceSplit"},
@@ -95,15 +70,15 @@ fn tokenise(dir: &Path, path: &Path, kind: TaskKind) -> (Tokenised, usize) {
         settings: String::new(),
         optional: false,
     };
-    let before = LIVE.load(SeqCst);
-    MOST.store(before, SeqCst);
+    let before = live();
+    most_since(before);
     let found = source.tokenise(Some(&cache)).unwrap();
-    (found, MOST.load(SeqCst) - before)
+    (found, most_since(before) as usize)
 }
 
-/// One test, so that nothing else allocates while it counts.
 #[test]
 fn memory_does_not_grow_with_the_file() {
+    let _alone = alone();
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path();
     std::fs::write(dir.join("tokenizer.json"), TOKENIZER).unwrap();

@@ -1,11 +1,7 @@
 //! The plan beside what a run really takes: every byte that the allocator gives
 //! out while a small model trains, counted.
 
-mod common;
-
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use burn::tensor::Device;
 use kiln::config::Config;
@@ -17,43 +13,8 @@ use kiln::plan::{Batch, Memory, Part, Phase, Place, Precision, Recipe, Workload}
 use kiln::rng::Stream;
 use kiln::train::Optimizer as Training;
 
-/// The system's allocator with a count of what it has given out.
-struct Counting;
-
-static LIVE: AtomicUsize = AtomicUsize::new(0);
-static MOST: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: every call goes to the system's allocator as it came.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let live = LIVE.fetch_add(layout.size(), SeqCst) + layout.size();
-        MOST.fetch_max(live, SeqCst);
-        // SAFETY: as the caller vouches.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        let live = LIVE.fetch_add(layout.size(), SeqCst) + layout.size();
-        MOST.fetch_max(live, SeqCst);
-        // SAFETY: as the caller vouches.
-        unsafe { System.alloc_zeroed(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        LIVE.fetch_sub(layout.size(), SeqCst);
-        // SAFETY: as the caller vouches.
-        unsafe { System.dealloc(at, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-/// Bytes given out since `before` at the fullest moment since the last call.
-fn most_since(before: usize) -> u64 {
-    let most = MOST.swap(LIVE.load(SeqCst), SeqCst);
-    most.saturating_sub(before) as u64
-}
+use crate::allocator::{alone, live, most_since};
+use crate::common;
 
 const MODEL: &str = r#"{"model_type": "llama", "vocab_size": 2048, "hidden_size": 192,
     "intermediate_size": 512, "num_hidden_layers": 4, "num_attention_heads": 6,
@@ -112,7 +73,7 @@ fn write_model(dir: &Path, text: &str) {
 /// What loading and two micro-batches of training took at most, and validation.
 fn counted(dir: &Path, config: &Config) -> [u64; 3] {
     let device = Device::flex();
-    let before = LIVE.load(SeqCst);
+    let before = live();
     most_since(before);
     let adaptation = match config.method {
         Method::Lora => Adaptation::Lora(&config.lora),
@@ -236,6 +197,7 @@ type Case<'a> = (&'a str, &'a dyn Fn(&mut Config));
 
 #[test]
 fn the_plan_is_what_the_allocator_counts() {
+    let _alone = alone();
     let parent = tempfile::tempdir().unwrap();
     let dir = &parent.path().join("model");
     write_model(dir, MODEL);
