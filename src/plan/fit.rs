@@ -1,6 +1,6 @@
 //! Which overrides make a run fit into memory, found by planning them.
 
-use crate::config::types::{Config, Method, QuantMethod};
+use crate::config::types::{Config, LoraInit, Method, QuantMethod};
 
 /// Lengths and ranks are not cut below these.
 const SHORTEST: usize = 64;
@@ -71,7 +71,10 @@ impl Lever {
                 dense
             }
             Lever::Rank => {
-                let more = lora && config.lora.init_from.is_none() && config.lora.r > LOWEST_RANK;
+                // LoftQ ties alpha to the rank.
+                let tied = config.lora.init_lora_weights == LoraInit::Loftq;
+                let fresh = config.lora.init_from.is_none() && !tied;
+                let more = lora && fresh && config.lora.r > LOWEST_RANK;
                 if more {
                     config.lora.r = (config.lora.r / 2).max(LOWEST_RANK);
                 }
