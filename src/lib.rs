@@ -3,9 +3,11 @@
 //! A command line comes in at the top and a run directory comes out at the
 //! bottom. Modules call only downwards: [`cli`], [`experiment`], [`report`],
 //! [`evaluate`],
-//! [`generate`], [`train`] and [`plan`], [`data`] and [`model`], [`hub`], [`ops`], [`device`];
+//! [`ask`], [`synth`], [`generate`], [`train`] and [`plan`], [`data`] and [`model`], [`hub`],
+//! [`net`], [`ops`], [`device`];
 //! below them all, [`config`] is the typed experiment and [`compose`] is Hydra.
 
+pub mod ask;
 pub mod cli;
 pub mod compose;
 pub mod config;
@@ -16,8 +18,14 @@ pub mod experiment;
 pub mod generate;
 pub mod hub;
 pub mod model;
+pub mod net;
 pub mod ops;
 pub mod plan;
 pub mod report;
 pub mod rng;
+pub mod synth;
 pub mod train;
+
+#[cfg(test)]
+#[path = "../tests/common/server.rs"]
+mod test_server;

@@ -24,6 +24,7 @@ mod report;
 mod runs;
 mod show;
 mod sweep;
+mod synth;
 mod train;
 mod why;
 
@@ -108,6 +109,9 @@ enum Command {
     /// Write base and adapter as one dense model: model.path=BASE adapter=DIR output=OUT
     #[command(disable_help_flag = true)]
     Merge(JobArgs),
+    /// Turn abstracts into questions and answers to train on, by way of another model
+    #[command(disable_help_flag = true)]
+    Synth(JobArgs),
     /// Compose and print any Hydra config tree, without a schema
     #[command(disable_help_flag = true)]
     Compose(ComposeArgs),
@@ -160,6 +164,7 @@ pub fn call(cli: Cli) -> Result<(), Error> {
         Command::Preview(args) => preview::call(args),
         Command::Quantize(args) => quantize::call(args),
         Command::Merge(args) => merge::call(args),
+        Command::Synth(args) => synth::call(args),
         Command::Compose(args) => compose::call(args),
         Command::Explain(args) => explain::call(args),
         Command::Doctor(args) => doctor::call(args),

@@ -140,6 +140,14 @@ pub(super) fn check(config: &Config, tree: &Node) -> Vec<ConfigError> {
             "list the strings that end an answer: inference.stop=[\"###\"]",
         );
     }
+    let synth = &config.synth;
+    if synth.answers + synth.refusals + synth.corrections == 0 {
+        found.conflict(
+            &["synth.answers", "synth.refusals", "synth.corrections"],
+            "`synth.answers`, `synth.refusals` and `synth.corrections` are all 0, so no pair is made",
+            "set one of them above 0",
+        );
+    }
     let inference = &config.inference;
     if inference.num_beams > 1 && inference.do_sample {
         found.conflict(

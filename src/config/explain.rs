@@ -239,7 +239,8 @@ mod tests {
         assert_eq!(near("lora.rnak"), ["lora.r"]);
         assert_eq!(near("training.learnign_rate")[0], "training.learning_rate");
         assert_eq!(near("learnign_rate"), ["training.learning_rate"]);
-        assert_eq!(near("training.temperature"), ["inference.temperature"]);
+        let temperature = near("training.temperature");
+        assert!(temperature.contains(&"inference.temperature".to_string()));
         assert!(near("beta").contains(&"training.adam_beta1".to_string()));
         assert_eq!(near(""), [""; 0]);
         let text = topic("xyzzy", &[]).unwrap_err().to_string();

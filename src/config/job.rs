@@ -119,7 +119,7 @@ fn fits_command(command: Command, config: &Config, tree: &Node) -> Vec<ConfigErr
         Command::Chat => Command::Infer,
         other => other,
     };
-    let writes = matches!(command, Command::Quantize | Command::Merge);
+    let writes = matches!(command, Command::Quantize | Command::Merge | Command::Synth);
     if let Some(mode) = config.mode
         && mode != meant
         && !writes

@@ -21,6 +21,7 @@ pub struct Config {
     pub inference: InferenceConfig,
     pub data: DataConfig,
     pub export: ExportConfig,
+    pub synth: SynthConfig,
     pub seed: u64,
     pub device: String,
     pub adapter: Option<PathBuf>,
@@ -52,6 +53,9 @@ pub enum Command {
     /// Answers what is typed; takes what `infer` takes.
     #[serde(skip)]
     Chat,
+    /// Makes training data of abstracts; fits every config, of which it reads a part.
+    #[serde(skip)]
+    Synth,
 }
 
 impl fmt::Display for Command {
@@ -66,6 +70,7 @@ impl fmt::Display for Command {
             Command::Compare => "compare",
             Command::Preview => "preview",
             Command::Chat => "chat",
+            Command::Synth => "synth",
         })
     }
 }
@@ -441,6 +446,39 @@ pub enum DataFormat {
     Chat,
     Tokens,
     Parquet,
+}
+
+/// Another model, and how to ask it: behind an OpenAI-compatible endpoint, or local.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AskConfig {
+    pub base_url: Option<String>,
+    /// Its name at the endpoint.
+    pub model: Option<String>,
+    pub path: Option<PathBuf>,
+    pub api_key_env: Option<String>,
+    pub max_tokens: usize,
+    pub temperature: Option<f64>,
+    pub timeout_s: usize,
+    pub max_retries: usize,
+    /// Chats asked at once.
+    pub concurrency: usize,
+}
+
+/// How abstracts become questions and answers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SynthConfig {
+    #[serde(flatten)]
+    pub asked: AskConfig,
+    pub abstracts: Option<PathBuf>,
+    pub answers: usize,
+    pub refusals: usize,
+    pub corrections: usize,
+    pub max_attempts: usize,
+    pub review: bool,
+    pub min_grounded: f64,
+    pub max_overlap: f64,
+    pub context: bool,
+    pub system: Option<String>,
 }
 
 /// How models are written.

@@ -199,7 +199,11 @@ impl Pairs<'_> {
     }
 }
 
-fn write_csv(path: &Path, rows: &[Vec<String>]) -> Result<(), Error> {
+/// Writes rows as CSV, atomically.
+///
+/// # Errors
+/// The file cannot be written.
+pub(super) fn write_csv(path: &Path, rows: &[Vec<String>]) -> Result<(), Error> {
     let fail = |error| Error::Csv {
         path: path.to_path_buf(),
         error,

@@ -9,6 +9,8 @@ use super::publish::PublishError;
 use super::registry::RegistryError;
 use super::run_dir::RunDirError;
 use super::summary::SummaryError;
+use super::synth::SynthError;
+use crate::ask::AskError;
 use crate::config::JobError;
 use crate::data::batch::ScheduleError;
 use crate::data::encode::EncodeError;
@@ -28,6 +30,8 @@ use crate::model::rewrite::RewriteError;
 pub enum Error {
     #[error(transparent)]
     Answer(#[from] AnswerError),
+    #[error(transparent)]
+    Ask(#[from] AskError),
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
     #[error(transparent)]
@@ -64,6 +68,8 @@ pub enum Error {
     Schedule(#[from] ScheduleError),
     #[error(transparent)]
     Summary(#[from] SummaryError),
+    #[error(transparent)]
+    Synth(Box<SynthError>),
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
     #[error("{0} is not set: give it on the command line, e.g. {0}={1}")]
@@ -138,4 +144,10 @@ pub enum Error {
     OutputExists(PathBuf),
     #[error("task.type=text has no questions to answer; choose task=mcq, saq or squad")]
     NoQuestions,
+}
+
+impl From<SynthError> for Error {
+    fn from(error: SynthError) -> Self {
+        Error::Synth(Box::new(error))
+    }
 }

@@ -1,6 +1,7 @@
 //! A run: its directory, metrics, checkpoints and registry, and the three jobs
 //! that fill it: [`train`], [`infer`] and [`eval`]; a [`sweep`] is many runs.
 
+mod asked;
 mod best;
 mod chat;
 pub mod checkpoints;
@@ -13,6 +14,7 @@ pub mod forecast;
 pub mod fsx;
 mod infer;
 mod lifecycle;
+mod lines;
 mod live;
 pub mod log;
 mod merge;
@@ -32,6 +34,7 @@ mod sampled;
 mod setup;
 pub mod summary;
 pub mod sweep;
+mod synth;
 pub mod table;
 mod train;
 mod watch;
@@ -47,4 +50,5 @@ pub use preview::{Preview, preview};
 pub use quantize::quantize;
 pub use report::{ReportError, report};
 pub use setup::OUTPUTS;
+pub use synth::{SynthError, synth};
 pub use train::train;

@@ -132,6 +132,16 @@ impl Setup {
         }))
     }
 
+    /// The tokenizer.
+    ///
+    /// # Errors
+    /// The model directory has none.
+    pub fn tokenizer(&self) -> Result<&Tokenizer, Error> {
+        let file = || self.model_dir.join("tokenizer.json");
+        let missing = || crate::data::tokenizer::TokenizerError::Missing(file()).into();
+        self.tokenizer.as_ref().ok_or_else(missing)
+    }
+
     /// Whether the model, or the config, has a chat template.
     ///
     /// # Errors
@@ -371,11 +381,7 @@ impl QuestionFile {
         encoder: &'a Encoder<'a>,
         config: &Config,
     ) -> Result<Questions<'a>, Error> {
-        let tokenizer = setup.tokenizer.as_ref();
-        let tokenizer = match tokenizer {
-            Some(tokenizer) => tokenizer,
-            None => return Err(no_tokenizer(&setup.model_dir)),
-        };
+        let tokenizer = setup.tokenizer()?;
         Ok(Questions {
             examples: &self.examples,
             path: &self.path,
@@ -385,9 +391,4 @@ impl QuestionFile {
             max_prompt: config.training.max_seq_length,
         })
     }
-}
-
-fn no_tokenizer(dir: &Path) -> Error {
-    let file = dir.join("tokenizer.json");
-    crate::data::tokenizer::TokenizerError::Missing(file).into()
 }

@@ -2,19 +2,19 @@
 //! headers that describe a file come with the redirect, and because the token must
 //! not go to another host.
 
-use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use ureq::http::{HeaderMap, Response, Uri};
-use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Body};
 
 use super::error::HubError;
 use super::settings::Settings;
+use crate::net;
+pub(super) use crate::net::header;
 
 /// No answer for so long is taken for a broken connection.
 const SILENCE: Duration = Duration::from_secs(60);
-const CONNECT: Duration = Duration::from_secs(15);
 const REDIRECTS: usize = 8;
 
 /// What the hub says of a file.
@@ -51,28 +51,9 @@ impl Client {
     /// # Errors
     /// Certificates that cannot be read.
     pub fn new(settings: &Settings) -> Result<Self, HubError> {
-        let mut tls = TlsConfig::builder();
-        if let Some(path) = &settings.certificates {
-            let pem = fs::read(path).map_err(|e| HubError::io("read", path, e))?;
-            let certificates: Vec<_> = parse_pem(&pem)
-                .filter_map(|item| match item {
-                    Ok(PemItem::Certificate(certificate)) => Some(certificate),
-                    _ => None,
-                })
-                .collect();
-            tls = tls.root_certs(RootCerts::from(certificates));
-        }
-        let agent = Agent::config_builder()
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .timeout_connect(Some(CONNECT))
-            .timeout_recv_response(Some(SILENCE))
-            .timeout_per_read(Some(SILENCE))
-            .user_agent(concat!("kiln/", env!("CARGO_PKG_VERSION")))
-            .tls_config(tls.build())
-            .build()
-            .new_agent();
+        let certificates = settings.certificates.as_deref();
+        let agent = net::agent(certificates, SILENCE)
+            .map_err(|e| HubError::io("read", certificates.unwrap_or(Path::new("")), e))?;
         Ok(Self {
             agent,
             token: settings.token.clone(),
@@ -118,11 +99,6 @@ impl Client {
         }
         Err(NoReply::Redirects(url))
     }
-}
-
-/// A header as text.
-pub(super) fn header(headers: &HeaderMap, name: &str) -> Option<String> {
-    headers.get(name)?.to_str().ok().map(str::to_string)
 }
 
 /// Adds what these headers say; what came first stays, as it came from the hub and

@@ -4,6 +4,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::net;
+
 /// How to reach the hub, and where its cache lies.
 #[derive(Clone)]
 pub struct Settings {
@@ -63,10 +65,7 @@ impl Settings {
             cache,
             token,
             offline: on("HF_HUB_OFFLINE") || on("TRANSFORMERS_OFFLINE"),
-            certificates: ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"]
-                .into_iter()
-                .find_map(given)
-                .map(path),
+            certificates: net::certificates(given).map(|file| path(file.display().to_string())),
             pause: Duration::from_secs(1),
         }
     }

@@ -2,107 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
 use super::{HubError, Needs, Settings, model};
+use crate::test_server::{Answer, Asked, Server};
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
-
-/// A request that came.
-#[derive(Clone, Debug, Default)]
-struct Asked {
-    path: String,
-    headers: BTreeMap<String, String>,
-}
-
-/// An answer to give.
-#[derive(Clone, Default)]
-struct Answer {
-    status: u16,
-    headers: Vec<(&'static str, String)>,
-    body: Vec<u8>,
-    /// The connection is closed after so many bytes of the body.
-    cut: Option<usize>,
-}
-
-struct Server {
-    address: String,
-    asked: Arc<Mutex<Vec<Asked>>>,
-}
-
-impl Server {
-    fn start(answer: impl Fn(&Asked, usize) -> Answer + Send + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = format!("http://{}", listener.local_addr().unwrap());
-        let asked = Arc::new(Mutex::new(Vec::new()));
-        let seen = Arc::clone(&asked);
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let request = read_request(&stream);
-                let before = {
-                    let mut seen = seen.lock().unwrap();
-                    let before = seen
-                        .iter()
-                        .filter(|a: &&Asked| a.path == request.path)
-                        .count();
-                    seen.push(request.clone());
-                    before
-                };
-                // A client that has enough closes first.
-                let _ = send(stream, &answer(&request, before));
-            }
-        });
-        Self { address, asked }
-    }
-
-    /// The paths asked for, without what stands before the file.
-    fn files(&self) -> Vec<String> {
-        let asked = self.asked.lock().unwrap();
-        let name = |a: &Asked| a.path.rsplit('/').next().unwrap_or("").to_string();
-        asked.iter().map(name).collect()
-    }
-
-    fn of(&self, file: &str) -> Vec<Asked> {
-        let asked = self.asked.lock().unwrap();
-        asked
-            .iter()
-            .filter(|a| a.path.ends_with(file))
-            .cloned()
-            .collect()
-    }
-}
-
-fn read_request(stream: &TcpStream) -> Asked {
-    let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
-    let first = lines.next().unwrap_or_default();
-    let path = first.split(' ').nth(1).unwrap_or("").to_string();
-    let headers = lines
-        .take_while(|line| !line.is_empty())
-        .filter_map(|line| {
-            let (name, value) = line.split_once(':')?;
-            Some((name.to_ascii_lowercase(), value.trim().to_string()))
-        })
-        .collect();
-    Asked { path, headers }
-}
-
-fn send(mut stream: TcpStream, answer: &Answer) -> std::io::Result<()> {
-    let mut head = format!("HTTP/1.1 {} X\r\nConnection: close\r\n", answer.status);
-    for (name, value) in &answer.headers {
-        head.push_str(&format!("{name}: {value}\r\n"));
-    }
-    head.push_str(&format!("Content-Length: {}\r\n\r\n", answer.body.len()));
-    stream.write_all(head.as_bytes())?;
-    let end = answer.cut.unwrap_or(answer.body.len());
-    stream.write_all(&answer.body[..end])?;
-    stream.flush()
-}
 
 fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes)

@@ -4,6 +4,7 @@
 pub mod paged;
 pub mod place;
 pub mod sandbox;
+pub mod server;
 pub mod xml;
 
 use std::path::{Path, PathBuf};

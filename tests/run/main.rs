@@ -18,5 +18,6 @@ mod resume;
 mod routes;
 mod seeds;
 mod sweep;
+mod synth;
 mod tiny_data;
 mod train;

@@ -47,7 +47,7 @@ fn every_line_of_the_guides_composes() {
                 "train" | "infer" | "eval" if !words.contains(&"--cfg") => {
                     words.extend(["--cfg", "job"]);
                 }
-                "plan" | "merge" | "compare" | "chat" => words.extend(["--cfg", "job"]),
+                "plan" | "merge" | "compare" | "chat" | "synth" => words.extend(["--cfg", "job"]),
                 "train" | "infer" | "eval" => {}
                 // No config: its flags are read, and help is printed.
                 _ => words.push("--help"),

@@ -3,6 +3,7 @@
 //! exactly one place. To add a key: one entry here, one field in `types.rs`,
 //! one line in `configs/`; tests fail until the three agree.
 
+mod ask;
 mod data;
 mod export;
 mod inference;
@@ -240,6 +241,7 @@ pub const SECTIONS: &[Section] = &[
     training::SECTION,
     inference::SECTION,
     export::SECTION,
+    ask::SYNTH,
 ];
 
 /// Every key of the table.

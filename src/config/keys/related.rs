@@ -191,6 +191,39 @@ pub const BUNDLES: &[Bundle] = &[
         ],
     },
     Bundle {
+        about: "who writes synthetic data",
+        keys: &[
+            "synth.base_url",
+            "synth.model",
+            "synth.path",
+            "synth.api_key_env",
+            "synth.temperature",
+            "synth.max_tokens",
+        ],
+    },
+    Bundle {
+        about: "requests fail or take too long",
+        keys: &[
+            "synth.timeout_s",
+            "synth.max_retries",
+            "synth.concurrency",
+            "synth.max_tokens",
+        ],
+    },
+    Bundle {
+        about: "which synthetic pairs are made and kept",
+        keys: &[
+            "synth.abstracts",
+            "synth.answers",
+            "synth.refusals",
+            "synth.corrections",
+            "synth.max_attempts",
+            "synth.review",
+            "synth.min_grounded",
+            "synth.max_overlap",
+        ],
+    },
+    Bundle {
         about: "which data",
         keys: &[
             "data.path",
@@ -251,6 +284,9 @@ impl Key {
             "training.adam_beta1" => Some("0.95"),
             "training.adam_beta2" => Some("0.99"),
             "prompt.chat_template_file" => Some("template.jinja"),
+            "synth.base_url" => Some("http://127.0.0.1:8000/v1"),
+            "synth.api_key_env" => Some("MY_KEY"),
+            "synth.system" => Some("'\"Answer briefly.\"'"),
             _ => None,
         };
         if let Some(known) = known {
@@ -304,6 +340,7 @@ impl Key {
             "adapter" | "output" => "infer",
             _ if under("inference.") => "infer",
             _ if under("export.") => "merge",
+            _ if under("synth.") => "synth",
             _ => "train",
         }
     }
