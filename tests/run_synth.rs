@@ -3,170 +3,22 @@
 mod common;
 #[path = "common/server.rs"]
 mod server;
+#[path = "common/writer.rs"]
+mod writer;
 
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use common::sandbox::{Finished, Sandbox, table};
+use common::sandbox::{Sandbox, table};
 use kiln::config::types::{DataConfig, TaskKind};
 use kiln::data::{Answers, Want, read_examples};
-use serde_json::{Value, json};
+use serde_json::json;
 use server::{Answer, Asked, Server};
-
-const BRIDGE: &str = "The bridge at Cape Orun was built in 1874 of granite. It spans 412 metres and carries two railway tracks.";
-const MOTH: &str =
-    "We count moths in 30 gardens. Numbers fall by 12 % where street lamps burn all night.";
-const PARSER: &str =
-    "A parser for tables is presented. It reads 5,000 rows a second and uses a single pass.";
-
-fn pair(kind: &str, question: &str, answer: &str) -> Value {
-    json!({"kind": kind, "question": question, "answer": answer})
-}
-
-/// What a good model writes of an abstract.
-fn good(text: &str) -> Vec<Value> {
-    match text {
-        BRIDGE => vec![
-            pair(
-                "answer",
-                "When was the bridge at Cape Orun built?",
-                "It was built in 1874.",
-            ),
-            pair(
-                "refusal",
-                "Who designed the bridge?",
-                "The text does not name its designer.",
-            ),
-            pair(
-                "correction",
-                "Why was it built of steel?",
-                "It was not built of steel but of granite.",
-            ),
-        ],
-        MOTH => vec![
-            pair(
-                "answer",
-                "In how many gardens were moths counted?",
-                "In 30 gardens.",
-            ),
-            pair(
-                "refusal",
-                "Which moth species was rarest?",
-                "The abstract does not say.",
-            ),
-            pair(
-                "correction",
-                "Why do lamps raise the numbers?",
-                "They do not: numbers fall by 12 %.",
-            ),
-        ],
-        PARSER => vec![
-            pair(
-                "answer",
-                "How many rows does the parser read a second?",
-                "5000 rows a second.",
-            ),
-            pair(
-                "refusal",
-                "Which language is it written in?",
-                "That is not stated.",
-            ),
-            pair(
-                "correction",
-                "Why does the parser need three passes?",
-                "It does not; it uses a single pass.",
-            ),
-        ],
-        other => panic!("{other}"),
-    }
-}
-
-/// The abstract that a request is about.
-fn about(asked: &Asked) -> String {
-    let first = asked.json()["messages"][1]["content"]
-        .as_str()
-        .unwrap()
-        .to_string();
-    first.rsplit("Abstract:\n").next().unwrap().to_string()
-}
-
-fn is_review(asked: &Asked) -> bool {
-    let messages = asked.json()["messages"].to_string();
-    messages.contains("verdicts")
-}
-
-/// Approves of three pairs.
-fn approve() -> Answer {
-    let verdicts: Vec<Value> = (1..=3)
-        .map(|n| json!({"number": n, "ok": true, "why": "right"}))
-        .collect();
-    Answer::chat(&json!({"verdicts": verdicts}).to_string())
-}
-
-fn write(pairs: &[Value]) -> Answer {
-    Answer::chat(&format!("Here:\n```json\n{}\n```", json!({"pairs": pairs})))
-}
-
-fn usual(asked: &Asked) -> Answer {
-    match is_review(asked) {
-        true => approve(),
-        false => write(&good(&about(asked))),
-    }
-}
-
-fn sandbox() -> Sandbox {
-    let sandbox = Sandbox::new();
-    let rows = [("bridge", BRIDGE), ("moth", MOTH), ("parser", PARSER)];
-    let lines: String = rows
-        .iter()
-        .map(|(id, text)| format!("{}\n", json!({"id": id, "abstract": text, "year": 2020})))
-        .collect();
-    sandbox.write("papers.jsonl", &lines);
-    sandbox
-}
-
-const ARGS: &str =
-    "synth synth.abstracts=papers.jsonl output=made/qa.jsonl synth.model=writer synth.answers=1";
-
-fn spawn(sandbox: &Sandbox, server: &Server, more: &str) -> Child {
-    let args = format!("{ARGS} synth.base_url={}/v1 {more}", server.address);
-    Command::new(env!("CARGO_BIN_EXE_run"))
-        .args(args.split_whitespace())
-        .current_dir(sandbox.path(""))
-        .env("WRITER_KEY", "sk-not-to-be-seen")
-        .env_remove("OPENAI_API_KEY")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap()
-}
-
-fn synth(sandbox: &Sandbox, server: &Server, more: &str) -> Finished {
-    let output = spawn(sandbox, server, more).wait_with_output().unwrap();
-    Finished {
-        code: output.status.code(),
-        stdout: String::from_utf8(output.stdout).unwrap(),
-        stderr: String::from_utf8(output.stderr).unwrap(),
-    }
-}
-
-fn ok(sandbox: &Sandbox, server: &Server, more: &str) -> String {
-    let done = synth(sandbox, server, more);
-    assert_eq!((done.code, done.stderr.as_str()), (Some(0), ""), "{done:?}");
-    done.stdout
-}
-
-fn texts(sandbox: &Sandbox, file: &str) -> Vec<String> {
-    let rows = sandbox.read(file);
-    let rows = rows
-        .lines()
-        .map(|line| serde_json::from_str::<Value>(line).unwrap());
-    rows.map(|row| row["text"].as_str().unwrap().to_string())
-        .collect()
-}
+use writer::{
+    BRIDGE, MOTH, PARSER, about, good, is_review, ok, pair, sandbox, spawn, synth, texts, usual,
+    write,
+};
 
 /// Reasons of the report that are not empty.
 fn reasons(sandbox: &Sandbox) -> Vec<String> {
@@ -302,6 +154,17 @@ fn malformed_replies_are_asked_for_again_and_counted() {
     // Bridge 2 + 2, moth 3 + 1, parser 3.
     assert_eq!(server.count(), 11);
     assert!(stdout.contains("requests   11"), "{stdout}");
+    // Only what failed is asked for again, and only if more is allowed.
+    let before = server.count();
+    ok(&sandbox, &server, "");
+    assert_eq!(server.count(), before);
+    ok(&sandbox, &server, "synth.max_tokens=4000");
+    assert_eq!(server.count(), before + 3);
+    assert!(
+        server.of("completions")[before..]
+            .iter()
+            .all(|a| about(a) == PARSER)
+    );
     // What was wrong is told to the model.
     let again: Vec<Asked> = server
         .of("completions")
