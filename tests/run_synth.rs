@@ -10,31 +10,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use common::sandbox::{Sandbox, table};
 use kiln::config::types::{DataConfig, TaskKind};
 use kiln::data::{Answers, Want, read_examples};
 use serde_json::json;
 use server::{Answer, Asked, Server};
 use writer::{
-    BRIDGE, MOTH, PARSER, about, good, is_review, ok, pair, sandbox, spawn, synth, texts, usual,
-    write,
+    BRIDGE, MOTH, PARSER, about, good, is_review, ok, pair, reasons, sandbox, spawn, synth, teach,
+    texts, usual, write,
 };
-
-/// Reasons of the report that are not empty.
-fn reasons(sandbox: &Sandbox) -> Vec<String> {
-    let (header, rows) = table(&sandbox.read("made/qa.jsonl.report.csv"));
-    assert_eq!(
-        header,
-        [
-            "abstract", "row", "kind", "question", "answer", "kept", "reason"
-        ]
-    );
-    for row in &rows {
-        assert_eq!(row[5] == "true", row[6].is_empty(), "{row:?}");
-    }
-    let reasons = rows.into_iter().map(|row| row[6].clone());
-    reasons.filter(|reason| !reason.is_empty()).collect()
-}
 
 #[test]
 fn abstracts_become_texts_that_training_reads() {
@@ -478,7 +461,32 @@ fn without_a_network_it_says_so() {
 }
 
 #[test]
-fn a_local_model_is_asked_in_the_same_way() {
+fn a_local_model_writes_in_the_same_way() {
+    let sandbox = sandbox();
+    teach(
+        &sandbox,
+        r#"{"pairs":[{"kind":"answer","question":"Why?","answer":"So."}]}"#,
+    );
+    let args = "synth synth.abstracts=papers.jsonl output=made/qa.jsonl synth.path=taught/model \
+                synth.max_tokens=12 synth.review=false synth.refusals=0 synth.corrections=0 \
+                synth.answers=1 synth.context=false synth.min_grounded=0 quantization=none";
+    let stdout = sandbox.ok(args);
+    assert!(stdout.contains("asked taught/model"), "{stdout}");
+    assert!(
+        stdout.contains("dropped    2: duplicate question"),
+        "{stdout}"
+    );
+    let text = "<|system|>Answer from the text, and say so where it has no answer.\
+                <|user|>Why?<|assistant|>So.";
+    assert_eq!(texts(&sandbox, "made/qa.jsonl"), [text]);
+    // Two kinds are beyond it: its one pair is taken after the last attempt.
+    let stdout = sandbox.ok(&format!("{args} synth.refusals=1 output=made/b.jsonl"));
+    assert!(stdout.contains("dropped    9: malformed reply"), "{stdout}");
+    assert_eq!(texts(&sandbox, "made/b.jsonl"), [text]);
+}
+
+#[test]
+fn a_local_model_that_cannot_write_is_told_from_one_that_can() {
     let sandbox = sandbox();
     let args = "synth synth.abstracts=papers.jsonl output=made/qa.jsonl synth.path=model synth.max_tokens=12 synth.max_attempts=2 quantization=none";
     // It has read nothing and writes nothing that can be used.

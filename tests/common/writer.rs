@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::common::sandbox::{Finished, Sandbox};
+use crate::common::sandbox::{Finished, Sandbox, table};
 use crate::server::{Answer, Asked, Server};
 
 pub const BRIDGE: &str = "The bridge at Cape Orun was built in 1874 of granite. It spans 412 metres and carries two railway tracks.";
@@ -159,4 +159,45 @@ pub fn texts(sandbox: &Sandbox, file: &str) -> Vec<String> {
         .map(|line| serde_json::from_str::<Value>(line).unwrap());
     rows.map(|row| row["text"].as_str().unwrap().to_string())
         .collect()
+}
+
+/// Reasons of the report that are not empty.
+pub fn reasons(sandbox: &Sandbox) -> Vec<String> {
+    let (header, rows) = table(&sandbox.read("made/qa.jsonl.report.csv"));
+    assert_eq!(
+        header,
+        [
+            "abstract", "row", "kind", "question", "answer", "kept", "reason"
+        ]
+    );
+    for row in &rows {
+        assert_eq!(row[5] == "true", row[6].is_empty(), "{row:?}");
+    }
+    let reasons = rows.into_iter().map(|row| row[6].clone());
+    reasons.filter(|reason| !reason.is_empty()).collect()
+}
+
+/// Trains the sandbox's model to reply with `word`, which becomes one token of it, to
+/// whatever it is asked: `taught/model`.
+pub fn teach(sandbox: &Sandbox, word: &str) {
+    const TOKEN: u32 = 50;
+    let mut tokenizer = sandbox.json("model/tokenizer.json");
+    tokenizer["model"]["vocab"][word] = json!(TOKEN);
+    sandbox.write("model/tokenizer.json", &tokenizer.to_string());
+    // Prompts of words that it does not know.
+    let rows: String = (4..36)
+        .map(|length| {
+            let mut ids = vec![2; length];
+            let mut labels = vec![-100; length];
+            ids.extend([TOKEN, 1]);
+            labels.extend([TOKEN as i32, 1]);
+            format!("{}\n", json!({"input_ids": ids, "labels": labels}))
+        })
+        .collect();
+    sandbox.write("lesson.jsonl", &rows);
+    sandbox.ok(
+        "train task=tokens method=full quantization=none model.path=model data.path=lesson.jsonl \
+         training.learning_rate=1e-2 training.max_steps=40 training.val_ratio=0 \
+         hydra.run.dir=taught",
+    );
 }
