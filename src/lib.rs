@@ -3,7 +3,7 @@
 //! A command line comes in at the top and a run directory comes out at the
 //! bottom. Modules call only downwards: [`cli`], [`experiment`], [`report`],
 //! [`evaluate`],
-//! [`ask`], [`synth`], [`generate`], [`train`] and [`plan`], [`data`] and [`model`], [`hub`],
+//! [`ask`], [`synth`], [`judge`], [`generate`], [`train`] and [`plan`], [`data`] and [`model`], [`hub`],
 //! [`net`], [`ops`], [`device`];
 //! below them all, [`config`] is the typed experiment and [`compose`] is Hydra.
 
@@ -17,6 +17,7 @@ pub mod evaluate;
 pub mod experiment;
 pub mod generate;
 pub mod hub;
+pub mod judge;
 pub mod model;
 pub mod net;
 pub mod ops;

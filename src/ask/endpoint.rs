@@ -32,6 +32,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 const RETRIES_AT_FIRST: usize = 2;
 /// Characters of a server's own words that are repeated in an error.
 const EXCERPT: usize = 300;
+/// The least length of a key that is worth hiding.
+const SECRET: usize = 8;
 /// Names the lengths of pauses among the random streams.
 const PAUSES: u64 = 0x9A05;
 
@@ -78,6 +80,9 @@ impl Settings {
             || uri.host().is_none_or(str::is_empty)
         {
             return Err(address());
+        }
+        if uri.authority().is_some_and(|a| a.as_str().contains('@')) {
+            return Err(AskError::Secret { keys });
         }
         let model = config.model.clone().filter(|m| !m.trim().is_empty());
         let variable = config.api_key_env.clone().filter(|v| !v.is_empty());
@@ -289,9 +294,9 @@ impl Endpoint {
 
     /// The text of a chat completion.
     fn read(&self, bytes: &[u8]) -> Result<String, Stop> {
-        let no_api = |what: String| Stop::Passing(Passing::NotAnApi(self.scrubbed(&what)), None);
+        let no_api = |what: String| Stop::Passing(Passing::NotAnApi(what), None);
         let reply: Value = serde_json::from_slice(bytes).map_err(|e| {
-            let begins = excerpt(&String::from_utf8_lossy(bytes), 60);
+            let begins = self.excerpt(&String::from_utf8_lossy(bytes), 60);
             no_api(format!("no JSON: {e}; it begins with '{begins}'"))
         })?;
         let Some(choice) = reply.pointer("/choices/0").and_then(Value::as_object) else {
@@ -309,12 +314,11 @@ impl Endpoint {
         if text.trim().is_empty() {
             let word = |at: &Map<String, Value>, key: &str| {
                 let word = at.get(key).and_then(Value::as_str)?;
-                Some(format!(" ({key}: {})", excerpt(word, EXCERPT)))
+                Some(format!(" ({key}: {})", self.excerpt(word, EXCERPT)))
             };
             let why = message.and_then(|m| word(m, "refusal"));
             let why = why.or_else(|| word(choice, "finish_reason"));
-            let why = self.scrubbed(&why.unwrap_or_default());
-            return Err(Stop::Final(AskError::NoText(why)));
+            return Err(Stop::Final(AskError::NoText(why.unwrap_or_default())));
         }
         Ok(text)
     }
@@ -361,16 +365,28 @@ impl Endpoint {
             Err(_) if bytes.trim_ascii_start().starts_with(b"<") => String::new(),
             Err(_) => String::from_utf8_lossy(bytes).into_owned(),
         };
-        match self.scrubbed(&excerpt(&text, EXCERPT)) {
+        match self.excerpt(&text, EXCERPT) {
             text if text.is_empty() => text,
             text => format!(", {text}"),
         }
     }
 
+    /// The beginning of what a server says, on one line and without the key.
+    fn excerpt(&self, text: &str, most: usize) -> String {
+        let text = self.scrubbed(text);
+        let mut line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        line.retain(|c| !c.is_control());
+        match line.char_indices().nth(most) {
+            Some((at, _)) => format!("{}...", &line[..at]),
+            None => line,
+        }
+    }
+
     fn scrubbed(&self, text: &str) -> String {
         match &self.settings.key.1 {
-            Some(key) => text.replace(key.as_str(), "***"),
-            None => text.to_string(),
+            // A word like `none`, for servers that want no key, is no secret.
+            Some(key) if key.len() >= SECRET => text.replace(key.as_str(), "***"),
+            _ => text.to_string(),
         }
     }
 }
@@ -442,14 +458,4 @@ fn out_of_credit(status: u16, bytes: &[u8]) -> bool {
     let reply = serde_json::from_slice::<Value>(bytes).unwrap_or_default();
     let code = reply.pointer("/error/code").and_then(Value::as_str);
     status == 429 && code == Some("insufficient_quota")
-}
-
-/// The beginning of a text on one line.
-fn excerpt(text: &str, most: usize) -> String {
-    let mut line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    line.retain(|c| !c.is_control());
-    match line.char_indices().nth(most) {
-        Some((at, _)) => format!("{}...", &line[..at]),
-        None => line,
-    }
 }

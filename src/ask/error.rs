@@ -17,6 +17,11 @@ pub enum AskError {
     )]
     Address { keys: &'static str, url: String },
     #[error(
+        "{keys}.base_url holds a user name or password, which would be written into files: take it \
+         out, and put a key into the environment variable that {keys}.api_key_env names"
+    )]
+    Secret { keys: &'static str },
+    #[error(
         "{keys}.model is not set: name the model that {url} is to answer with, e.g. {keys}.model=NAME"
     )]
     NoModel { keys: &'static str, url: String },

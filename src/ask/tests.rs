@@ -258,6 +258,11 @@ fn the_key_stays_where_it_belongs() {
     );
     assert!(error.contains("THE_KEY"), "{error}");
     assert!(!error.contains(KEY));
+    // Nor a part of it where a long message is cut.
+    let long = format!("{}{KEY}", "x".repeat(295));
+    let server = Server::start(move |_, _| Answer::new(401, long.clone()));
+    let error = ask(&server).unwrap_err().to_string();
+    assert!(!error.contains("sk-") && error.contains("***"), "{error}");
     // Without a key none is sent, and the error says so.
     let server = Server::start(|_, _| Answer::new(401, ""));
     let config_without = AskConfig {
@@ -309,6 +314,12 @@ fn settings_that_cannot_work_are_refused() {
         assert!(matches!(error, AskError::Address { .. }), "{url}: {error}");
         assert!(error.to_string().starts_with("judge.base_url="), "{error}");
     }
+    let error = Settings::new("judge", &config("http://me:hush@h/v1"), none).err();
+    let error = error.unwrap().to_string();
+    assert!(
+        error.contains("judge.api_key_env") && !error.contains("hush"),
+        "{error}"
+    );
     let nameless = AskConfig {
         model: None,
         ..config("http://h/v1")

@@ -4,8 +4,8 @@ use crate::compose::{Node, Origin};
 
 use super::error::ConfigError;
 use super::types::{
-    Config, ExportFormat, ExportType, LoraInit, Method, ModelInit, QuantMethod, TargetModules,
-    TaskKind,
+    Config, ExportFormat, ExportType, LoraInit, Method, Metric, ModelInit, QuantMethod,
+    TargetModules, TaskKind,
 };
 
 /// Values that do not go together. `tree` is asked where they were written.
@@ -138,6 +138,13 @@ pub(super) fn check(config: &Config, tree: &Node) -> Vec<ConfigError> {
             &["inference.use_stop_tokens"],
             "`inference.use_stop_tokens` is true, but `inference.stop` is empty",
             "list the strings that end an answer: inference.stop=[\"###\"]",
+        );
+    }
+    if config.task.kind == TaskKind::Mcq && config.task.metrics.contains(&Metric::WinRate) {
+        found.conflict(
+            &["task.metrics", "task.type"],
+            "`win_rate` compares free answers with references, and `task.type=mcq` has letters",
+            "leave win_rate out, or use task.type=saq",
         );
     }
     let synth = &config.synth;

@@ -22,6 +22,7 @@ pub struct Config {
     pub data: DataConfig,
     pub export: ExportConfig,
     pub synth: SynthConfig,
+    pub judge: JudgeConfig,
     pub seed: u64,
     pub device: String,
     pub adapter: Option<PathBuf>,
@@ -89,7 +90,7 @@ pub struct TaskConfig {
     pub name: String,
     #[serde(rename = "type")]
     pub kind: TaskKind,
-    /// `accuracy`, `exact_match`, `f1`.
+    /// `accuracy`, `exact_match`, `f1`, `win_rate`.
     pub metrics: Vec<Metric>,
     /// Test questions scored for the closing table; null scores them all.
     pub max_test_examples: Option<usize>,
@@ -112,6 +113,8 @@ pub enum Metric {
     Accuracy,
     ExactMatch,
     F1,
+    /// Beside the reference, by another model's judgement.
+    WinRate,
 }
 
 /// How an example becomes text. `{name}` is replaced by the field of that name
@@ -479,6 +482,15 @@ pub struct SynthConfig {
     pub max_overlap: f64,
     pub context: bool,
     pub system: Option<String>,
+}
+
+/// Who judges answers for the metric `win_rate`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct JudgeConfig {
+    #[serde(flatten)]
+    pub asked: AskConfig,
+    /// Where verdicts are kept.
+    pub cache: Option<PathBuf>,
 }
 
 /// How models are written.

@@ -62,6 +62,7 @@ pub fn metric_name(metric: Metric) -> &'static str {
         Metric::Accuracy => "accuracy",
         Metric::ExactMatch => "exact_match",
         Metric::F1 => "f1",
+        Metric::WinRate => "win_rate",
     }
 }
 
@@ -75,6 +76,8 @@ fn value(metric: Metric, examples: &[Example], answers: &[Answer]) -> Option<f64
         Metric::ExactMatch => {
             metrics::mean(pairs.map(|(e, a)| metrics::exact_match(&a.text, &references(e))))
         }
+        // Not ours to give: another model judges it.
+        Metric::WinRate => None,
         Metric::F1 => metrics::mean(pairs.map(|(e, a)| metrics::f1(&a.text, &references(e)))),
     }
 }

@@ -17,6 +17,7 @@ use super::setup::{ModelUse, Setup, questions};
 use super::summary::{Metrics, Summary};
 use super::table::metric_label;
 use super::train::comparison;
+use super::win_rate::{check_judge, win_rates};
 use super::{fsx, predictions};
 use crate::config::Job;
 use crate::config::types::{Config, TaskKind};
@@ -41,6 +42,7 @@ pub fn compare(mut job: Job) -> Result<(), Error> {
     let console = Console::stdio();
     let began = Instant::now();
     let config = job.config.clone();
+    check_judge(&config)?;
     let setup = Setup::new(&config, ModelUse::Run)?;
     let path = config.data.test_path.as_ref();
     let path = path.ok_or(Error::Missing("data.test_path", "data/questions.csv"))?;
@@ -86,6 +88,17 @@ pub fn compare(mut job: Job) -> Result<(), Error> {
         let title = format!("{}, {} questions", path.display(), file.examples.len());
         predictions::write(&run.predictions(), &file.examples, &tuned.answers)?;
         pairs.write(&run, &config)?;
+        // The judge may be a model of its own.
+        drop(model);
+        let models = [("base", base.answers.as_slice()), ("tuned", &tuned.answers)];
+        win_rates(
+            &config,
+            &run,
+            &console,
+            &file.examples,
+            &models,
+            &mut summary,
+        )?;
         let chart = chart(&config.task.name, &title, &summary.metrics);
         fsx::write(&run.root().join("comparison.svg"), chart.as_bytes())?;
         let (base, tuned) = (&summary.metrics.base, &summary.metrics.tuned);

@@ -10,6 +10,7 @@ use super::registry::RegistryError;
 use super::run_dir::RunDirError;
 use super::summary::SummaryError;
 use super::synth::SynthError;
+use super::win_rate::JudgeError;
 use crate::ask::AskError;
 use crate::config::JobError;
 use crate::data::batch::ScheduleError;
@@ -50,6 +51,8 @@ pub enum Error {
     Hub(#[from] HubError),
     #[error(transparent)]
     Job(#[from] JobError),
+    #[error(transparent)]
+    Judge(#[from] JudgeError),
     #[error(transparent)]
     Load(#[from] LoadError),
     #[error(transparent)]

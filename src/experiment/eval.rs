@@ -11,6 +11,7 @@ use super::predictions;
 use super::setup::{ModelUse, Setup, questions, tell_skipped};
 use super::summary::Summary;
 use super::train::comparison;
+use super::win_rate::{check_judge, win_rates};
 use crate::config::Job;
 use crate::config::types::TaskKind;
 use crate::data::Answers;
@@ -26,6 +27,7 @@ pub fn eval(mut job: Job) -> Result<(), Error> {
     let console = Console::stdio();
     let began = Instant::now();
     let config = job.config.clone();
+    check_judge(&config)?;
     let setup = Setup::new(&config, ModelUse::Run)?;
     let path = config.data.test_path.as_ref();
     let path = path.ok_or(Error::Missing("data.test_path", "data/questions.csv"))?;
@@ -66,14 +68,26 @@ pub fn eval(mut job: Job) -> Result<(), Error> {
         summary.write(&run.summary())?;
         let (metrics, inference) = (&config.task.metrics, &config.inference);
         let base = score(&mut model, &asked, metrics, inference, config.seed, false)?;
-        let mut answers = base.answers;
+        let mut models = vec![("base", base.answers)];
         summary.metrics.base = base.metrics;
         if adapter.is_some() {
             let tuned = score(&mut model, &asked, metrics, inference, config.seed, true)?;
-            answers = tuned.answers;
+            models.push(("tuned", tuned.answers));
             summary.metrics.tuned = tuned.metrics;
         }
-        predictions::write(&run.predictions(), &file.examples, &answers)?;
+        // The judge may be a model of its own.
+        drop(model);
+        if let Some((_, answers)) = models.last() {
+            predictions::write(&run.predictions(), &file.examples, answers)?;
+        }
+        win_rates(
+            &config,
+            &run,
+            &console,
+            &file.examples,
+            &models,
+            &mut summary,
+        )?;
         let title = format!("{}, {} questions", path.display(), file.examples.len());
         let (base, tuned) = (&summary.metrics.base, &summary.metrics.tuned);
         console.line(&comparison(&config.task.name, &title, base, tuned));

@@ -38,6 +38,7 @@ mod synth;
 pub mod table;
 mod train;
 mod watch;
+mod win_rate;
 
 pub use chat::{Asked as ChatAsked, chat};
 pub use compare::compare;
@@ -52,3 +53,4 @@ pub use report::{ReportError, report};
 pub use setup::OUTPUTS;
 pub use synth::{SynthError, synth};
 pub use train::train;
+pub use win_rate::JudgeError;

@@ -62,6 +62,23 @@ pub struct Answered {
     pub retries: usize,
 }
 
+/// What a judge said of a model's answers beside the references.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Judged {
+    pub judge: String,
+    /// Questions that count: with a verdict in both orders.
+    pub questions: usize,
+    pub wins: usize,
+    pub losses: usize,
+    pub ties: usize,
+    /// Verdicts that differ by the order.
+    pub contradictions: usize,
+    /// Of `win_rate`, 0-1.
+    pub standard_error: Option<f64>,
+    /// Ids of the questions without a verdict.
+    pub unparsed: Vec<String>,
+}
+
 /// The content of summary.json. What is not known is null.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
@@ -91,6 +108,9 @@ pub struct Summary {
     /// What `run infer` answered, by task.
     #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
     pub answers: IndexMap<String, Answered>,
+    /// How `win_rate` came about, for `base` and `tuned`.
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    pub judged: IndexMap<String, Judged>,
     #[serde(default)]
     pub versions: IndexMap<String, String>,
     /// Why a failed run failed.
@@ -118,6 +138,7 @@ impl Summary {
             duration_s: None,
             skipped_rows: 0,
             answers: IndexMap::new(),
+            judged: IndexMap::new(),
             versions: versions(),
             error: None,
         }

@@ -19,7 +19,7 @@ use super::setup::{ModelUse, OUTPUTS, QuestionFile, tell_skipped};
 use super::summary::Summary;
 use super::table::{Comparison, Unit, metric_label, render};
 use super::watch::Watch;
-use super::{best, fsx, predictions, publish, resume};
+use super::{best, fsx, predictions, publish, resume, win_rate};
 use crate::config::Job;
 use crate::config::types::{Config, LoraInit, Method, ModelInit, Optimizer as Kind};
 use crate::data::Samples;
@@ -384,6 +384,10 @@ impl Session<'_> {
             &base_metrics,
             &tuned.metrics,
         ));
+        if win_rate::is_wanted(config) {
+            let line = "win_rate is judged by run eval and run compare";
+            self.console.line(line);
+        }
         self.console.line("");
         self.summary.metrics.base = base_metrics;
         self.summary.metrics.tuned = tuned.metrics;

@@ -5,6 +5,7 @@ pub mod paged;
 pub mod place;
 pub mod sandbox;
 pub mod server;
+pub mod writer;
 pub mod xml;
 
 use std::path::{Path, PathBuf};

@@ -21,3 +21,4 @@ mod sweep;
 mod synth;
 mod tiny_data;
 mod train;
+mod win_rate;

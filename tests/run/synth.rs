@@ -1,184 +1,17 @@
 //! `run synth` from outside, with a small server in the place of a model.
 
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::common::sandbox::{Finished, Sandbox, table};
 use crate::common::server::{Answer, Asked, Server};
+use crate::common::writer::{
+    BRIDGE, MOTH, PARSER, about, good, is_review, ok, pair, reasons, sandbox, spawn, synth, teach,
+    texts, usual, write,
+};
 use kiln::config::types::{DataConfig, TaskKind};
 use kiln::data::{Answers, Want, read_examples};
-use serde_json::{Value, json};
-
-const BRIDGE: &str = "The bridge at Cape Orun was built in 1874 of granite. It spans 412 metres and carries two railway tracks.";
-const MOTH: &str =
-    "We count moths in 30 gardens. Numbers fall by 12 % where street lamps burn all night.";
-const PARSER: &str =
-    "A parser for tables is presented. It reads 5,000 rows a second and uses a single pass.";
-
-fn pair(kind: &str, question: &str, answer: &str) -> Value {
-    json!({"kind": kind, "question": question, "answer": answer})
-}
-
-/// What a good model writes of an abstract.
-fn good(text: &str) -> Vec<Value> {
-    match text {
-        BRIDGE => vec![
-            pair(
-                "answer",
-                "When was the bridge at Cape Orun built?",
-                "It was built in 1874.",
-            ),
-            pair(
-                "refusal",
-                "Who designed the bridge?",
-                "The text does not name its designer.",
-            ),
-            pair(
-                "correction",
-                "Why was it built of steel?",
-                "It was not built of steel but of granite.",
-            ),
-        ],
-        MOTH => vec![
-            pair(
-                "answer",
-                "In how many gardens were moths counted?",
-                "In 30 gardens.",
-            ),
-            pair(
-                "refusal",
-                "Which moth species was rarest?",
-                "The abstract does not say.",
-            ),
-            pair(
-                "correction",
-                "Why do lamps raise the numbers?",
-                "They do not: numbers fall by 12 %.",
-            ),
-        ],
-        PARSER => vec![
-            pair(
-                "answer",
-                "How many rows does the parser read a second?",
-                "5000 rows a second.",
-            ),
-            pair(
-                "refusal",
-                "Which language is it written in?",
-                "That is not stated.",
-            ),
-            pair(
-                "correction",
-                "Why does the parser need three passes?",
-                "It does not; it uses a single pass.",
-            ),
-        ],
-        other => panic!("{other}"),
-    }
-}
-
-/// The abstract that a request is about.
-fn about(asked: &Asked) -> String {
-    let first = asked.json()["messages"][1]["content"]
-        .as_str()
-        .unwrap()
-        .to_string();
-    first.rsplit("Abstract:\n").next().unwrap().to_string()
-}
-
-fn is_review(asked: &Asked) -> bool {
-    let messages = asked.json()["messages"].to_string();
-    messages.contains("verdicts")
-}
-
-/// Approves of three pairs.
-fn approve() -> Answer {
-    let verdicts: Vec<Value> = (1..=3)
-        .map(|n| json!({"number": n, "ok": true, "why": "right"}))
-        .collect();
-    Answer::chat(&json!({"verdicts": verdicts}).to_string())
-}
-
-fn write(pairs: &[Value]) -> Answer {
-    Answer::chat(&format!("Here:\n```json\n{}\n```", json!({"pairs": pairs})))
-}
-
-fn usual(asked: &Asked) -> Answer {
-    match is_review(asked) {
-        true => approve(),
-        false => write(&good(&about(asked))),
-    }
-}
-
-fn sandbox() -> Sandbox {
-    let sandbox = Sandbox::new();
-    let rows = [("bridge", BRIDGE), ("moth", MOTH), ("parser", PARSER)];
-    let lines: String = rows
-        .iter()
-        .map(|(id, text)| format!("{}\n", json!({"id": id, "abstract": text, "year": 2020})))
-        .collect();
-    sandbox.write("papers.jsonl", &lines);
-    sandbox
-}
-
-const ARGS: &str =
-    "synth synth.abstracts=papers.jsonl output=made/qa.jsonl synth.model=writer synth.answers=1";
-
-fn spawn(sandbox: &Sandbox, server: &Server, more: &str) -> Child {
-    let args = format!("{ARGS} synth.base_url={}/v1 {more}", server.address);
-    Command::new(env!("CARGO_BIN_EXE_run"))
-        .args(args.split_whitespace())
-        .current_dir(sandbox.path(""))
-        .env("WRITER_KEY", "sk-not-to-be-seen")
-        .env_remove("OPENAI_API_KEY")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap()
-}
-
-fn synth(sandbox: &Sandbox, server: &Server, more: &str) -> Finished {
-    let output = spawn(sandbox, server, more).wait_with_output().unwrap();
-    Finished {
-        code: output.status.code(),
-        stdout: String::from_utf8(output.stdout).unwrap(),
-        stderr: String::from_utf8(output.stderr).unwrap(),
-    }
-}
-
-fn ok(sandbox: &Sandbox, server: &Server, more: &str) -> String {
-    let done = synth(sandbox, server, more);
-    assert_eq!((done.code, done.stderr.as_str()), (Some(0), ""), "{done:?}");
-    done.stdout
-}
-
-fn texts(sandbox: &Sandbox, file: &str) -> Vec<String> {
-    let rows = sandbox.read(file);
-    let rows = rows
-        .lines()
-        .map(|line| serde_json::from_str::<Value>(line).unwrap());
-    rows.map(|row| row["text"].as_str().unwrap().to_string())
-        .collect()
-}
-
-/// Reasons of the report that are not empty.
-fn reasons(sandbox: &Sandbox) -> Vec<String> {
-    let (header, rows) = table(&sandbox.read("made/qa.jsonl.report.csv"));
-    assert_eq!(
-        header,
-        [
-            "abstract", "row", "kind", "question", "answer", "kept", "reason"
-        ]
-    );
-    for row in &rows {
-        assert_eq!(row[5] == "true", row[6].is_empty(), "{row:?}");
-    }
-    let reasons = rows.into_iter().map(|row| row[6].clone());
-    reasons.filter(|reason| !reason.is_empty()).collect()
-}
+use serde_json::json;
 
 #[test]
 fn abstracts_become_texts_that_training_reads() {
@@ -298,6 +131,17 @@ fn malformed_replies_are_asked_for_again_and_counted() {
     // Bridge 2 + 2, moth 3 + 1, parser 3.
     assert_eq!(server.count(), 11);
     assert!(stdout.contains("requests   11"), "{stdout}");
+    // Only what failed is asked for again, and only if more is allowed.
+    let before = server.count();
+    ok(&sandbox, &server, "");
+    assert_eq!(server.count(), before);
+    ok(&sandbox, &server, "synth.max_tokens=4000");
+    assert_eq!(server.count(), before + 3);
+    assert!(
+        server.of("completions")[before..]
+            .iter()
+            .all(|a| about(a) == PARSER)
+    );
     // What was wrong is told to the model.
     let again: Vec<Asked> = server
         .of("completions")
@@ -611,7 +455,32 @@ fn without_a_network_it_says_so() {
 }
 
 #[test]
-fn a_local_model_is_asked_in_the_same_way() {
+fn a_local_model_writes_in_the_same_way() {
+    let sandbox = sandbox();
+    teach(
+        &sandbox,
+        r#"{"pairs":[{"kind":"answer","question":"Why?","answer":"So."}]}"#,
+    );
+    let args = "synth synth.abstracts=papers.jsonl output=made/qa.jsonl synth.path=taught/model \
+                synth.max_tokens=12 synth.review=false synth.refusals=0 synth.corrections=0 \
+                synth.answers=1 synth.context=false synth.min_grounded=0 quantization=none";
+    let stdout = sandbox.ok(args);
+    assert!(stdout.contains("asked taught/model"), "{stdout}");
+    assert!(
+        stdout.contains("dropped    2: duplicate question"),
+        "{stdout}"
+    );
+    let text = "<|system|>Answer from the text, and say so where it has no answer.\
+                <|user|>Why?<|assistant|>So.";
+    assert_eq!(texts(&sandbox, "made/qa.jsonl"), [text]);
+    // Two kinds are beyond it: its one pair is taken after the last attempt.
+    let stdout = sandbox.ok(&format!("{args} synth.refusals=1 output=made/b.jsonl"));
+    assert!(stdout.contains("dropped    9: malformed reply"), "{stdout}");
+    assert_eq!(texts(&sandbox, "made/b.jsonl"), [text]);
+}
+
+#[test]
+fn a_local_model_that_cannot_write_is_told_from_one_that_can() {
     let sandbox = sandbox();
     let args = "synth synth.abstracts=papers.jsonl output=made/qa.jsonl synth.path=model synth.max_tokens=12 synth.max_attempts=2 quantization=none";
     // It has read nothing and writes nothing that can be used.

@@ -150,7 +150,7 @@ pub(super) const SYNTH: Section = Section {
                 nullable: false,
                 default: Default::Int(3),
                 help: "How often an abstract is asked about until the reply has the right form",
-                about: "After the last attempt the best reply counts, though it has too few pairs; an abstract without any is left out and named in the report.",
+                about: "After the last attempt the best reply counts, though it has too few pairs; an abstract without any is left out and named in the report. The same command with more attempts or a larger `synth.max_tokens` asks about those again.",
                 limit: Limit::None,
             },
             Key {
@@ -199,5 +199,25 @@ pub(super) const SYNTH: Section = Section {
                 limit: Limit::None,
             },
         ]
+    ),
+};
+
+pub(super) const JUDGE: Section = Section {
+    title: "Judge",
+    about: "Who judges answers beside their references in `run eval` and `run compare`, where `task.metrics` has `win_rate`. Each pair is judged in both orders; the rate is not corrected for length.",
+    keys: asked!(
+        "judge",
+        "the judge",
+        1024,
+        0.0,
+        [Key {
+            name: "judge.cache",
+            kind: Kind::Path,
+            nullable: true,
+            default: Default::Str("outputs/judged.jsonl"),
+            help: "File that keeps verdicts, so that none is asked for twice; null: none",
+            about: "A verdict is found again by judge, question, answer and reference, in any run. Remove the file to have all judged anew.",
+            limit: Limit::None,
+        },]
     ),
 };

@@ -242,6 +242,7 @@ pub const SECTIONS: &[Section] = &[
     inference::SECTION,
     export::SECTION,
     ask::SYNTH,
+    ask::JUDGE,
 ];
 
 /// Every key of the table.

@@ -202,12 +202,27 @@ pub const BUNDLES: &[Bundle] = &[
         ],
     },
     Bundle {
+        about: "who judges",
+        keys: &[
+            "task.metrics",
+            "judge.base_url",
+            "judge.model",
+            "judge.path",
+            "judge.api_key_env",
+            "judge.cache",
+        ],
+    },
+    Bundle {
         about: "requests fail or take too long",
         keys: &[
             "synth.timeout_s",
             "synth.max_retries",
             "synth.concurrency",
             "synth.max_tokens",
+            "judge.timeout_s",
+            "judge.max_retries",
+            "judge.concurrency",
+            "judge.max_tokens",
         ],
     },
     Bundle {
@@ -284,8 +299,8 @@ impl Key {
             "training.adam_beta1" => Some("0.95"),
             "training.adam_beta2" => Some("0.99"),
             "prompt.chat_template_file" => Some("template.jinja"),
-            "synth.base_url" => Some("http://127.0.0.1:8000/v1"),
-            "synth.api_key_env" => Some("MY_KEY"),
+            "synth.base_url" | "judge.base_url" => Some("http://127.0.0.1:8000/v1"),
+            "synth.api_key_env" | "judge.api_key_env" => Some("MY_KEY"),
             "synth.system" => Some("'\"Answer briefly.\"'"),
             _ => None,
         };
@@ -341,6 +356,7 @@ impl Key {
             _ if under("inference.") => "infer",
             _ if under("export.") => "merge",
             _ if under("synth.") => "synth",
+            _ if under("judge.") => "eval",
             _ => "train",
         }
     }

@@ -26,6 +26,9 @@ pub(super) struct Entry {
     /// Why the review could not be used, after the last attempt.
     pub no_review: Option<String>,
     pub requests: usize,
+    /// The limits that it was asked under: what failed is asked again under larger ones.
+    pub max_attempts: usize,
+    pub max_tokens: usize,
 }
 
 /// A journal that lines are added to.

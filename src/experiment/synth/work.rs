@@ -36,9 +36,16 @@ pub(super) fn wanted(config: &SynthConfig) -> Wanted {
     }
 }
 
-/// Whether nothing is left to ask about an abstract.
+/// Whether nothing is left to ask about an abstract. What failed is asked about again
+/// where the config now allows more attempts or longer replies.
 pub(super) fn is_done(entry: &Entry, config: &SynthConfig) -> bool {
-    !config.review || entry.pairs.is_empty() || entry.review.is_some() || entry.no_review.is_some()
+    let larger =
+        config.max_attempts > entry.max_attempts || config.asked.max_tokens > entry.max_tokens;
+    match (entry.pairs.is_empty(), config.review, &entry.review) {
+        (true, ..) => !larger,
+        (false, false, _) | (false, true, Some(_)) => true,
+        (false, true, None) => entry.no_review.is_some() && !larger,
+    }
 }
 
 /// Asks about every abstract that the journal does not have whole, and tells `done` of
@@ -59,17 +66,14 @@ pub(super) fn ask_all(
     for one in abstracts {
         match journal.entry(&one.hash) {
             Some(entry) if is_done(entry, config) => done(),
-            Some(entry) => waiting.push_back(Open::review(&one.text, entry.clone())),
-            None => waiting.push_back(Open {
-                text: &one.text,
-                entry: Entry {
-                    text: one.hash.clone(),
-                    ..Entry::default()
-                },
-                chat: write_chat(&one.text, &wanted),
-                attempts: 0,
-                best: Vec::new(),
-            }),
+            had => {
+                let mut entry = had.cloned().unwrap_or_default();
+                entry.text.clone_from(&one.hash);
+                entry.no_review = None;
+                entry.max_attempts = config.max_attempts;
+                entry.max_tokens = config.asked.max_tokens;
+                waiting.push_back(Open::new(&one.text, entry, &wanted));
+            }
         }
     }
     while !waiting.is_empty() {
@@ -103,10 +107,15 @@ pub(super) fn ask_all(
 }
 
 impl<'a> Open<'a> {
-    fn review(text: &'a str, entry: Entry) -> Self {
+    /// At the step that the entry has come to: pairs are to be written, or reviewed.
+    fn new(text: &'a str, entry: Entry, wanted: &Wanted) -> Self {
+        let chat = match entry.pairs.is_empty() {
+            true => write_chat(text, wanted),
+            false => review_chat(text, &entry.pairs),
+        };
         Self {
             text,
-            chat: review_chat(text, &entry.pairs),
+            chat,
             entry,
             attempts: 0,
             best: Vec::new(),
@@ -149,7 +158,7 @@ impl<'a> Open<'a> {
                 Ok((pairs, surplus)) => {
                     self.entry.pairs = pairs;
                     self.entry.surplus = surplus;
-                    return self.written(config, journal);
+                    return self.written(config, wanted, journal);
                 }
                 Err(malformed) => (malformed.why, malformed.usable),
             },
@@ -160,7 +169,7 @@ impl<'a> Open<'a> {
         self.entry.malformed.push(why.clone());
         if last {
             self.entry.pairs = self.best.split_off(0);
-            return self.written(config, journal);
+            return self.written(config, wanted, journal);
         }
         self.chat = match &reply {
             Ok(text) => again(write_chat(self.text, wanted), text, &why),
@@ -173,12 +182,13 @@ impl<'a> Open<'a> {
     fn written(
         self,
         config: &SynthConfig,
+        wanted: &Wanted,
         journal: &mut Journal,
     ) -> Result<Option<Self>, SynthError> {
         journal.add(self.entry.clone())?;
         Ok(match is_done(&self.entry, config) {
             true => None,
-            false => Some(Self::review(self.text, self.entry)),
+            false => Some(Self::new(self.text, self.entry, wanted)),
         })
     }
 
