@@ -451,7 +451,7 @@ fn without_a_network_it_says_so() {
             .contains("check synth.base_url and whether the server runs"),
         "{refused:?}"
     );
-    assert!(!sandbox.path("made/qa.jsonl").exists());
+    assert_eq!(sandbox.files("made"), [""; 0]);
 }
 
 #[test]

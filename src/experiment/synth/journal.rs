@@ -2,6 +2,7 @@
 //! abstract, so that a run that was killed goes on without asking again.
 
 use std::collections::HashMap;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -68,6 +69,14 @@ impl Journal {
             lines: file,
             entries,
         })
+    }
+
+    /// Removes a journal in which nothing stands but the settings.
+    pub fn remove_if_empty(&self) {
+        if self.entries.is_empty() {
+            // One that stays does no harm: nobody was asked.
+            let _ = fs::remove_file(&self.path);
+        }
     }
 
     /// What is known of an abstract.

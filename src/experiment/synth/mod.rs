@@ -168,6 +168,9 @@ fn ask(
     });
     bar.finish_and_clear();
     console.set_bar(None);
+    if asked.is_err() {
+        journal.remove_if_empty();
+    }
     asked.map_err(|cause| match done {
         0 => cause,
         _ => SynthError::BrokenOff {
