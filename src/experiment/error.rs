@@ -13,7 +13,7 @@ use crate::config::JobError;
 use crate::data::batch::ScheduleError;
 use crate::data::encode::EncodeError;
 use crate::data::error::DataError;
-use crate::data::tokenise::TokeniseError;
+use crate::data::tokenise::{CacheError, TokeniseError};
 use crate::data::tokenizer::TokenizerError;
 use crate::device::DeviceError;
 use crate::evaluate::AnswerError;
@@ -37,7 +37,7 @@ pub enum Error {
     #[error(transparent)]
     Encode(#[from] EncodeError),
     #[error(transparent)]
-    Tokenise(#[from] TokeniseError),
+    Tokens(#[from] CacheError),
     #[error(transparent)]
     Export(#[from] ExportError),
     #[error(transparent)]
@@ -138,4 +138,14 @@ pub enum Error {
     OutputExists(PathBuf),
     #[error("task.type=text has no questions to answer; choose task=mcq, saq or squad")]
     NoQuestions,
+}
+
+impl From<TokeniseError> for Error {
+    fn from(error: TokeniseError) -> Self {
+        match error {
+            TokeniseError::Data(error) => error.into(),
+            TokeniseError::Encode(error) => error.into(),
+            TokeniseError::Cache(error) => error.into(),
+        }
+    }
 }
