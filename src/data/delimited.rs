@@ -61,6 +61,10 @@ pub(super) fn open(spec: &Spec, input: Input, separator: u8) -> Result<Source, D
     }))
 }
 
+/// A field in quotes that goes on for so many bytes was never closed; reading on would
+/// take the rest of the file into memory.
+const ENDLESS: u64 = 64 << 20;
+
 /// Watches the bytes on their way to the csv crate, which takes text after a closing
 /// quote into the field without a word.
 struct Quotes<R> {
@@ -68,6 +72,9 @@ struct Quotes<R> {
     separator: u8,
     state: Quoting,
     offset: u64,
+    /// Where the quoted field at hand began, and whether it is [`ENDLESS`].
+    opened: u64,
+    endless: bool,
     /// Offsets of bytes that follow a closing quote and may not.
     stray: VecDeque<u64>,
 }
@@ -95,12 +102,17 @@ impl<R: Read> Quotes<R> {
             separator,
             state,
             offset: 0,
+            opened: 0,
+            endless: false,
             stray: VecDeque::new(),
         }
     }
 
     fn see(&mut self, byte: u8) {
         let ends = byte == self.separator || byte == b'\n';
+        if self.state == Quoting::FieldStart {
+            self.opened = self.offset;
+        }
         self.state = match (self.state, byte) {
             (Quoting::Off, _) => return,
             (Quoting::Quoted, b'"') => Quoting::QuoteInQuoted,
@@ -131,6 +143,10 @@ impl<R: Read> Quotes<R> {
 
 impl<R: Read> Read for Quotes<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.state == Quoting::Quoted && self.offset - self.opened > ENDLESS {
+            self.endless = true;
+            return Err(io::Error::other("a quote is never closed"));
+        }
         let count = self.inner.read(buffer)?;
         if self.state != Quoting::Off {
             buffer[..count].iter().for_each(|&byte| self.see(byte));
@@ -143,9 +159,14 @@ impl Records {
     /// Reads the next record that is not blank; its line, or `None` at the end.
     fn advance(&mut self, spec: &Spec) -> Result<Option<usize>, DataError> {
         loop {
+            let begin = self.reader.position().line();
             match self.reader.read_byte_record(&mut self.record) {
                 Ok(true) => {}
                 Ok(false) => return Ok(None),
+                Err(_) if self.reader.get_ref().endless => {
+                    let line = begin as usize;
+                    return Err(DataError::row(&spec.path, line, RowProblem::OpenQuote));
+                }
                 Err(error) => return Err(csv_error(spec, error)),
             }
             let inner = self

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::DefaultHasher;
 use std::fs::File;
 use std::hash::{Hash, Hasher};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read as _};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -383,8 +383,24 @@ impl Lines {
     }
 
     pub fn next_line(&mut self) -> Option<Result<(usize, String), DataError>> {
-        let mut bytes = Vec::new();
-        match self.input.read_until(b'\n', &mut bytes) {
+        let (mut bytes, mut rest) = (Vec::new(), 0);
+        let read = match self.bounded {
+            false => self.input.read_until(b'\n', &mut bytes),
+            // The rest of a line that is too long is only counted.
+            true => {
+                let mut start = (&mut self.input).take(MAX_ROW as u64);
+                match start.read_until(b'\n', &mut bytes) {
+                    Ok(MAX_ROW) if !bytes.ends_with(b"\n") => {
+                        self.input.skip_until(b'\n').map(|count| {
+                            rest = count.saturating_sub(1);
+                            MAX_ROW
+                        })
+                    }
+                    read => read,
+                }
+            }
+        };
+        match read {
             Ok(0) => return None,
             Ok(_) => self.number += 1,
             Err(e) => return Some(Err(DataError::io(&self.path, e))),
@@ -393,7 +409,8 @@ impl Lines {
             bytes.pop();
         }
         if self.bounded && bytes.len() >= MAX_ROW {
-            let problem = RowProblem::TooLong { bytes: bytes.len() };
+            let bytes = bytes.len() + rest;
+            let problem = RowProblem::TooLong { bytes };
             return Some(Err(DataError::row(&self.path, self.number, problem)));
         }
         Some(match String::from_utf8(bytes) {

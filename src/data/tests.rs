@@ -512,6 +512,30 @@ fn real_squad_and_sst2_read_as_they_are() {
     }
 }
 
+#[test]
+fn a_line_without_end_is_counted_and_a_quote_without_end_is_found() {
+    let f = Folder::new();
+    let mut skip = config(None);
+    skip.on_error = OnError::Skip;
+    let long = "x".repeat(3_000_000);
+    let text = format!("{{\"question\": \"{long}\"}}\n{{\"question\": \"Q\", \"answer\": \"a\"}}");
+    let read = read_examples(&f.put("a.jsonl", text), &skip, required(TaskKind::Saq)).unwrap();
+    assert_eq!(read.examples[0].row, 2);
+    let said = read.skipped[0].to_string();
+    assert!(
+        said.contains("a.jsonl:1: the row has 3000016 bytes"),
+        "{said}"
+    );
+    // More than is ever held: an error long before the end of the file.
+    let mut endless = "question,answer\nQ,a\nQ,\"a\n".to_string();
+    endless.push_str(&"Q,a\n".repeat(20 << 20));
+    let message = f.message("b.csv", endless, TaskKind::Saq);
+    assert!(
+        message.starts_with("b.csv:3: a quote that opens in this row is never closed"),
+        "{message}"
+    );
+}
+
 /// Each bad row with what is said of it.
 const BAD_ROWS: [(&str, &str, &str); 8] = [
     ("a.csv", "x,Q?", "2 fields where the header has 3"),
@@ -619,4 +643,36 @@ fn what_swallows_the_rest_and_what_leaves_nothing_cannot_be_skipped() {
     assert_eq!((read.examples.len(), read.skipped.len()), (1, 1));
     let header = f.put("c.csv", "question,reply\nQ,a\n");
     assert!(read_examples(&header, &skip, want).is_err());
+}
+
+#[test]
+fn bad_rows_of_a_list_of_conversations_are_named_and_can_be_skipped() {
+    let f = Folder::new();
+    let talk = |id: &str| {
+        format!(
+            r#"{{"id": "{id}", "messages": [{{"role": "user", "content": "a"}}, {{"role": "assistant", "content": "b, ]"}}]}}"#
+        )
+    };
+    let mut list = format!("\u{feff}[{}, 7, ", talk("x")).into_bytes();
+    list.extend(b"{\"messages\": [{\"role\": \"assistant\", \"content\": \"\xFF\"}]},");
+    list.extend(format!("{}, {{\"messages\": []}}, {}\n]\n", talk("x"), talk("y")).bytes());
+    let path = f.put("a.json", &list);
+    let mut skip = config(None);
+    skip.on_error = OnError::Skip;
+    let read = read_examples(&path, &skip, required(TaskKind::Text)).unwrap();
+    let kept: Vec<_> = read.examples.iter().map(|e| (&e.id[..], e.row)).collect();
+    assert_eq!(kept, [("x", 1), ("y", 6)]);
+    let said: Vec<String> = read.skipped.iter().map(DataError::to_string).collect();
+    for (said, part) in said.iter().zip([
+        "2: bad JSON: invalid type: integer `7`",
+        "3: the row is not valid UTF-8",
+        "4: id 'x' was used before, on line 1",
+        "5: no message of an assistant",
+    ]) {
+        assert!(said.contains(&format!("a.json:{part}")), "{said}");
+    }
+    assert_eq!(said.len(), 4);
+    let message = f.message("b.json", format!("[{},", talk("x")), TaskKind::Text);
+    let cut = "b.json: is not a list of conversations: it ends within the list, at row 2";
+    assert!(message.starts_with(cut), "{message}");
 }

@@ -58,9 +58,17 @@ pub enum TokeniseError {
     Data(#[from] DataError),
     #[error(transparent)]
     Encode(#[from] EncodeError),
-    #[error("{path}: cannot keep tokens there: {error}: free some space, or set data.cache to another directory or to off",
-        path = path.display())]
-    Cache { path: PathBuf, error: io::Error },
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+}
+
+/// A place where tokens cannot be kept.
+#[derive(Debug, Error)]
+#[error("{path}: cannot keep tokens there: {error}: free some space, or set data.cache to another directory or to off",
+    path = path.display())]
+pub struct CacheError {
+    path: PathBuf,
+    error: io::Error,
 }
 
 impl Source<'_> {
@@ -229,10 +237,10 @@ fn is_absent(error: &io::Error) -> bool {
 }
 
 fn failed(path: &Path, error: io::Error) -> TokeniseError {
-    TokeniseError::Cache {
+    TokeniseError::Cache(CacheError {
         path: path.to_path_buf(),
         error,
-    }
+    })
 }
 
 /// About the bytes that an example takes.

@@ -16,7 +16,7 @@ use crate::config::JobError;
 use crate::data::batch::ScheduleError;
 use crate::data::encode::EncodeError;
 use crate::data::error::DataError;
-use crate::data::tokenise::TokeniseError;
+use crate::data::tokenise::{CacheError, TokeniseError};
 use crate::data::tokenizer::TokenizerError;
 use crate::device::DeviceError;
 use crate::evaluate::AnswerError;
@@ -42,7 +42,7 @@ pub enum Error {
     #[error(transparent)]
     Encode(#[from] EncodeError),
     #[error(transparent)]
-    Tokenise(#[from] TokeniseError),
+    Tokens(#[from] CacheError),
     #[error(transparent)]
     Export(#[from] ExportError),
     #[error(transparent)]
@@ -152,5 +152,15 @@ pub enum Error {
 impl From<SynthError> for Error {
     fn from(error: SynthError) -> Self {
         Error::Synth(Box::new(error))
+    }
+}
+
+impl From<TokeniseError> for Error {
+    fn from(error: TokeniseError) -> Self {
+        match error {
+            TokeniseError::Data(error) => error.into(),
+            TokeniseError::Encode(error) => error.into(),
+            TokeniseError::Cache(error) => error.into(),
+        }
     }
 }

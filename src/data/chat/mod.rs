@@ -4,6 +4,7 @@
 mod jinja;
 mod json;
 mod limits;
+mod list;
 mod rows;
 mod tags;
 mod template;

@@ -2,11 +2,12 @@
 //! `messages` (role, content), `conversations` (from, value: ShareGPT's form), or a
 //! `text` that is taken whole.
 
-use std::io::{BufRead, Read};
+use std::io::BufRead;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use super::list::{Elements, ListError};
 use super::{Conversation, message, role};
 use crate::data::error::{DataError, RowProblem, excerpt};
 use crate::data::example::Example;
@@ -21,18 +22,24 @@ pub(in crate::data) fn open(spec: &Spec, mut input: Input) -> Result<Source, Dat
     let list = head.trim_ascii_start().first() == Some(&b'[');
     let mut rows = jsonl::Objects::new(spec);
     if list {
-        let mut text = String::new();
-        input.read_to_string(&mut text).map_err(io)?;
-        let items: Vec<Map<String, Value>> =
-            serde_json::from_str(&text).map_err(|e| DataError::Format {
-                path: spec.path.to_path_buf(),
-                what: format!("is not a list of conversations: {e}"),
-                remedy: "write a JSON list of objects, or one object a line".to_string(),
+        let (path, mut row) = (Arc::clone(&spec.path), 0);
+        return Ok(Box::new(Elements::new(input).map(move |item| {
+            row += 1;
+            let fail = |problem| DataError::row(&path, row, problem);
+            let bytes = item.map_err(|error| match error {
+                ListError::Io(error) => DataError::io(&path, error),
+                ListError::What(what) => DataError::Format {
+                    path: path.to_path_buf(),
+                    what: format!("is not a list of conversations: {what}, at row {row}"),
+                    remedy: "write a JSON list of objects, or one object a line".to_string(),
+                },
             })?;
-        let items = items.into_iter().enumerate();
-        return Ok(Box::new(
-            items.map(move |(i, map)| example(&mut rows, i + 1, map)),
-        ));
+            let text = String::from_utf8(bytes)
+                .map_err(|_| fail(RowProblem::Utf8Line { what: "the row" }))?;
+            let map =
+                serde_json::from_str(&text).map_err(|e| fail(RowProblem::Json(e.to_string())))?;
+            example(&mut rows, row, map)
+        })));
     }
     let mut lines = Lines::new(spec, input);
     let path = Arc::clone(&spec.path);

@@ -148,12 +148,13 @@ impl Column {
             Values::Bool(v) => Value::Bool(*v.get(i)?),
             Values::Int32(v) => integer(i64::from(*v.get(i)?), about),
             Values::Int64(v) => integer(*v.get(i)?, about),
-            Values::Int96(v) => match v.get(i)?.to_nanos() {
-                nanos => time(
+            Values::Int96(v) => {
+                let nanos = v.get(i)?.to_nanos();
+                time(
                     nanos.div_euclid(1_000_000_000),
                     nanos.rem_euclid(1_000_000_000),
-                ),
-            },
+                )
+            }
             // By its own shortest digits: 0.1 stays 0.1.
             Values::Float(v) => v.get(i)?.to_string().parse().map_or(Value::Null, float),
             Values::Double(v) => float(*v.get(i)?),
