@@ -4,8 +4,10 @@
 //! bottom. Modules call only downwards: [`cli`], [`experiment`], [`report`],
 //! [`evaluate`],
 //! [`generate`], [`train`] and [`plan`], [`data`] and [`model`], [`hub`], [`ops`], [`device`];
-//! below them all, [`config`] is the typed experiment and [`compose`] is Hydra.
+//! below them all, [`config`] is the typed experiment and [`compose`] is Hydra; [`clean`]
+//! and [`rng`] stand by themselves.
 
+pub mod clean;
 pub mod cli;
 pub mod compose;
 pub mod config;

@@ -261,6 +261,8 @@ pub struct InferenceConfig {
     pub batch_size: usize,
     pub use_stop_tokens: bool,
     pub stop: Vec<String>,
+    /// Rules of [`crate::clean`].
+    pub clean: Vec<String>,
     pub stream: bool,
     pub validation: ValidationConfig,
 }

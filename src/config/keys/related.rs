@@ -242,6 +242,7 @@ impl Key {
             "training.eval_examples" => Some("50"),
             "training.adam_beta1" => Some("0.95"),
             "training.adam_beta2" => Some("0.99"),
+            "inference.clean" => Some("[thinking,whitespace]"),
             "prompt.chat_template_file" => Some("template.jinja"),
             _ => None,
         };
