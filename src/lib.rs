@@ -3,7 +3,7 @@
 //! A command line comes in at the top and a run directory comes out at the
 //! bottom. Modules call only downwards: [`cli`], [`experiment`], [`report`],
 //! [`evaluate`],
-//! [`generate`], [`train`] and [`plan`], [`data`] and [`model`], [`hub`], [`ops`], [`device`];
+//! [`generate`], [`train`] and [`plan`], [`embed`], [`data`] and [`model`], [`hub`], [`ops`], [`device`];
 //! below them all, [`config`] is the typed experiment and [`compose`] is Hydra; [`clean`]
 //! and [`rng`] stand by themselves.
 
@@ -13,6 +13,7 @@ pub mod compose;
 pub mod config;
 pub mod data;
 pub mod device;
+pub mod embed;
 pub mod evaluate;
 pub mod experiment;
 pub mod generate;

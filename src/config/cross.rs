@@ -145,6 +145,13 @@ pub(super) fn check(config: &Config, tree: &Node) -> Vec<ConfigError> {
             "rules are applied in order: inference.clean=[thinking,'s/PATTERN/REPLACEMENT/']",
         );
     }
+    if config.evaluate.sas_model.is_some() && config.task.kind != TaskKind::Saq {
+        found.conflict(
+            &["evaluate.sas_model"],
+            "`evaluate.sas_model` compares answers in free text, and `task.type` is not saq",
+            "leave it out, or choose a task with answers in words (task=saq, squad, abstractive)",
+        );
+    }
     if inference.num_beams > 1 && inference.do_sample {
         found.conflict(
             &["inference.num_beams", "inference.do_sample"],

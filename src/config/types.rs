@@ -19,6 +19,7 @@ pub struct Config {
     pub lora: LoraConfig,
     pub training: TrainingConfig,
     pub inference: InferenceConfig,
+    pub evaluate: EvaluateConfig,
     pub data: DataConfig,
     pub export: ExportConfig,
     pub seed: u64,
@@ -84,7 +85,6 @@ pub struct TaskConfig {
     pub name: String,
     #[serde(rename = "type")]
     pub kind: TaskKind,
-    /// `accuracy`, `exact_match`, `f1`.
     pub metrics: Vec<Metric>,
     /// Test questions scored for the closing table; null scores them all.
     pub max_test_examples: Option<usize>,
@@ -106,6 +106,7 @@ pub enum TaskKind {
 pub enum Metric {
     Accuracy,
     ExactMatch,
+    ExactMatchIgnoreCase,
     F1,
 }
 
@@ -265,6 +266,13 @@ pub struct InferenceConfig {
     pub clean: Vec<String>,
     pub stream: bool,
     pub validation: ValidationConfig,
+}
+
+/// What scores answers besides the task's metrics.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EvaluateConfig {
+    /// Directory or hub name of a sentence encoder.
+    pub sas_model: Option<String>,
 }
 
 /// When a beam search that has as many answers as beams is over.

@@ -61,6 +61,7 @@ pub fn metric_name(metric: Metric) -> &'static str {
     match metric {
         Metric::Accuracy => "accuracy",
         Metric::ExactMatch => "exact_match",
+        Metric::ExactMatchIgnoreCase => "exact_match_ignore_case",
         Metric::F1 => "f1",
     }
 }
@@ -75,6 +76,9 @@ fn value(metric: Metric, examples: &[Example], answers: &[Answer]) -> Option<f64
         Metric::ExactMatch => {
             metrics::mean(pairs.map(|(e, a)| metrics::exact_match(&a.text, &references(e))))
         }
+        Metric::ExactMatchIgnoreCase => metrics::mean(
+            pairs.map(|(e, a)| metrics::exact_match_ignore_case(&a.text, &references(e))),
+        ),
         Metric::F1 => metrics::mean(pairs.map(|(e, a)| metrics::f1(&a.text, &references(e)))),
     }
 }

@@ -29,6 +29,7 @@ mod resume;
 mod routes;
 pub mod run_dir;
 mod sampled;
+mod scorer;
 mod setup;
 pub mod summary;
 pub mod sweep;

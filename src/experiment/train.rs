@@ -14,6 +14,7 @@ use super::ready::Ready;
 use super::registry::{ResumePlan, ResumeRequest, plan_resume};
 use super::run_dir::RunDir;
 use super::sampled::Sampled;
+use super::scorer::Scorer;
 use super::setup::{ModelUse, OUTPUTS, QuestionFile, tell_skipped};
 use super::summary::Summary;
 use super::table::{Comparison, Unit, metric_label, render};
@@ -21,7 +22,6 @@ use super::watch::Watch;
 use super::{best, fsx, predictions, publish, resume};
 use crate::config::Job;
 use crate::config::types::{Config, Method, ModelInit, Optimizer as Kind};
-use crate::evaluate::{Scored, score};
 use crate::model::export::WeightType;
 use crate::model::{Adaptation, Decoder};
 use crate::train::{Optimizer, Progress, Schedule, Trainer};
@@ -47,6 +47,12 @@ pub fn train(mut job: Job) -> Result<(), Error> {
         return Ok(());
     }
     let ready = Ready::new(&job.config, ModelUse::Run)?;
+    let config = job.config.clone();
+    // Found now, not after an hour of training.
+    let scorer = match &ready.test {
+        Some(_) => Some(Scorer::new(&config)?),
+        None => None,
+    };
     let forecast = Forecast::of_run(&ready, &job.config)?;
     let load = || ready.setup.load(&job.config, adaptation(&job.config));
     let mut model = forecast.watch(load)?;
@@ -81,6 +87,7 @@ pub fn train(mut job: Job) -> Result<(), Error> {
         console: &console,
         run: &run,
         ready: &ready,
+        scorer: scorer.as_ref(),
         forecast: &forecast,
         summary: Summary::started("train", &job.config.task.name, &ready.setup.chosen.name),
         began: Instant::now(),
@@ -110,6 +117,8 @@ struct Session<'a> {
     console: &'a Console,
     run: &'a RunDir,
     ready: &'a Ready,
+    /// Of the test set, where there is one.
+    scorer: Option<&'a Scorer<'a>>,
     forecast: &'a Forecast,
     summary: Summary,
     began: Instant,
@@ -135,8 +144,8 @@ impl Session<'_> {
         self.summary.val_loss = progress.val_loss;
         self.summary.tokens_per_s = seconds.map(|(tokens, s)| tokens as f64 / s.max(1e-9));
         self.save(model)?;
-        if self.ready.test.is_some() {
-            self.evaluate(model)?;
+        if let (Some(test), Some(scorer)) = (&self.ready.test, self.scorer) {
+            self.evaluate(model, test, scorer)?;
         }
         if self.config.method == Method::Lora {
             let outputs = Path::new(OUTPUTS);
@@ -310,20 +319,27 @@ impl Session<'_> {
     }
 
     /// Base and tuned on the held-out test set.
-    fn evaluate(&mut self, model: &mut Decoder) -> Result<(), Error> {
-        let Some(test) = &self.ready.test else {
-            return Ok(());
-        };
+    fn evaluate(
+        &mut self,
+        model: &mut Decoder,
+        test: &QuestionFile,
+        scorer: &Scorer<'_>,
+    ) -> Result<(), Error> {
         let config = self.config;
+        if let Some(note) = scorer.note() {
+            self.console.line(&note);
+        }
+        let encoder = self.ready.setup.encoder(config)?;
+        let questions = test.with(&self.ready.setup, &encoder, config)?;
         let base = match config.method {
-            Method::Lora => Some(self.score(model, test, false)?),
+            Method::Lora => Some(scorer.score(model, &questions, false)?),
             Method::Full if config.model.init == ModelInit::Random => None,
             Method::Full => {
                 let mut base = self.ready.setup.load(config, Adaptation::None)?;
-                Some(self.score(&mut base, test, false)?)
+                Some(scorer.score(&mut base, &questions, false)?)
             }
         };
-        let tuned = self.score(model, test, true)?;
+        let tuned = scorer.score(model, &questions, true)?;
         predictions::write(&self.run.predictions(), &test.examples, &tuned.answers)?;
         let base_metrics = base.map(|b| b.metrics).unwrap_or_default();
         // A test on the training file says nothing about new questions.
@@ -345,26 +361,6 @@ impl Session<'_> {
         self.summary.metrics.base = base_metrics;
         self.summary.metrics.tuned = tuned.metrics;
         Ok(())
-    }
-
-    fn score(
-        &self,
-        model: &mut Decoder,
-        test: &QuestionFile,
-        adapter: bool,
-    ) -> Result<Scored, Error> {
-        let config = self.config;
-        let encoder = self.ready.setup.encoder(config)?;
-        let questions = test.with(&self.ready.setup, &encoder, config)?;
-        let (metrics, inference) = (&config.task.metrics, &config.inference);
-        Ok(score(
-            model,
-            &questions,
-            metrics,
-            inference,
-            config.seed,
-            adapter,
-        )?)
     }
 }
 

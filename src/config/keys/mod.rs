@@ -4,6 +4,7 @@
 //! one line in `configs/`; tests fail until the three agree.
 
 mod data;
+mod evaluate;
 mod export;
 mod inference;
 mod model;
@@ -238,6 +239,7 @@ pub const SECTIONS: &[Section] = &[
     model::LORA,
     training::SECTION,
     inference::SECTION,
+    evaluate::SECTION,
     export::SECTION,
 ];
 

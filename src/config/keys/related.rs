@@ -242,6 +242,7 @@ impl Key {
             "training.eval_examples" => Some("50"),
             "training.adam_beta1" => Some("0.95"),
             "training.adam_beta2" => Some("0.99"),
+            "evaluate.sas_model" => Some("sentence-transformers/all-MiniLM-L6-v2"),
             "inference.clean" => Some("[thinking,whitespace]"),
             "prompt.chat_template_file" => Some("template.jinja"),
             _ => None,
@@ -295,6 +296,7 @@ impl Key {
         match self.name {
             "adapter" | "output" => "infer",
             _ if under("inference.") => "infer",
+            _ if under("evaluate.") => "eval",
             _ if under("export.") => "merge",
             _ => "train",
         }

@@ -26,11 +26,11 @@ pub(super) const TASK: Section = Section {
         },
         Key {
             name: "task.metrics",
-            kind: Kind::Words(&["accuracy", "exact_match", "f1"]),
+            kind: Kind::Words(&["accuracy", "exact_match", "exact_match_ignore_case", "f1"]),
             nullable: false,
             default: Default::List(&["accuracy"]),
-            help: "Figures of the closing table: accuracy, exact_match, f1",
-            about: "`accuracy` counts right letters. `exact_match` and `f1` compare answers as the SQuAD script does: lower case, without articles and punctuation; f1 is the overlap of words.",
+            help: "Figures of the closing table: accuracy, exact_match, f1, exact_match_ignore_case",
+            about: "`accuracy` counts right letters. `exact_match` and `f1` compare answers as the SQuAD script does: lower case, without articles and punctuation; f1 is the overlap of words. `exact_match_ignore_case` forgives case alone. `evaluate.sas_model` adds semantic similarity.",
             limit: Limit::None,
         },
         Key {
