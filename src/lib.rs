@@ -3,16 +3,19 @@
 //! A command line comes in at the top and a run directory comes out at the
 //! bottom. Modules call only downwards: [`cli`], [`experiment`], [`report`],
 //! [`evaluate`],
-//! [`ask`], [`synth`], [`judge`], [`generate`], [`train`] and [`plan`], [`data`] and [`model`], [`hub`],
-//! [`net`], [`ops`], [`device`];
-//! below them all, [`config`] is the typed experiment and [`compose`] is Hydra.
+//! [`ask`], [`synth`], [`judge`], [`generate`], [`train`] and [`plan`], [`embed`], [`data`] and [`model`],
+//! [`hub`], [`net`], [`ops`], [`device`];
+//! below them all, [`config`] is the typed experiment and [`compose`] is Hydra; [`clean`]
+//! and [`rng`] stand by themselves.
 
 pub mod ask;
+pub mod clean;
 pub mod cli;
 pub mod compose;
 pub mod config;
 pub mod data;
 pub mod device;
+pub mod embed;
 pub mod evaluate;
 pub mod experiment;
 pub mod generate;

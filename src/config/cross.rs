@@ -1,5 +1,6 @@
 //! Checks that look at several keys at once.
 
+use crate::clean::Cleaner;
 use crate::compose::{Node, Origin};
 
 use super::error::ConfigError;
@@ -156,6 +157,20 @@ pub(super) fn check(config: &Config, tree: &Node) -> Vec<ConfigError> {
         );
     }
     let inference = &config.inference;
+    if let Err(error) = Cleaner::new(&inference.clean) {
+        found.conflict(
+            &["inference.clean"],
+            &format!("`inference.clean`: {error}"),
+            "rules are applied in order: inference.clean=[thinking,'s/PATTERN/REPLACEMENT/']",
+        );
+    }
+    if config.evaluate.sas_model.is_some() && config.task.kind != TaskKind::Saq {
+        found.conflict(
+            &["evaluate.sas_model"],
+            "`evaluate.sas_model` compares answers in free text, and `task.type` is not saq",
+            "leave it out, or choose a task with answers in words (task=saq, squad, abstractive)",
+        );
+    }
     if inference.num_beams > 1 && inference.do_sample {
         found.conflict(
             &["inference.num_beams", "inference.do_sample"],

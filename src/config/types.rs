@@ -19,6 +19,7 @@ pub struct Config {
     pub lora: LoraConfig,
     pub training: TrainingConfig,
     pub inference: InferenceConfig,
+    pub evaluate: EvaluateConfig,
     pub data: DataConfig,
     pub export: ExportConfig,
     pub synth: SynthConfig,
@@ -90,7 +91,7 @@ pub struct TaskConfig {
     pub name: String,
     #[serde(rename = "type")]
     pub kind: TaskKind,
-    /// `accuracy`, `exact_match`, `f1`, `win_rate`.
+    /// `accuracy`, `exact_match`, `exact_match_ignore_case`, `f1`, `win_rate`.
     pub metrics: Vec<Metric>,
     /// Test questions scored for the closing table; null scores them all.
     pub max_test_examples: Option<usize>,
@@ -112,6 +113,7 @@ pub enum TaskKind {
 pub enum Metric {
     Accuracy,
     ExactMatch,
+    ExactMatchIgnoreCase,
     F1,
     /// Beside the reference, by another model's judgement.
     WinRate,
@@ -366,8 +368,17 @@ pub struct InferenceConfig {
     pub batch_size: usize,
     pub use_stop_tokens: bool,
     pub stop: Vec<String>,
+    /// Rules of [`crate::clean`].
+    pub clean: Vec<String>,
     pub stream: bool,
     pub validation: ValidationConfig,
+}
+
+/// What scores answers besides the task's metrics.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EvaluateConfig {
+    /// Directory or hub name of a sentence encoder.
+    pub sas_model: Option<String>,
 }
 
 /// When a beam search that has as many answers as beams is over.

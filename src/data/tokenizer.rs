@@ -53,6 +53,8 @@ pub struct Tokenizer {
     dir: PathBuf,
     /// What the post-processor puts before a text: BOS, or nothing.
     prefix: Vec<u32>,
+    /// What it puts behind: the separator of an encoder, or nothing.
+    suffix: Vec<u32>,
     bos: Option<u32>,
     eos: Option<u32>,
     stops: Vec<u32>,
@@ -126,7 +128,7 @@ impl Tokenizer {
             .or_else(|| numbered("pad_token_id").first().copied())
             .or(eos)
             .unwrap_or(0);
-        let prefix = prefix(&inner).map_err(|error| TokenizerError::Use {
+        let (prefix, suffix) = around(&inner).map_err(|error| TokenizerError::Use {
             path,
             what: "a text",
             error,
@@ -143,6 +145,7 @@ impl Tokenizer {
             inner,
             dir: dir.to_path_buf(),
             prefix,
+            suffix,
             bos,
             eos,
             stops,
@@ -163,6 +166,15 @@ impl Tokenizer {
             return Ok(ids.to_vec());
         }
         Ok([&self.prefix, ids].concat())
+    }
+
+    /// Token ids of `text` between all that the post-processor puts around it, the
+    /// text cut on the right so that there are at most `max`: what an encoder reads.
+    pub fn encode_between(&self, text: &str, max: usize) -> Result<Vec<u32>, TokenizerError> {
+        let ids = self.encode(text, false)?;
+        let room = max.saturating_sub(self.prefix.len() + self.suffix.len());
+        let ids = &ids[..ids.len().min(room)];
+        Ok([&self.prefix, ids, &self.suffix].concat())
     }
 
     /// Token ids of `text` as it stands, nothing added, with the bytes of each. A
@@ -225,6 +237,11 @@ impl Tokenizer {
     /// What goes before every text: one BOS, or nothing.
     pub fn prefix(&self) -> &[u32] {
         &self.prefix
+    }
+
+    /// What goes behind every text that an encoder reads: one separator, or nothing.
+    pub fn suffix(&self) -> &[u32] {
+        &self.suffix
     }
 
     pub fn bos_id(&self) -> Option<u32> {
@@ -342,20 +359,21 @@ fn ids(value: Option<&Value>) -> Vec<u32> {
     }
 }
 
-/// Finds what the post-processor puts before a text by trying one.
-fn prefix(inner: &tokenizers::Tokenizer) -> Result<Vec<u32>, String> {
+/// Finds what the post-processor puts before and behind a text by trying one.
+fn around(inner: &tokenizers::Tokenizer) -> Result<(Vec<u32>, Vec<u32>), String> {
     let probe = "a";
     let plain = inner.encode_fast(probe, false).map_err(|e| e.to_string())?;
     let whole = inner.encode_fast(probe, true).map_err(|e| e.to_string())?;
     let (plain, whole) = (plain.get_ids(), whole.get_ids());
     if plain.is_empty() {
-        return Ok(Vec::new());
+        return Ok(Default::default());
     }
     let at = whole
         .windows(plain.len())
         .position(|w| w == plain)
         .unwrap_or(0);
-    Ok(whole[..at].to_vec())
+    let end = (at + plain.len()).min(whole.len());
+    Ok((whole[..at].to_vec(), whole[end..].to_vec()))
 }
 
 #[cfg(test)]

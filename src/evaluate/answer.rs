@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::clean::{CleanError, Cleaner};
 use crate::config::types::{InferenceConfig, TaskKind};
 use crate::data::encode::{EncodeError, Encoder};
 use crate::data::example::Example;
@@ -20,6 +21,8 @@ pub enum AnswerError {
     Tokenizer(#[from] TokenizerError),
     #[error(transparent)]
     Sampling(#[from] SamplingError),
+    #[error("inference.clean: {0}")]
+    Clean(#[from] CleanError),
     #[error(
         "{}:{row}: token id {id} is outside the model's vocabulary of {vocab}: tokenizer.json \
          belongs to another model; copy it again from the model's page", path.display()
@@ -166,9 +169,9 @@ impl Questions<'_> {
             .collect())
     }
 
-    /// Generated answers. Where validation is on, an answer without the form of
-    /// the task is generated again, sampling, up to `max_retries` times; the last
-    /// attempt stands.
+    /// Generated answers, cleaned by the rules of `inference.clean`. Where validation
+    /// is on, an answer without the form of the task is generated again, sampling, up
+    /// to `max_retries` times; the last attempt stands.
     ///
     /// # Errors
     /// A question that cannot be encoded, or logits that are not finite.
@@ -196,6 +199,7 @@ impl Questions<'_> {
             false => 0,
         };
         let greedy = Sampler::new(inference)?;
+        let cleaner = Cleaner::new(&inference.clean)?;
         for attempt in 0..=retries {
             let sampler = if attempt == 0 {
                 greedy
@@ -228,14 +232,16 @@ impl Questions<'_> {
                 };
                 // An answer that cannot be decoded is an error below.
                 let text = self.finish(progress.tokens, inference).unwrap_or_default();
-                let shown = match progress.done {
-                    true => &text[..],
-                    false => certain(&text, inference),
-                };
-                reader.answer(open[progress.prompt], shown, progress.done);
+                let (question, done) = (open[progress.prompt], progress.done);
+                match done {
+                    true => reader.answer(question, &cleaner.clean(&text), done),
+                    // Rules may take away what stands there now.
+                    false if !cleaner.is_empty() => {}
+                    false => reader.answer(question, certain(&text, inference), done),
+                }
             })?;
             for (&i, ids) in open.iter().zip(outputs) {
-                let text = self.finish(&ids, inference)?;
+                let text = cleaner.clean(&self.finish(&ids, inference)?);
                 answers[i] = Answer {
                     valid: is_valid(self.kind, &text, &self.examples[i].options),
                     text,

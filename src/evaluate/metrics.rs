@@ -91,6 +91,14 @@ pub fn exact_match(prediction: &str, references: &[String]) -> f64 {
     best(prediction, references, exact_match_one)
 }
 
+/// 1 where the prediction is one of `references` but for case and the blanks around
+/// them, else 0. Nothing else is normalised.
+pub fn exact_match_ignore_case(prediction: &str, references: &[String]) -> f64 {
+    let bare = |text: &str| text.trim().to_lowercase();
+    let prediction = bare(prediction);
+    f64::from(u8::from(references.iter().any(|r| bare(r) == prediction)))
+}
+
 /// Word F1 with the best of `references`, 0 to 1. Without references, 0.
 pub fn f1(prediction: &str, references: &[String]) -> f64 {
     best(prediction, references, f1_one)
@@ -187,6 +195,15 @@ mod tests {
             |score: fn(&str, &[String]) -> f64| mean(cases.iter().map(|c| score(&c.0, &c.1)));
         assert_eq!(mean_of(exact_match), mean(cases.iter().map(|c| c.2)));
         assert!(cases.iter().filter(|c| c.3 > 0.0 && c.3 < 1.0).count() > 300);
+    }
+
+    #[test]
+    fn ignoring_case_forgives_nothing_else() {
+        let r = refs(&["The Cat.", "Élan"]);
+        let score = |p: &str| exact_match_ignore_case(p, &r);
+        assert_eq!((score(" the CAT. "), score("élan")), (1.0, 1.0));
+        assert_eq!((score("cat"), score("the cat"), score("")), (0.0, 0.0, 0.0));
+        assert_eq!(exact_match_ignore_case("x", &[]), 0.0);
     }
 
     #[test]

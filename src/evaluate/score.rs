@@ -61,6 +61,7 @@ pub fn metric_name(metric: Metric) -> &'static str {
     match metric {
         Metric::Accuracy => "accuracy",
         Metric::ExactMatch => "exact_match",
+        Metric::ExactMatchIgnoreCase => "exact_match_ignore_case",
         Metric::F1 => "f1",
         Metric::WinRate => "win_rate",
     }
@@ -78,6 +79,9 @@ fn value(metric: Metric, examples: &[Example], answers: &[Answer]) -> Option<f64
         }
         // Not ours to give: another model judges it.
         Metric::WinRate => None,
+        Metric::ExactMatchIgnoreCase => metrics::mean(
+            pairs.map(|(e, a)| metrics::exact_match_ignore_case(&a.text, &references(e))),
+        ),
         Metric::F1 => metrics::mean(pairs.map(|(e, a)| metrics::f1(&a.text, &references(e)))),
     }
 }

@@ -13,6 +13,7 @@ use super::infer::adapter_dir;
 use super::lifecycle::{close, new_run};
 use super::log::Console;
 use super::run_dir::RunPaths;
+use super::scorer::Scorer;
 use super::setup::{ModelUse, Setup, questions};
 use super::summary::{Metrics, Summary};
 use super::table::metric_label;
@@ -23,7 +24,7 @@ use crate::config::Job;
 use crate::config::types::{Config, TaskKind};
 use crate::data::Answers;
 use crate::data::example::Example;
-use crate::evaluate::{Answer, by_question, references, score};
+use crate::evaluate::{Answer, by_question, references};
 use crate::model::Adaptation;
 use crate::report::{Bars, Group};
 use crate::rng::Stream;
@@ -48,6 +49,7 @@ pub fn compare(mut job: Job) -> Result<(), Error> {
     let path = path.ok_or(Error::Missing("data.test_path", "data/questions.csv"))?;
     let file = questions(path, &config, Answers::Required)?;
     let adapter = adapter_dir(&config)?;
+    let scorer = Scorer::new(&config)?;
     let device = setup.chosen.name.as_str();
     let mut model = watch_answers(device, &config, || {
         setup.load(&config, Adaptation::Adapter(&adapter))
@@ -69,15 +71,14 @@ pub fn compare(mut job: Job) -> Result<(), Error> {
         setup.model_dir.display(),
         adapter.display()
     ));
-    for note in [&setup.quantised_note, &setup.chosen.note] {
+    for note in [&setup.quantised_note, &setup.chosen.note, &scorer.note()] {
         note.iter().for_each(|note| console.line(note));
     }
     let mut summary = Summary::started("compare", &config.task.name, &setup.chosen.name);
     let work = || -> Result<(), Error> {
         summary.write(&run.summary())?;
-        let (metrics, inference) = (&config.task.metrics, &config.inference);
-        let base = score(&mut model, &asked, metrics, inference, config.seed, false)?;
-        let tuned = score(&mut model, &asked, metrics, inference, config.seed, true)?;
+        let base = scorer.score(&mut model, &asked, false)?;
+        let tuned = scorer.score(&mut model, &asked, true)?;
         summary.metrics.base = base.metrics;
         summary.metrics.tuned = tuned.metrics;
         let pairs = Pairs {

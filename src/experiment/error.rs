@@ -102,6 +102,9 @@ pub enum Error {
     },
     #[error("{0}")]
     OutOfMemory(String),
+    /// A sentence encoder that cannot be had or used.
+    #[error("{0}")]
+    SasModel(String),
     #[error(
         "{}: token id {id} is outside the model's vocabulary of {vocab}: the data was made with another tokenizer; \
          give the model it belongs to (model.path=DIR), or make the data again",

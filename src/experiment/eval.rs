@@ -8,6 +8,7 @@ use super::infer::adapter_dir;
 use super::lifecycle::{close, new_run};
 use super::log::Console;
 use super::predictions;
+use super::scorer::Scorer;
 use super::setup::{ModelUse, Setup, questions, tell_skipped};
 use super::summary::Summary;
 use super::train::comparison;
@@ -15,7 +16,6 @@ use super::win_rate::{check_judge, win_rates};
 use crate::config::Job;
 use crate::config::types::TaskKind;
 use crate::data::Answers;
-use crate::evaluate::score;
 use crate::model::Adaptation;
 
 /// Scores the test set. Without `adapter` and without a published one for the
@@ -40,6 +40,7 @@ pub fn eval(mut job: Job) -> Result<(), Error> {
     let adaptation = adapter
         .as_deref()
         .map_or(Adaptation::None, Adaptation::Adapter);
+    let scorer = Scorer::new(&config)?;
     let device = setup.chosen.name.as_str();
     let mut model = watch_answers(device, &config, || setup.load(&config, adaptation))?;
     let encoder = setup.encoder(&config)?;
@@ -56,22 +57,18 @@ pub fn eval(mut job: Job) -> Result<(), Error> {
         config.task.name,
         setup.model_dir.display()
     ));
-    if let Some(note) = &setup.quantised_note {
-        console.line(note);
-    }
-    if let Some(note) = &setup.chosen.note {
-        console.line(note);
+    for note in [&setup.quantised_note, &setup.chosen.note, &scorer.note()] {
+        note.iter().for_each(|note| console.line(note));
     }
     let mut summary = Summary::started("eval", &config.task.name, &setup.chosen.name);
     let work = || -> Result<(), Error> {
         summary.skipped_rows = tell_skipped(&console, &file.path, &file.skipped);
         summary.write(&run.summary())?;
-        let (metrics, inference) = (&config.task.metrics, &config.inference);
-        let base = score(&mut model, &asked, metrics, inference, config.seed, false)?;
+        let base = scorer.score(&mut model, &asked, false)?;
         let mut models = vec![("base", base.answers)];
         summary.metrics.base = base.metrics;
         if adapter.is_some() {
-            let tuned = score(&mut model, &asked, metrics, inference, config.seed, true)?;
+            let tuned = scorer.score(&mut model, &asked, true)?;
             models.push(("tuned", tuned.answers));
             summary.metrics.tuned = tuned.metrics;
         }

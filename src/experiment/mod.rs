@@ -31,6 +31,7 @@ mod resume;
 mod routes;
 pub mod run_dir;
 mod sampled;
+mod scorer;
 mod setup;
 pub mod summary;
 pub mod sweep;

@@ -29,6 +29,8 @@ pub fn metric_label(task: &str, metric: &str) -> String {
     };
     let metric = match metric {
         "f1" | "sas" => metric.to_uppercase(),
+        "sas_x_em" => "SAS x EM".to_string(),
+        "exact_match_ignore_case" => "exact match, ignoring case".to_string(),
         other => other.replace('_', " "),
     };
     format!("{task} {metric}")

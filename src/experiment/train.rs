@@ -15,6 +15,7 @@ use super::ready::Ready;
 use super::registry::{ResumePlan, ResumeRequest, plan_resume};
 use super::run_dir::RunDir;
 use super::sampled::Sampled;
+use super::scorer::Scorer;
 use super::setup::{ModelUse, OUTPUTS, QuestionFile, tell_skipped};
 use super::summary::Summary;
 use super::table::{Comparison, Unit, metric_label, render};
@@ -23,7 +24,6 @@ use super::{best, fsx, predictions, publish, resume, win_rate};
 use crate::config::Job;
 use crate::config::types::{Config, LoraInit, Method, ModelInit, Optimizer as Kind};
 use crate::data::Samples;
-use crate::evaluate::{Scored, score};
 use crate::model::export::WeightType;
 use crate::model::rewrite::Base;
 use crate::model::{Adaptation, Decoder};
@@ -52,6 +52,12 @@ pub fn train(mut job: Job) -> Result<(), Error> {
         return Ok(());
     }
     let ready = Ready::new(&job.config, ModelUse::Run)?;
+    let config = job.config.clone();
+    // Found now, not after an hour of training.
+    let scorer = match &ready.test {
+        Some(_) => Some(Scorer::new(&config)?),
+        None => None,
+    };
     let forecast = Forecast::of_run(&ready, &job.config)?;
     let load = || ready.setup.load(&job.config, adaptation(&job.config));
     let mut model = forecast.watch(load)?;
@@ -86,6 +92,7 @@ pub fn train(mut job: Job) -> Result<(), Error> {
         console: &console,
         run: &run,
         ready: &ready,
+        scorer: scorer.as_ref(),
         forecast: &forecast,
         summary: Summary::started("train", &job.config.task.name, &ready.setup.chosen.name),
         began: Instant::now(),
@@ -115,6 +122,8 @@ struct Session<'a> {
     console: &'a Console,
     run: &'a RunDir,
     ready: &'a Ready,
+    /// Of the test set, where there is one.
+    scorer: Option<&'a Scorer<'a>>,
     forecast: &'a Forecast,
     summary: Summary,
     began: Instant,
@@ -140,8 +149,8 @@ impl Session<'_> {
         self.summary.val_loss = progress.val_loss;
         self.summary.tokens_per_s = seconds.map(|(tokens, s)| tokens as f64 / s.max(1e-9));
         self.save(model)?;
-        if self.ready.test.is_some() {
-            self.evaluate(model)?;
+        if let (Some(test), Some(scorer)) = (&self.ready.test, self.scorer) {
+            self.evaluate(model, test, scorer)?;
         }
         if self.config.method == Method::Lora {
             let outputs = Path::new(OUTPUTS);
@@ -352,21 +361,30 @@ impl Session<'_> {
     }
 
     /// Base and tuned on the held-out test set.
-    fn evaluate(&mut self, model: &mut Decoder) -> Result<(), Error> {
-        let Some(test) = &self.ready.test else {
-            return Ok(());
-        };
+    fn evaluate(
+        &mut self,
+        model: &mut Decoder,
+        test: &QuestionFile,
+        scorer: &Scorer<'_>,
+    ) -> Result<(), Error> {
         let config = self.config;
+        if let Some(note) = scorer.note() {
+            self.console.line(&note);
+        }
+        let encoder = self.ready.setup.encoder(config)?;
+        let questions = test.with(&self.ready.setup, &encoder, config)?;
         let base = match config.method {
-            Method::Lora if !config.lora.changes_base() => Some(self.score(model, test, false)?),
+            Method::Lora if !config.lora.changes_base() => {
+                Some(scorer.score(model, &questions, false)?)
+            }
             Method::Full if config.model.init == ModelInit::Random => None,
             // The base as it was, beside what became of it.
             Method::Lora | Method::Full => {
                 let mut base = self.ready.setup.load(config, Adaptation::None)?;
-                Some(self.score(&mut base, test, false)?)
+                Some(scorer.score(&mut base, &questions, false)?)
             }
         };
-        let tuned = self.score(model, test, true)?;
+        let tuned = scorer.score(model, &questions, true)?;
         predictions::write(&self.run.predictions(), &test.examples, &tuned.answers)?;
         let base_metrics = base.map(|b| b.metrics).unwrap_or_default();
         // A test on the training file says nothing about new questions.
@@ -392,26 +410,6 @@ impl Session<'_> {
         self.summary.metrics.base = base_metrics;
         self.summary.metrics.tuned = tuned.metrics;
         Ok(())
-    }
-
-    fn score(
-        &self,
-        model: &mut Decoder,
-        test: &QuestionFile,
-        adapter: bool,
-    ) -> Result<Scored, Error> {
-        let config = self.config;
-        let encoder = self.ready.setup.encoder(config)?;
-        let questions = test.with(&self.ready.setup, &encoder, config)?;
-        let (metrics, inference) = (&config.task.metrics, &config.inference);
-        Ok(score(
-            model,
-            &questions,
-            metrics,
-            inference,
-            config.seed,
-            adapter,
-        )?)
     }
 }
 

@@ -251,7 +251,7 @@ mod tests {
         serde_json::from_value(serde_json::json!({
             "max_new_tokens": 8, "do_sample": true, "temperature": 1.0, "top_p": 1.0, "top_k": null, "min_p": null,
             "num_beams": 1, "length_penalty": 1.0, "early_stopping": false, "stream": false,
-            "repetition_penalty": 1.0, "batch_size": 1, "use_stop_tokens": false, "stop": [],
+            "repetition_penalty": 1.0, "batch_size": 1, "use_stop_tokens": false, "stop": [], "clean": [],
             "validation": {"enabled": false, "max_retries": 0}
         }))
         .unwrap()

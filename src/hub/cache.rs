@@ -19,6 +19,13 @@ pub(super) const SMALL: [&str; 5] = [
     "special_tokens_map.json",
     "chat_template.jinja",
 ];
+/// What sentence-transformers keeps beside an encoder: taken where the model has them.
+pub(super) const SENTENCES: [&str; 4] = [
+    "modules.json",
+    "sentence_bert_config.json",
+    "config_sentence_transformers.json",
+    "1_Pooling/config.json",
+];
 pub(super) const SINGLE: &str = "model.safetensors";
 pub(super) const INDEX: &str = "model.safetensors.index.json";
 /// The largest index that is read; that of a model of 700 billion weights has 9 MB.
@@ -26,7 +33,16 @@ const INDEX_BYTES: u64 = 64 << 20;
 
 /// Whether the model is of no use without `file`.
 pub(super) fn is_required(file: &str) -> bool {
-    !SMALL.contains(&file)
+    !SMALL.contains(&file) && !SENTENCES.contains(&file)
+}
+
+/// The small files that a job takes where the model has them.
+pub(super) fn small(needs: Needs) -> impl Iterator<Item = &'static str> {
+    let sentences = match needs {
+        Needs::Encoder => &SENTENCES[..],
+        _ => &[],
+    };
+    SMALL.iter().chain(sentences).copied()
 }
 
 /// A model in the cache.
@@ -121,9 +137,9 @@ impl Repo {
         if needs == Needs::Config {
             return Ok(lacking);
         }
-        let small = SMALL.into_iter().filter(|file| self.may_have(commit, file));
+        let small = small(needs).filter(|file| self.may_have(commit, file));
         lacking.extend(small.map(str::to_string));
-        if needs == Needs::Weights {
+        if needs.weights() {
             match self.weights(commit)? {
                 Some(shards) => lacking.extend(shards),
                 None => lacking.push(SINGLE.to_string()),
@@ -186,18 +202,21 @@ impl Repo {
         create_parent(&path)?;
         let temp = path.with_extension(format!("{}.tmp", std::process::id()));
         let _ = fs::remove_file(&temp);
-        link_or_copy(&self.blobs(), blob, &temp).map_err(|e| HubError::io("link", &temp, e))?;
+        link_or_copy(&self.blobs(), blob, file, &temp)
+            .map_err(|e| HubError::io("link", &temp, e))?;
         fs::rename(&temp, &path).map_err(|e| HubError::io("write", &path, e))
     }
 }
 
 #[cfg(unix)]
-fn link_or_copy(_: &Path, blob: &str, to: &Path) -> io::Result<()> {
-    std::os::unix::fs::symlink(Path::new("../../blobs").join(blob), to)
+fn link_or_copy(_: &Path, blob: &str, file: &str, to: &Path) -> io::Result<()> {
+    // From the file's folder up to the model's.
+    let up = "../".repeat(2 + file.matches('/').count());
+    std::os::unix::fs::symlink(Path::new(&up).join("blobs").join(blob), to)
 }
 
 #[cfg(not(unix))]
-fn link_or_copy(blobs: &Path, blob: &str, to: &Path) -> io::Result<()> {
+fn link_or_copy(blobs: &Path, blob: &str, _: &str, to: &Path) -> io::Result<()> {
     fs::copy(blobs.join(blob), to).map(drop)
 }
 

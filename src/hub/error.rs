@@ -120,6 +120,14 @@ pub enum HubError {
 }
 
 impl HubError {
+    /// The message where `key`, which takes a name and a directory alike, names the
+    /// model.
+    pub fn of_key(&self, key: &str) -> String {
+        self.to_string()
+            .replace("model.name=", &format!("{key}="))
+            .replace("model.path=DIR", &format!("{key}=DIR"))
+    }
+
     pub(super) fn io(action: &'static str, path: impl Into<PathBuf>, error: io::Error) -> Self {
         Self::Io {
             path: path.into(),

@@ -24,7 +24,7 @@ pub use settings::Settings;
 
 use std::path::PathBuf;
 
-use cache::{Repo, SINGLE, SMALL};
+use cache::{Repo, SINGLE};
 use download::Downloader;
 
 /// What a job needs of a model.
@@ -36,6 +36,14 @@ pub enum Needs {
     NoWeights,
     /// All.
     Weights,
+    /// All of a sentence encoder: how its vectors are pooled, too.
+    Encoder,
+}
+
+impl Needs {
+    fn weights(self) -> bool {
+        matches!(self, Self::Weights | Self::Encoder)
+    }
 }
 
 /// The directory of model `name` at `revision` (`None`: main), complete.
@@ -103,12 +111,12 @@ fn complete(
     if needs == Needs::Config {
         return Ok(repo.snapshot(&commit));
     }
-    for file in SMALL {
+    for file in cache::small(needs) {
         if repo.may_have(&commit, file) && downloader.fetch(&commit, file)?.is_none() {
             repo.note_absent(&commit, file)?;
         }
     }
-    if needs == Needs::Weights
+    if needs.weights()
         && repo
             .weights(&commit)?
             .is_none_or(|lacking| !lacking.is_empty())

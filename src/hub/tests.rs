@@ -485,3 +485,38 @@ fn the_environment_of_the_hugging_face_tools_is_read() {
     assert!(!read(&[("HF_HUB_OFFLINE", "0")]).offline);
     assert_eq!(read(&[("HF_ENDPOINT", "http://h/")]).endpoint, "http://h");
 }
+
+#[test]
+fn an_encoder_comes_with_the_files_of_its_pooling() {
+    let cache = tempfile::tempdir().unwrap();
+    let server = Server::start(|asked, _| match &*asked.path {
+        path if path.ends_with("/1_Pooling/config.json") => file(asked, b"{\"p\": 1}", "b1"),
+        path if path.ends_with("/modules.json") => file(asked, b"[]", "b2"),
+        _ => usual(asked),
+    });
+    let plain = fetch(&server, cache.path()).unwrap();
+    assert!(!plain.join("modules.json").exists());
+    let settings = settings(&server, cache.path());
+    let dir = model(&settings, "org/m", None, Needs::Encoder).unwrap();
+    assert_eq!(dir, plain);
+    let read = |name: &str| fs::read_to_string(dir.join(name)).unwrap();
+    assert_eq!(read("1_Pooling/config.json"), "{\"p\": 1}");
+    assert_eq!(
+        (read("modules.json"), read("config.json")),
+        ("[]".into(), "{}".into())
+    );
+    assert_eq!(
+        fs::read_link(dir.join("1_Pooling/config.json")).unwrap(),
+        Path::new("../../../blobs/b1")
+    );
+    // What it has not is not asked for again.
+    let before = server.files().len();
+    model(&settings, "org/m", None, Needs::Encoder).unwrap();
+    assert_eq!(server.files().len(), before);
+    let key = HubError::Name("a b".to_string()).of_key("evaluate.sas_model");
+    assert!(
+        key.starts_with("evaluate.sas_model=a b: is not a name"),
+        "{key}"
+    );
+    assert!(key.ends_with("with evaluate.sas_model=DIR"), "{key}");
+}

@@ -301,6 +301,15 @@ impl Checkpoint {
         Ok(())
     }
 
+    /// Checks without reading any data that a tensor is there in a readable type and
+    /// its shape.
+    ///
+    /// # Errors
+    /// It is not.
+    pub fn expect(&self, name: &str, shape: &[usize]) -> Result<(), CheckpointError> {
+        self.entry(name, shape).map(drop)
+    }
+
     /// One tensor in f32, row-major, from F32, F16 or BF16. Large ones are
     /// converted on all threads.
     ///

@@ -16,6 +16,7 @@ mod preview;
 mod rerun;
 mod resume;
 mod routes;
+mod scores;
 mod seeds;
 mod sweep;
 mod synth;

@@ -124,6 +124,15 @@ pub(super) const SECTION: Section = Section {
             limit: Limit::None,
         },
         Key {
+            name: "inference.clean",
+            kind: Kind::Strings,
+            nullable: false,
+            default: Default::List(&[]),
+            help: "Rules that clean answers, in order: names, or s/PATTERN/REPLACEMENT/",
+            about: "Applied to each whole answer before it is validated, scored and written. Names: `thinking` (drops <think>..</think>, closed or not), `special_tokens` (<|im_end|>, </s>), `label` (`Answer:` at the beginning), `quotes` (around the answer), `whitespace` (runs of blanks become one). Others are regular expressions of Rust's regex crate, every match replaced, `$1` for a group, flags i, s and m: `s/\\s*\\[[0-9]+\\]//`. With rules, `inference.stream` shows an answer when it is whole. `run chat` shows answers as they are.",
+            limit: Limit::None,
+        },
+        Key {
             name: "inference.stream",
             kind: Kind::Bool,
             nullable: false,

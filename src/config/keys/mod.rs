@@ -5,6 +5,7 @@
 
 mod ask;
 mod data;
+mod evaluate;
 mod export;
 mod inference;
 mod model;
@@ -240,6 +241,7 @@ pub const SECTIONS: &[Section] = &[
     model::LORA,
     training::SECTION,
     inference::SECTION,
+    evaluate::SECTION,
     export::SECTION,
     ask::SYNTH,
     ask::JUDGE,

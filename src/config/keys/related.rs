@@ -298,6 +298,8 @@ impl Key {
             "training.eval_examples" => Some("50"),
             "training.adam_beta1" => Some("0.95"),
             "training.adam_beta2" => Some("0.99"),
+            "evaluate.sas_model" => Some("sentence-transformers/all-MiniLM-L6-v2"),
+            "inference.clean" => Some("[thinking,whitespace]"),
             "prompt.chat_template_file" => Some("template.jinja"),
             "synth.base_url" | "judge.base_url" => Some("http://127.0.0.1:8000/v1"),
             "synth.api_key_env" | "judge.api_key_env" => Some("MY_KEY"),
@@ -354,6 +356,7 @@ impl Key {
         match self.name {
             "adapter" | "output" => "infer",
             _ if under("inference.") => "infer",
+            _ if under("evaluate.") => "eval",
             _ if under("export.") => "merge",
             _ if under("synth.") => "synth",
             _ if under("judge.") => "eval",

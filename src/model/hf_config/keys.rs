@@ -6,14 +6,14 @@ use serde_json::{Map, Value};
 
 use super::ConfigError;
 
-pub(super) fn read(file: &Path) -> Result<String, ConfigError> {
+pub(crate) fn read(file: &Path) -> Result<String, ConfigError> {
     std::fs::read_to_string(file).map_err(|source| ConfigError::Read {
         file: file.to_path_buf(),
         source,
     })
 }
 
-pub(super) fn parse_object(text: &str, file: &Path) -> Result<Map<String, Value>, ConfigError> {
+pub(crate) fn parse_object(text: &str, file: &Path) -> Result<Map<String, Value>, ConfigError> {
     match serde_json::from_str(text) {
         Ok(Value::Object(object)) => Ok(object),
         Ok(_) => Err(ConfigError::Syntax {
@@ -30,14 +30,14 @@ pub(super) fn parse_object(text: &str, file: &Path) -> Result<Map<String, Value>
 }
 
 /// Typed access to the keys of one JSON object. A null counts as absent.
-pub(super) struct Keys<'a> {
+pub(crate) struct Keys<'a> {
     object: &'a Map<String, Value>,
-    pub(super) file: &'a Path,
+    pub(crate) file: &'a Path,
     prefix: String,
 }
 
 impl<'a> Keys<'a> {
-    pub(super) fn new(object: &'a Map<String, Value>, file: &'a Path) -> Self {
+    pub(crate) fn new(object: &'a Map<String, Value>, file: &'a Path) -> Self {
         Self {
             object,
             file,
@@ -46,7 +46,7 @@ impl<'a> Keys<'a> {
     }
 
     /// The keys of an object inside this one; errors name them `name.key`.
-    pub(super) fn inside(&self, name: &str, object: &'a Map<String, Value>) -> Self {
+    pub(crate) fn inside(&self, name: &str, object: &'a Map<String, Value>) -> Self {
         Self {
             object,
             file: self.file,
@@ -55,11 +55,11 @@ impl<'a> Keys<'a> {
     }
 
     /// Whether the key is there at all, null or not.
-    pub(super) fn named(&self, key: &str) -> bool {
+    pub(crate) fn named(&self, key: &str) -> bool {
         self.object.contains_key(key)
     }
 
-    pub(super) fn error(&self, key: &str, problem: String) -> ConfigError {
+    pub(crate) fn error(&self, key: &str, problem: String) -> ConfigError {
         ConfigError::Key {
             file: self.file.to_path_buf(),
             key: format!("{}{key}", self.prefix),
@@ -67,7 +67,7 @@ impl<'a> Keys<'a> {
         }
     }
 
-    pub(super) fn unsupported(
+    pub(crate) fn unsupported(
         &self,
         what: &'static str,
         found: &str,
@@ -100,25 +100,25 @@ impl<'a> Keys<'a> {
         }
     }
 
-    pub(super) fn string(&self, key: &str) -> Result<Option<String>, ConfigError> {
+    pub(crate) fn string(&self, key: &str) -> Result<Option<String>, ConfigError> {
         self.typed(key, "a string", |v| v.as_str().map(str::to_string))
     }
 
-    pub(super) fn boolean(&self, key: &str) -> Result<Option<bool>, ConfigError> {
+    pub(crate) fn boolean(&self, key: &str) -> Result<Option<bool>, ConfigError> {
         self.typed(key, "true or false", Value::as_bool)
     }
 
-    pub(super) fn object(&self, key: &str) -> Result<Option<&'a Map<String, Value>>, ConfigError> {
+    pub(crate) fn object(&self, key: &str) -> Result<Option<&'a Map<String, Value>>, ConfigError> {
         self.typed(key, "an object or null", Value::as_object)
     }
 
-    pub(super) fn positive(&self, key: &str) -> Result<Option<f64>, ConfigError> {
+    pub(crate) fn positive(&self, key: &str) -> Result<Option<f64>, ConfigError> {
         self.typed(key, "a finite number above 0", |v| {
             v.as_f64().filter(|x| x.is_finite() && *x > 0.0)
         })
     }
 
-    pub(super) fn optional_size(
+    pub(crate) fn optional_size(
         &self,
         key: &str,
         max: usize,
@@ -129,19 +129,19 @@ impl<'a> Keys<'a> {
         })
     }
 
-    pub(super) fn size(&self, key: &str, max: usize) -> Result<usize, ConfigError> {
+    pub(crate) fn size(&self, key: &str, max: usize) -> Result<usize, ConfigError> {
         self.optional_size(key, max)?
             .ok_or_else(|| self.error(key, "is missing".into()))
     }
 
     /// A whole number from 0 up.
-    pub(super) fn whole(&self, key: &str) -> Result<Option<usize>, ConfigError> {
+    pub(crate) fn whole(&self, key: &str) -> Result<Option<usize>, ConfigError> {
         self.typed(key, "a whole number from 0 up", |v| {
             usize::try_from(v.as_u64()?).ok()
         })
     }
 
-    pub(super) fn strings(&self, key: &str) -> Result<Option<Vec<String>>, ConfigError> {
+    pub(crate) fn strings(&self, key: &str) -> Result<Option<Vec<String>>, ConfigError> {
         self.typed(key, "a list of strings", |v| {
             let list = v.as_array()?.iter();
             list.map(|v| v.as_str().map(str::to_string)).collect()
@@ -149,12 +149,12 @@ impl<'a> Keys<'a> {
     }
 
     /// A token id; -1, which older files write for "none", is `None`.
-    pub(super) fn token_id(&self, key: &str) -> Result<Option<u32>, ConfigError> {
+    pub(crate) fn token_id(&self, key: &str) -> Result<Option<u32>, ConfigError> {
         self.typed(key, "a token id or null", token_id)
             .map(Option::flatten)
     }
 
-    pub(super) fn token_ids(&self, key: &str) -> Result<Option<Vec<u32>>, ConfigError> {
+    pub(crate) fn token_ids(&self, key: &str) -> Result<Option<Vec<u32>>, ConfigError> {
         self.typed(key, "a token id, a list of them, or null", |v| {
             match v.as_array() {
                 Some(list) => list.iter().map(token_id).collect::<Option<Vec<_>>>(),

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 mod families;
-mod keys;
+pub(crate) mod keys;
 mod layout;
 mod rope;
 mod write;

@@ -78,14 +78,20 @@ fn tasks(spans: &[Span], heads: usize) -> Vec<Task> {
     tasks
 }
 
-/// Output `[tokens, heads x head_dim]` and log-sum-exp `[tokens, heads]`.
+/// Output `[tokens, heads x head_dim]` and log-sum-exp `[tokens, heads]`. Every query
+/// sees all keys of its span unless the attention is `causal`.
 pub fn forward(
     q: &[f32],
     k: &[f32],
     v: &[f32],
     spans: &[Span],
     shape: AttentionShape,
+    causal: bool,
 ) -> (Vec<f32>, Vec<f32>) {
+    let visible = |span: &Span, i: usize, shape: AttentionShape| match causal {
+        true => visible(span, i, shape),
+        false => 0..span.k_len,
+    };
     let (dim, heads) = (shape.head_dim, shape.heads);
     let (qw, kw) = (heads * dim, shape.kv_heads * dim);
     let mut out = vec![0.0; q.len()];
@@ -233,4 +239,67 @@ pub fn backward(
         },
     );
     (dq, dk, dv)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng::Stream;
+
+    #[test]
+    fn both_ways_is_softmax_over_all_keys_of_the_sequence() {
+        let (heads, kv_heads, dim) = (6, 3, 5);
+        let lengths = [1usize, 67, 3, 130];
+        let rows: usize = lengths.iter().sum();
+        let random = |n: usize, stream: u64| -> Vec<f32> {
+            let s = Stream::new(11, &[stream]);
+            (0..n).map(|i| 4.0 * s.uniform(i as u64) - 2.0).collect()
+        };
+        let q = random(rows * heads * dim, 0);
+        let (k, v) = (
+            random(rows * kv_heads * dim, 1),
+            random(rows * kv_heads * dim, 2),
+        );
+        let mut spans = Vec::new();
+        let mut start = 0;
+        for len in lengths {
+            spans.push(Span {
+                q_start: start,
+                q_len: len,
+                k_start: start,
+                k_len: len,
+            });
+            start += len;
+        }
+        let shape = AttentionShape {
+            heads,
+            kv_heads,
+            head_dim: dim,
+            scale: 0.7,
+            window: None,
+        };
+        let (out, _) = forward(&q, &k, &v, &spans, shape, false);
+        for span in &spans {
+            let keys = span.k_start..span.k_start + span.k_len;
+            for row in span.q_start..span.q_start + span.q_len {
+                for h in 0..heads {
+                    let at = |row: usize| (row * kv_heads + h / 2) * dim;
+                    let query = &q[(row * heads + h) * dim..][..dim];
+                    let weight = |key: usize| {
+                        let pairs = query.iter().zip(&k[at(key)..][..dim]);
+                        let score: f64 = pairs.map(|(a, b)| f64::from(a * b)).sum();
+                        (0.7 * score).exp()
+                    };
+                    let weights: Vec<f64> = keys.clone().map(weight).collect();
+                    let total: f64 = weights.iter().sum();
+                    for d in 0..dim {
+                        let values = keys.clone().map(|key| f64::from(v[at(key) + d]));
+                        let want: f64 = values.zip(&weights).map(|(v, w)| v * w / total).sum();
+                        let got = f64::from(out[(row * heads + h) * dim + d]);
+                        assert!((got - want).abs() < 2e-5, "{row} {h} {d}: {got} {want}");
+                    }
+                }
+            }
+        }
+    }
 }

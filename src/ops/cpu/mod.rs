@@ -91,6 +91,35 @@ fn frozen_product(
     y.into_tensor()
 }
 
+/// What encoders need and decoders do not.
+impl Cpu {
+    /// Attention in both directions: every query sees all keys of its span (Vaswani et
+    /// al., 2017). Shapes are those of [`HotOps::attention`]; the window does not apply.
+    pub fn attention_both_ways(
+        &self,
+        q: &Tensor<2>,
+        k: &Tensor<2>,
+        v: &Tensor<2>,
+        spans: &Spans,
+        shape: AttentionShape,
+    ) -> Tensor<2> {
+        let (q, k, v) = (Host::new(q), Host::new(k), Host::new(v));
+        let (out, _) = attention::forward(q.slice(), k.slice(), v.slice(), spans, shape, false);
+        tensor2(out, q.shape())
+    }
+
+    /// The numbers of a tensor, row after row.
+    pub fn values(&self, x: &Tensor<2>) -> Vec<f32> {
+        Host::new(x).slice().to_vec()
+    }
+
+    /// GELU by the error function (Hendrycks and Gimpel, 2016).
+    pub fn gelu_erf(&self, x: &Tensor<2>) -> Tensor<2> {
+        let x = Host::new(x);
+        tensor2(elementwise::gelu_erf(x.slice()), x.shape())
+    }
+}
+
 impl HotOps for Cpu {
     fn matrix_operand(&self, parameter: &Tensor<2>) -> Tensor<2> {
         match self.bf16 {
@@ -283,7 +312,7 @@ impl HotOps for Cpu {
         shape: AttentionShape,
     ) -> (Tensor<2>, Tensor<2>) {
         let (q, k, v) = (Host::new(q), Host::new(k), Host::new(v));
-        let (out, lse) = attention::forward(q.slice(), k.slice(), v.slice(), spans, shape);
+        let (out, lse) = attention::forward(q.slice(), k.slice(), v.slice(), spans, shape, true);
         let rows = q.shape()[0];
         (tensor2(out, q.shape()), tensor2(lse, [rows, shape.heads]))
     }
