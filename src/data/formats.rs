@@ -88,6 +88,13 @@ impl Examples {
             });
         }
         let format = match data.format {
+            Some(format) if format != DataFormat::Parquet && head.starts_with(parquet::MAGIC) => {
+                return Err(format_error(
+                    path,
+                    "is a Parquet file",
+                    "set data.format=parquet",
+                ));
+            }
             Some(format) => format,
             None => guess(path, head)?,
         };

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use indexmap::IndexMap;
 
 use super::*;
-use crate::config::types::{DataConfig, OnError};
+use crate::config::types::{DataConfig, DataFormat, OnError};
 use crate::data::{Answers, Read, Want, read_examples};
 use crate::rng::Stream;
 
@@ -134,6 +134,27 @@ fn sets_of_the_hub_read_as_they_are() {
         text.skipped[0]
             .to_string()
             .ends_with("text.parquet:2: text is empty: fill it or remove the row")
+    );
+}
+
+#[test]
+fn a_format_that_is_named_otherwise_is_refused() {
+    let mut data = config(OnError::Fail);
+    let want = Want::new(TaskKind::Saq, Answers::Required);
+    data.format = Some(DataFormat::Squad);
+    let error = read_examples(&fixture("squad.parquet"), &data, want).unwrap_err();
+    let text = error.to_string();
+    assert!(
+        text.ends_with("is a Parquet file: set data.format=parquet"),
+        "{text}"
+    );
+    data.format = Some(DataFormat::Parquet);
+    assert_eq!(
+        read_examples(&fixture("squad.parquet"), &data, want)
+            .unwrap()
+            .examples
+            .len(),
+        7
     );
 }
 
