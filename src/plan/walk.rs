@@ -279,18 +279,16 @@ impl Walk<'_> {
         self.meter.release(Part::Dequantised, bytes);
     }
 
-    /// The left operand rounded to bf16, where the CPU multiplies in it.
-    fn rounded(&mut self, rows: u64, width: u64) {
-        let bytes = match self.recipe.precision.dense {
+    /// What the CPU's product of `[rows, k]` with a frozen `[k, n]` holds besides: a
+    /// packed panel of the right operand, and the left one rounded to bf16 where it
+    /// multiplies in that.
+    fn product_buffers(&mut self, rows: u64, k: u64, n: u64) {
+        let rounded = match self.recipe.precision.dense {
             F32 => 0,
-            _ => self.on_cpu(F32 * rows * width),
+            _ => self.on_cpu(F32 * rows * k),
         };
-        self.meter.touch(Part::Packed, bytes);
-    }
-
-    /// What the CPU's matrix product packs of its right operand, `[k, n]`.
-    fn panel(&mut self, k: u64, n: u64) {
-        self.meter.touch(Part::Packed, self.panel_bytes(k, n));
+        let packed = self.panel_bytes(k, n);
+        self.meter.touch(Part::Packed, packed + rounded);
     }
 
     fn panel_bytes(&self, k: u64, n: u64) -> u64 {
@@ -303,8 +301,7 @@ impl Walk<'_> {
         let y = self.activation(rows, out);
         self.with_dense(i, |walk| {
             walk.meter.hold(Part::Layer, y);
-            walk.panel(inn, out);
-            walk.rounded(rows, inn);
+            walk.product_buffers(rows, inn, out);
         });
         let rank = self.recipe.ranks[layer][i] as u64;
         if rank > 0 {
@@ -388,8 +385,7 @@ impl Walk<'_> {
             let dx = if new { walk.activation(rows, inn) } else { 0 };
             walk.with_dense(i, |walk| {
                 walk.meter.hold(Part::Layer, dx);
-                walk.panel(out, inn);
-                walk.rounded(rows, out);
+                walk.product_buffers(rows, out, inn);
             });
             walk.linear_backward(layer, i, rows);
         };
@@ -451,7 +447,7 @@ impl Walk<'_> {
             self.gradients_of(self.embedding());
         }
         self.meter.hold(Part::Layer, rows); // d_hidden
-        self.logits_chunk(batch.supervised);
+        self.logits_chunk(batch.supervised, true);
         self.meter.hold(Part::Layer, rows + x); // d_rows, dx
         self.meter.release(Part::Layer, 4 * rows + x);
         if self.recipe.full {
@@ -459,7 +455,8 @@ impl Walk<'_> {
         }
     }
 
-    fn logits_chunk(&mut self, rows: u64) {
+    /// `back` if the gradient to the hidden states is asked for.
+    fn logits_chunk(&mut self, rows: u64, back: bool) {
         let vocab = self.dims.vocab;
         // A GPU keeps a chunk and its gradient, the CPU turns one into the other.
         let (most, number) = match self.place {
@@ -474,8 +471,10 @@ impl Walk<'_> {
             _ => self.on_cpu(block(vocab, self.dims.d)),
         };
         self.meter.hold(Part::Dequantised, head);
-        self.panel(self.dims.d, vocab);
-        self.rounded(rows, vocab);
+        self.product_buffers(rows, self.dims.d, vocab);
+        if back {
+            self.product_buffers(rows, vocab, self.dims.d);
+        }
         self.meter.release(Part::Dequantised, head);
         self.meter.release(Part::Logits, bytes);
     }
@@ -498,7 +497,7 @@ impl Walk<'_> {
     /// `Decoder::loss`.
     fn loss(&mut self, batch: Batch) {
         let hidden = self.hidden(batch, batch.supervised);
-        self.logits_chunk(batch.supervised);
+        self.logits_chunk(batch.supervised, false);
         self.meter.release(Part::Layer, hidden);
     }
 

@@ -44,7 +44,7 @@ fn abstracts_become_texts_that_training_reads() {
     assert!(!sandbox.path("made/qa.jsonl.lock").exists());
     assert!(sandbox.runs().is_empty());
     // As the trainer of chats reads it.
-    let data: DataConfig = common::default_config().data;
+    let data: DataConfig = crate::common::default_config().data;
     let want = Want::new(TaskKind::Text, Answers::Required);
     let read = read_examples(&sandbox.path("made/qa.jsonl"), &data, want).unwrap();
     let read: Vec<String> = read.examples.into_iter().map(|e| e.text.unwrap()).collect();

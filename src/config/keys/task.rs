@@ -35,7 +35,7 @@ pub(super) const TASK: Section = Section {
             ]),
             nullable: false,
             default: Default::List(&["accuracy"]),
-            help: "Figures of the closing table: accuracy, exact_match, exact_match_ignore_case, f1, win_rate",
+            help: "Figures of the closing table, e.g. [exact_match,f1]",
             about: "`accuracy` counts right letters. `exact_match` and `f1` compare answers as the SQuAD script does: lower case, without articles and punctuation; f1 is the overlap of words. `exact_match_ignore_case` forgives case alone. `evaluate.sas_model` adds semantic similarity. `win_rate` is the share of answers that another model finds better than the reference, asked in both orders, ties and verdicts that differ by order counted half; `run eval` and `run compare` have it judged by `judge.*`, training leaves it out.",
             limit: Limit::None,
         },
