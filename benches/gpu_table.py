@@ -10,7 +10,7 @@ import os
 import sys
 
 GIB = 1 << 30
-# Issue 4: tokens/s at first landing, tokens/s aimed at, floor on an H200, memory in GiB.
+# Goals: tokens/s at first landing, tokens/s aimed at, floor on an H200, memory in GiB.
 GOALS = {True: ("small", 6000, 11000, 16000, 6.8), False: ("fast", 9000, 15000, 24000, None)}
 PEER_FACTOR = 1.5
 FIRST_STEP_S = {"warm": 30, "cold": 60}

@@ -90,7 +90,7 @@ prepare() {
         *) small+=("hydra.run.dir=$dir") ;;
       esac
       ;;
-    plan) ;;
+    plan | preview) ;;
     chat) small+=(inference.max_new_tokens=8 prompt.chat_template=true prompt.chat_template_file=chat.jinja) ;;
     merge) ;;
     # Of past runs, and of the machine: no config.

@@ -210,8 +210,7 @@ impl Session<'_> {
             && !multiplies_bf16()
         {
             self.console.line(
-                "training.bf16=true: this CPU has no AVX512-BF16, so that rounded numbers are multiplied as f32; \
-                 memory is saved, time is not",
+                "training.bf16=true: this CPU has no AVX512-BF16, so rounded numbers are multiplied as f32",
             );
         }
         for line in self.forecast.lines_of_run() {

@@ -4,6 +4,7 @@
 mod common;
 mod generation;
 mod gradients;
+mod log;
 mod packing;
 mod paged;
 mod reference;

@@ -2,8 +2,7 @@
 //! not (loss, gradients, repeatability).
 
 use crate::common;
-
-use std::convert::Infallible;
+use crate::log::Log;
 
 use burn::tensor::Device;
 use common::sandbox::{Sandbox, config, table};
@@ -13,7 +12,7 @@ use kiln::data::encode::Sample;
 use kiln::data::pack::packs;
 use kiln::model::{Adaptation, Decoder, Grads, LoadOptions, StepOptions, load};
 use kiln::rng::Stream;
-use kiln::train::{Event, Observer, Optimizer, Progress, Schedule, Trainer, ragged};
+use kiln::train::{Optimizer, Progress, Schedule, Trainer, ragged};
 
 const VOCAB: usize = 97;
 const LONGEST: usize = 40;
@@ -119,24 +118,6 @@ fn a_pack_has_the_loss_and_the_gradients_of_its_samples() {
             assert!((loss - sum).abs() < 1e-5 * sum.abs(), "{loss} {sum}");
             close(&floats(&packed), &floats(&single), 2e-5);
         }
-    }
-}
-
-#[derive(Default)]
-struct Log(Vec<Event>);
-
-impl Observer for Log {
-    type Error = Infallible;
-    fn step(&mut self, _: usize, _: usize, _: f64, _: f64, _: u64) {}
-    fn event(&mut self, event: &Event) -> Result<(), Infallible> {
-        self.0.push(event.clone());
-        Ok(())
-    }
-    fn checkpoint(&mut self, _: &Decoder, _: &Optimizer, _: &Progress) -> Result<(), Infallible> {
-        Ok(())
-    }
-    fn diverged(&self, step: usize, loss: f64) -> Infallible {
-        panic!("diverged at step {step}: {loss}")
     }
 }
 

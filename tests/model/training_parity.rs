@@ -1,8 +1,8 @@
 //! Losses, gradient norms and adapters against PEFT's, step by step.
 
 use crate::common;
+use crate::log::Log;
 
-use std::convert::Infallible;
 use std::path::Path;
 
 use kiln::config::types::{LoraConfig, LoraInit, ModelInit, QuantMethod, TargetModules};
@@ -11,26 +11,8 @@ use kiln::data::encode::Sample;
 use kiln::data::pack::alone;
 use kiln::model::{Adaptation, Decoder, LoadOptions, load};
 use kiln::ops::Precision;
-use kiln::train::{Event, Observer, Optimizer, Progress, Schedule, Trainer};
+use kiln::train::{Event, Optimizer, Progress, Schedule, Trainer};
 use safetensors::SafeTensors;
-
-#[derive(Default)]
-struct Log(Vec<Event>);
-
-impl Observer for Log {
-    type Error = Infallible;
-    fn step(&mut self, _: usize, _: usize, _: f64, _: f64, _: u64) {}
-    fn event(&mut self, event: &Event) -> Result<(), Infallible> {
-        self.0.push(event.clone());
-        Ok(())
-    }
-    fn checkpoint(&mut self, _: &Decoder, _: &Optimizer, _: &Progress) -> Result<(), Infallible> {
-        Ok(())
-    }
-    fn diverged(&self, step: usize, loss: f64) -> Infallible {
-        panic!("diverged at step {step}: {loss}")
-    }
-}
 
 /// The reference's batches without their padding.
 fn samples(run: &Path) -> Vec<Sample> {

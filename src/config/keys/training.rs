@@ -174,7 +174,7 @@ pub(super) const SECTION: Section = Section {
             nullable: true,
             default: Default::Null,
             help: "Compute in bfloat16; null decides by device",
-            about: "Coarser than fp16 but with the range of f32, so losses do not overflow to NaN. A GPU must be of the Ampere generation or later. On the CPU, frozen weights are held in bf16, half the memory of f32, and their products take rounded operands and sum in f32; it is faster than f32 only where the CPU has AVX512-BF16 or reads weights for a few rows, as in generation.",
+            about: "Coarser than fp16 but with the range of f32, so losses do not overflow to NaN. A GPU must be of the Ampere generation or later. On the CPU, frozen weights are held in bf16, half the memory of f32, and their products take rounded operands and sum in f32.",
             limit: Limit::None,
         },
         Key {
