@@ -63,27 +63,29 @@ pub fn widen(values: &[half::bf16], out: &mut [f32]) {
     }
 }
 
-/// `dst (+)= bf16(a) . b` with f32 sums, where rows of `dst` start `dst_stride`
-/// apart. `b` holds numbers that are bf16 already.
+/// A rounded copy.
+pub fn rounded(values: &[f32]) -> Vec<f32> {
+    let mut out = vec![0.0; values.len()];
+    by_rows(&mut out, 1, |first, part| {
+        part.copy_from_slice(&values[first..first + part.len()]);
+        round_all(part);
+    });
+    out
+}
+
+/// `dst (+)= a . b` with f32 sums, for numbers that are bf16 already; rows of `dst`
+/// start `dst_stride` apart.
 ///
 /// # Safety
 /// As of [`gemm_raw`].
 pub unsafe fn gemm(dst: *mut f32, dst_stride: usize, a: Mat<'_>, b: Mat<'_>, accumulate: bool) {
-    if pairs::available() {
-        // SAFETY: the caller vouches for `dst`.
-        return unsafe { pairs::gemm(dst, dst_stride, a, b, accumulate) };
-    }
-    let (rows, columns) = (a.rows, a.cols);
-    let mut rounded = vec![0.0; rows * columns];
-    by_rows(&mut rounded, columns, |first, part| {
-        for (i, out) in part.chunks_exact_mut(columns).enumerate() {
-            out.copy_from_slice(a.row(first + i));
+    // SAFETY: the caller vouches for `dst`; the instruction is only used where it is.
+    unsafe {
+        match pairs::available() {
+            true => pairs::gemm(dst, dst_stride, a, b, accumulate),
+            false => gemm_raw(dst, dst_stride, a, b, 1.0, accumulate, Threads::All),
         }
-        round_all(part);
-    });
-    let a = Mat::row_major(&rounded, rows, columns);
-    // SAFETY: the caller vouches for `dst`.
-    unsafe { gemm_raw(dst, dst_stride, a, b, 1.0, accumulate, Threads::All) }
+    }
 }
 
 #[cfg(test)]

@@ -1,14 +1,14 @@
 //! Products with a frozen `[out, in]` weight that is held as something else than f32.
 //! Its rows become numbers a block at a time, so that no dense copy of it exists.
 
-use super::bf16::{self, round_all};
+use super::bf16;
 use super::elementwise::by_rows;
 use super::few_rows;
 use super::gemm::{Mat, Threads, gemm_raw};
 use super::weight_rows::Rows;
 
-/// Bytes of a block in f32: a product of it takes far longer than making it, and it
-/// is gone from no larger cache meanwhile.
+/// Bytes of a block in f32: enough that its product takes far longer than making it,
+/// few enough to stay in the last cache meanwhile.
 const BLOCK_BYTES: usize = 8 << 20;
 
 /// Rows of a block, of so many columns.
@@ -29,18 +29,13 @@ pub fn product(
     let [from, to] = if transposed { [inn, out] } else { [out, inn] };
     let rows = x.len() / from.max(1);
     assert!(x.len() == rows * from && y.len() == rows * to, "shapes");
+    // Once, not for every block.
+    let rounded = weight.in_bf16().then(|| bf16::rounded(x));
+    let x = rounded.as_deref().unwrap_or(x);
     if transposed && few_rows::is_for(rows, inn) {
         if !accumulate {
             y.fill(0.0);
         }
-        let mut rounded = Vec::new();
-        let x = if weight.in_bf16() {
-            rounded.extend_from_slice(x);
-            round_all(&mut rounded);
-            &rounded
-        } else {
-            x
-        };
         return few_rows::add_product(y, x, inn, weight, 1.0);
     }
     if rows == 0 || to == 0 {
