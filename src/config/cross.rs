@@ -77,11 +77,12 @@ pub(super) fn check(config: &Config, tree: &Node) -> Vec<ConfigError> {
             );
         }
     }
-    if training.eval_examples > 0 && config.task.metrics.is_empty() {
+    let scores = !config.task.metrics.is_empty() || config.evaluate.sas_model.is_some();
+    if training.eval_examples > 0 && !scores {
         found.conflict(
             &["training.eval_examples", "task.metrics"],
             "`training.eval_examples` is above 0, but `task.metrics` names no metric",
-            "training.eval_examples=0; the validation loss is always reported",
+            "training.eval_examples=0, or name metrics; the validation loss is always reported",
         );
     }
     if let (Some(warmup), Some(steps)) = (training.warmup_steps, training.max_steps)

@@ -94,17 +94,24 @@ impl Bert {
     }
 
     fn layer(&self, layer: &Layer, x: Tensor<2>, spans: &Spans) -> Tensor<2> {
+        let x = layer.attention_norm.forward(&self.attend(layer, x, spans));
+        let inner = self.activate(layer.up.forward(&x));
+        let x = CPU.add(layer.down.forward(&inner), &x);
+        drop(inner);
+        layer.norm.forward(&x)
+    }
+
+    fn attend(&self, layer: &Layer, x: Tensor<2>, spans: &Spans) -> Tensor<2> {
         let [q, k, v] = [&layer.query, &layer.key, &layer.value].map(|linear| linear.forward(&x));
         let seen = CPU.attention_both_ways(&q, &k, &v, spans, self.attention);
-        let x = CPU.add(layer.attention.forward(&seen), &x);
-        let x = layer.attention_norm.forward(&x);
-        let inner = layer.up.forward(&x);
-        let inner = match self.activation {
-            Activation::Gelu => CPU.gelu_erf(&inner),
-            Activation::GeluTanh => CPU.gelu(&inner),
-        };
-        let x = CPU.add(layer.down.forward(&inner), &x);
-        layer.norm.forward(&x)
+        CPU.add(layer.attention.forward(&seen), &x)
+    }
+
+    fn activate(&self, x: Tensor<2>) -> Tensor<2> {
+        match self.activation {
+            Activation::Gelu => CPU.gelu_erf(&x),
+            Activation::GeluTanh => CPU.gelu(&x),
+        }
     }
 }
 

@@ -95,11 +95,18 @@ pub(super) struct Layout {
     pub transformer: PathBuf,
     pub pooling: Pooling,
     /// The longest text in tokens, special ones included.
-    pub max_tokens: Option<usize>,
+    max_tokens: Option<usize>,
     pub lower_case: bool,
 }
 
 impl Layout {
+    /// The longest text in tokens that an encoder of this shape reads.
+    pub fn max_tokens(&self, config: &BertConfig) -> usize {
+        let positions = config.positions;
+        self.max_tokens
+            .map_or(positions, |most| most.min(positions))
+    }
+
     pub fn read(dir: &Path) -> Result<Self, EmbedError> {
         let mut layout = Self {
             transformer: dir.to_path_buf(),

@@ -34,6 +34,46 @@ pub struct SentenceEncoder {
     lower_case: bool,
 }
 
+/// What an encoder takes, from its config.json alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EncoderSize {
+    /// Bytes of the weights.
+    pub weights: u64,
+    /// Bytes that a token of the texts at work takes.
+    pub per_token: u64,
+    /// Tokens of the longest text that is read whole.
+    pub max_tokens: usize,
+}
+
+impl EncoderSize {
+    /// # Errors
+    /// Names the file of `dir` and what is wrong with it.
+    pub fn of(dir: &Path) -> Result<Self, EmbedError> {
+        let layout = Layout::read(dir)?;
+        let config = BertConfig::read(&layout.transformer)?;
+        let number = std::mem::size_of::<f32>() as u64;
+        let (hidden, inner) = (config.hidden as u64, config.intermediate as u64);
+        let tables = (config.vocab + config.positions) as u64;
+        // Four projections and the feed-forward part with their biases, two norms.
+        let layer = 4 * (hidden + 1) * hidden + 2 * hidden * inner + inner + 5 * hidden;
+        let weights = (tables + 2) * hidden + config.layers as u64 * layer;
+        // A layer's attention, or its feed-forward part, whichever keeps more.
+        let width = (6 * hidden).max(2 * hidden + 2 * inner);
+        Ok(Self {
+            weights: number * weights,
+            per_token: number * width,
+            max_tokens: layout.max_tokens(&config),
+        })
+    }
+
+    /// Bytes at work on texts of `tokens` tokens together, which go through the
+    /// encoder in batches.
+    pub fn working(&self, tokens: u64) -> u64 {
+        let batch = BATCH_TOKENS.max(self.max_tokens) as u64;
+        self.per_token * tokens.min(batch)
+    }
+}
+
 /// What [`SentenceEncoder::load`] reads before the weights.
 struct Parts {
     layout: Layout,
@@ -84,16 +124,12 @@ impl SentenceEncoder {
     pub fn load(dir: &Path) -> Result<Self, EmbedError> {
         let parts = Parts::open(dir)?;
         let bert = Bert::load(&parts.weights, &parts.config)?;
-        let positions = parts.config.positions;
         Ok(Self {
+            max_tokens: parts.layout.max_tokens(&parts.config),
             dir: parts.layout.transformer,
             tokenizer: parts.tokenizer,
             bert,
             pooling: parts.layout.pooling,
-            max_tokens: parts
-                .layout
-                .max_tokens
-                .map_or(positions, |most| most.min(positions)),
             lower_case: parts.layout.lower_case,
         })
     }

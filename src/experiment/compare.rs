@@ -13,7 +13,7 @@ use super::infer::adapter_dir;
 use super::lifecycle::{close, new_run};
 use super::log::Console;
 use super::run_dir::RunPaths;
-use super::scorer::Scorer;
+use super::scorer::{SasModel, Scorer};
 use super::setup::{ModelUse, Setup, questions};
 use super::summary::{Metrics, Summary};
 use super::table::metric_label;
@@ -49,7 +49,8 @@ pub fn compare(mut job: Job) -> Result<(), Error> {
     let path = path.ok_or(Error::Missing("data.test_path", "data/questions.csv"))?;
     let file = questions(path, &config, Answers::Required)?;
     let adapter = adapter_dir(&config)?;
-    let scorer = Scorer::new(&config)?;
+    let sas = SasModel::find(&config, ModelUse::Run)?;
+    let scorer = Scorer::new(&config, sas.as_ref());
     let device = setup.chosen.name.as_str();
     let mut model = watch_answers(device, &config, || {
         setup.load(&config, Adaptation::Adapter(&adapter))
@@ -71,7 +72,8 @@ pub fn compare(mut job: Job) -> Result<(), Error> {
         setup.model_dir.display(),
         adapter.display()
     ));
-    for note in [&setup.quantised_note, &setup.chosen.note, &scorer.note()] {
+    let sas_note = sas.as_ref().map(SasModel::note);
+    for note in [&setup.quantised_note, &setup.chosen.note, &sas_note] {
         note.iter().for_each(|note| console.line(note));
     }
     let mut summary = Summary::started("compare", &config.task.name, &setup.chosen.name);

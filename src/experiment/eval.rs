@@ -8,7 +8,7 @@ use super::infer::adapter_dir;
 use super::lifecycle::{close, new_run};
 use super::log::Console;
 use super::predictions;
-use super::scorer::Scorer;
+use super::scorer::{SasModel, Scorer};
 use super::setup::{ModelUse, Setup, questions, tell_skipped};
 use super::summary::Summary;
 use super::train::comparison;
@@ -40,7 +40,8 @@ pub fn eval(mut job: Job) -> Result<(), Error> {
     let adaptation = adapter
         .as_deref()
         .map_or(Adaptation::None, Adaptation::Adapter);
-    let scorer = Scorer::new(&config)?;
+    let sas = SasModel::find(&config, ModelUse::Run)?;
+    let scorer = Scorer::new(&config, sas.as_ref());
     let device = setup.chosen.name.as_str();
     let mut model = watch_answers(device, &config, || setup.load(&config, adaptation))?;
     let encoder = setup.encoder(&config)?;
@@ -57,7 +58,8 @@ pub fn eval(mut job: Job) -> Result<(), Error> {
         config.task.name,
         setup.model_dir.display()
     ));
-    for note in [&setup.quantised_note, &setup.chosen.note, &scorer.note()] {
+    let sas_note = sas.as_ref().map(SasModel::note);
+    for note in [&setup.quantised_note, &setup.chosen.note, &sas_note] {
         note.iter().for_each(|note| console.line(note));
     }
     let mut summary = Summary::started("eval", &config.task.name, &setup.chosen.name);

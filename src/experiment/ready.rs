@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::error::Error;
 use super::publish;
+use super::scorer::SasModel;
 use super::setup::{ModelUse, OUTPUTS, QuestionFile, Setup, questions};
 use crate::config::types::{Config, TaskKind};
 use crate::data::batch::Schedule as Plan;
@@ -32,6 +33,8 @@ pub struct Ready {
     pub test: Option<QuestionFile>,
     /// Held-out questions that are answered at every validation.
     pub sampled: Option<QuestionFile>,
+    /// What compares the answers to both.
+    pub sas: Option<SasModel>,
 }
 
 /// What was wrong with the rows of `path` that were left out.
@@ -104,8 +107,13 @@ impl Ready {
             }
             _ => None,
         };
+        let sas = match (&test, &sampled) {
+            (None, None) => None,
+            _ => SasModel::find(config, use_of)?,
+        };
         Ok(Self {
             setup,
+            sas,
             data_path: path.clone(),
             train,
             val,

@@ -1,4 +1,4 @@
-//! The task's metrics on a few validation questions while a run trains
+//! The metrics on a few validation questions while a run trains
 //! (`training.eval_examples`), and the file they go to.
 
 use std::path::PathBuf;
@@ -7,8 +7,8 @@ use indexmap::IndexMap;
 
 use super::error::Error;
 use super::fsx;
-use crate::config::types::Config;
-use crate::evaluate::{Questions, score};
+use super::scorer::Scorer;
+use crate::evaluate::Questions;
 use crate::model::Decoder;
 
 const HEADER: &str = "step,epoch,metric,value\n";
@@ -16,7 +16,7 @@ const HEADER: &str = "step,epoch,metric,value\n";
 /// The questions and `eval_metrics.csv`.
 pub struct Sampled<'a> {
     questions: Questions<'a>,
-    config: &'a Config,
+    scorer: &'a Scorer<'a>,
     path: PathBuf,
     /// The whole file.
     text: String,
@@ -30,7 +30,7 @@ impl<'a> Sampled<'a> {
     /// The file cannot be read.
     pub fn new(
         questions: Questions<'a>,
-        config: &'a Config,
+        scorer: &'a Scorer<'a>,
         path: PathBuf,
         done: usize,
     ) -> Result<Self, Error> {
@@ -47,7 +47,7 @@ impl<'a> Sampled<'a> {
         }
         Ok(Self {
             questions,
-            config,
+            scorer,
             path,
             text,
         })
@@ -63,9 +63,7 @@ impl<'a> Sampled<'a> {
         step: usize,
         epoch: f64,
     ) -> Result<IndexMap<String, f64>, Error> {
-        let (metrics, inference) = (&self.config.task.metrics, &self.config.inference);
-        let seed = self.config.seed;
-        let scored = score(model, &self.questions, metrics, inference, seed, true)?;
+        let scored = self.scorer.score(model, &self.questions, true)?;
         for (metric, value) in &scored.metrics {
             self.text += &format!("{step},{epoch:?},{metric},{value:?}\n");
         }

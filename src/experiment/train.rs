@@ -53,11 +53,7 @@ pub fn train(mut job: Job) -> Result<(), Error> {
     }
     let ready = Ready::new(&job.config, ModelUse::Run)?;
     let config = job.config.clone();
-    // Found now, not after an hour of training.
-    let scorer = match &ready.test {
-        Some(_) => Some(Scorer::new(&config)?),
-        None => None,
-    };
+    let scorer = Scorer::new(&config, ready.sas.as_ref());
     let forecast = Forecast::of_run(&ready, &job.config)?;
     let load = || ready.setup.load(&job.config, adaptation(&job.config));
     let mut model = forecast.watch(load)?;
@@ -92,7 +88,7 @@ pub fn train(mut job: Job) -> Result<(), Error> {
         console: &console,
         run: &run,
         ready: &ready,
-        scorer: scorer.as_ref(),
+        scorer: &scorer,
         forecast: &forecast,
         summary: Summary::started("train", &job.config.task.name, &ready.setup.chosen.name),
         began: Instant::now(),
@@ -122,8 +118,7 @@ struct Session<'a> {
     console: &'a Console,
     run: &'a RunDir,
     ready: &'a Ready,
-    /// Of the test set, where there is one.
-    scorer: Option<&'a Scorer<'a>>,
+    scorer: &'a Scorer<'a>,
     forecast: &'a Forecast,
     summary: Summary,
     began: Instant,
@@ -149,8 +144,8 @@ impl Session<'_> {
         self.summary.val_loss = progress.val_loss;
         self.summary.tokens_per_s = seconds.map(|(tokens, s)| tokens as f64 / s.max(1e-9));
         self.save(model)?;
-        if let (Some(test), Some(scorer)) = (&self.ready.test, self.scorer) {
-            self.evaluate(model, test, scorer)?;
+        if let Some(test) = &self.ready.test {
+            self.evaluate(model, test)?;
         }
         if self.config.method == Method::Lora {
             let outputs = Path::new(OUTPUTS);
@@ -196,6 +191,9 @@ impl Session<'_> {
         }
         if let Some(note) = &ready.setup.quantised_note {
             self.console.line(note);
+        }
+        if let Some(sas) = &ready.sas {
+            self.console.line(&sas.note());
         }
         if let Some(note) = &ready.setup.chosen.note {
             self.console.line(note);
@@ -259,7 +257,7 @@ impl Session<'_> {
             Some(file) => {
                 let questions = file.with(setup, &encoder, self.config)?;
                 let path = self.run.eval_metrics();
-                Some(Sampled::new(questions, self.config, path, done)?)
+                Some(Sampled::new(questions, self.scorer, path, done)?)
             }
             None => None,
         };
@@ -360,16 +358,8 @@ impl Session<'_> {
     }
 
     /// Base and tuned on the held-out test set.
-    fn evaluate(
-        &mut self,
-        model: &mut Decoder,
-        test: &QuestionFile,
-        scorer: &Scorer<'_>,
-    ) -> Result<(), Error> {
-        let config = self.config;
-        if let Some(note) = scorer.note() {
-            self.console.line(&note);
-        }
+    fn evaluate(&mut self, model: &mut Decoder, test: &QuestionFile) -> Result<(), Error> {
+        let (config, scorer) = (self.config, self.scorer);
         let encoder = self.ready.setup.encoder(config)?;
         let questions = test.with(&self.ready.setup, &encoder, config)?;
         let base = match config.method {

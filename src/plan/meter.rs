@@ -26,10 +26,11 @@ pub enum Part {
     Packed,
     Attention,
     KvCache,
+    Encoder,
     InTransit,
 }
 
-const PARTS: [Part; 21] = [
+const PARTS: [Part; 22] = [
     Part::Program,
     Part::Context,
     Part::Nf4Codes,
@@ -50,6 +51,7 @@ const PARTS: [Part; 21] = [
     Part::Packed,
     Part::Attention,
     Part::KvCache,
+    Part::Encoder,
     Part::InTransit,
 ];
 
@@ -77,6 +79,7 @@ impl Part {
             Part::Packed => "an operand, packed for a product",
             Part::Attention => "attention scores of a block",
             Part::KvCache => "KV cache",
+            Part::Encoder => "sentence encoder",
             Part::InTransit => "tensors on their way to or from disk",
         }
     }

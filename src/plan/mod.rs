@@ -23,7 +23,7 @@ pub use fit::{Change, fit};
 pub use meter::{Memory, Part, Phase};
 pub use oom::{Asked, out_of_memory};
 pub use work::{Work, layer_product};
-pub use workload::{Batch, Lengths, Test, Workload};
+pub use workload::{Batch, Lengths, Similarity, Test, Workload};
 
 /// What the CUDA driver takes for a context before the first tensor. An allowance:
 /// it has not been measured on a card yet.

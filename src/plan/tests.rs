@@ -44,6 +44,7 @@ fn workload(sequences: u64, longest: u64) -> Workload {
         validation: None,
         test: None,
         sampled: None,
+        similarity: None,
         checkpoints: false,
         steps: 1,
         tokens: batch.tokens,
@@ -96,6 +97,36 @@ fn an_8b_model_has_its_known_sizes() {
         (per_token / (2.0 * dense) - 1.0).abs() < 0.02,
         "{per_token}"
     );
+}
+
+#[test]
+fn a_sentence_encoder_stays_once_it_is_read() {
+    let recipe = Recipe::new(&arch(LLAMA3_8B), &config()).unwrap();
+    let mut workload = workload(1, 64);
+    let total = |workload: &Workload, place| recipe.memory(workload, place).total;
+    workload.similarity = Some(Similarity {
+        weights: 1 << 40,
+        working: 1 << 39,
+    });
+    // Without questions nothing is compared.
+    assert!(total(&workload, CPU) < 1 << 39);
+    let asked = Test::Generated {
+        prompts: workload.train,
+        capacity: 80,
+    };
+    workload.validation = Some(workload.train);
+    workload.sampled = Some(asked);
+    let sampled = recipe.memory(&workload, CPU);
+    assert_eq!(sampled.phase, Phase::Validation);
+    assert_eq!(part(&sampled, Part::Encoder), (1 << 40) + (1 << 39));
+    // Not read twice for the closing test.
+    workload.test = Some(asked);
+    let both = recipe.memory(&workload, CPU);
+    assert_eq!(part(&both, Part::Encoder), (1 << 40) + (1 << 39));
+    workload.sampled = None;
+    assert_eq!(recipe.memory(&workload, CPU).phase, Phase::Test);
+    // It computes on the host.
+    assert!(total(&workload, Place::Gpu) < 1 << 39);
 }
 
 #[test]

@@ -5,7 +5,7 @@
 mod load;
 
 use super::meter::{Memory, Meter, Part, Phase};
-use super::workload::{Batch, Test, Workload};
+use super::workload::{Batch, Similarity, Test, Workload};
 use super::{CONTEXT_BYTES, Dims, Place, Recipe};
 use crate::ops::{GPU_LOGIT_ROWS, chunk_rows, cpu::block_rows};
 
@@ -106,6 +106,7 @@ impl Walk<'_> {
         }
         if let Some(sampled) = workload.sampled {
             self.test(sampled);
+            self.compare(workload.similarity);
         }
         if workload.checkpoints {
             self.meter.begin(Phase::Checkpoint);
@@ -120,7 +121,18 @@ impl Walk<'_> {
                 self.load(recipe.nf4, false, false);
             }
             self.test(test);
+            self.compare(workload.similarity);
         }
+    }
+
+    /// The encoder is read for the first answers and stays.
+    fn compare(&mut self, similarity: Option<Similarity>) {
+        let Some(Similarity { weights, working }) = similarity else {
+            return;
+        };
+        let missing = self.on_cpu(weights) - self.meter.held(Part::Encoder);
+        self.meter.hold(Part::Encoder, missing);
+        self.meter.touch(Part::Encoder, self.on_cpu(working));
     }
 
     /// On a GPU the host's memory is not counted.

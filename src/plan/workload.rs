@@ -85,6 +85,15 @@ pub enum Test {
     Generated { prompts: Batch, capacity: u64 },
 }
 
+/// A sentence encoder that compares answers with references, on the CPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Similarity {
+    /// Bytes of its weights, which stay from the first score on.
+    pub weights: u64,
+    /// Bytes at work on the largest batch of texts.
+    pub working: u64,
+}
+
 /// All that a run computes on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Workload {
@@ -97,6 +106,8 @@ pub struct Workload {
     pub test: Option<Test>,
     /// What is asked at every validation.
     pub sampled: Option<Test>,
+    /// What compares the answers of both.
+    pub similarity: Option<Similarity>,
     /// Whether checkpoints are written.
     pub checkpoints: bool,
     /// Optimiser steps.
@@ -124,6 +135,7 @@ impl Workload {
             validation: None,
             test: None,
             sampled: None,
+            similarity: None,
             checkpoints: false,
             steps: schedule.total_steps(),
             tokens: 0,

@@ -5,4 +5,5 @@ mod common;
 
 mod allocator;
 mod data_stream;
+mod encoder;
 mod plan;

@@ -177,6 +177,7 @@ fn planned(dir: &Path, config: &Config) -> Memory {
         validation: Some(batch),
         test: None,
         sampled: None,
+        similarity: None,
         checkpoints: false,
         steps: 1,
         tokens: batch.tokens,

@@ -67,6 +67,26 @@ fn similarity_stands_in_every_summary_where_a_model_is_named() {
 }
 
 #[test]
+fn similarity_is_told_while_training() {
+    let sandbox = Sandbox::new();
+    let sas = format!("evaluate.sas_model={}", bert());
+    let sampled =
+        format!("{sas} training.eval_examples=3 training.eval_steps=4 training.val_ratio=0.3");
+    let said = train(&sandbox, &format!("{sampled} hydra.run.dir=trained"));
+    assert!(said.contains("sas_x_em "), "{said}");
+    let (_, rows) = table(&sandbox.read("trained/eval_metrics.csv"));
+    let told: Vec<(&str, &str)> = rows
+        .iter()
+        .map(|row| (row[0].as_str(), row[2].as_str()))
+        .collect();
+    for step in ["4", "8"] {
+        for metric in ["f1", "exact_match_ignore_case", "sas", "sas_x_em"] {
+            assert!(told.contains(&(step, metric)), "{step} {metric} {told:?}");
+        }
+    }
+}
+
+#[test]
 fn an_encoder_that_cannot_be_used_is_found_before_the_run() {
     let sandbox = Sandbox::new();
     for (args, wanted) in [

@@ -237,7 +237,7 @@ pub(super) const SECTION: Section = Section {
             nullable: false,
             default: Default::Int(0),
             help: "Validation questions answered at every validation; 0: the loss alone",
-            about: "The metrics of the task on the first so many held-out questions, answered as `inference` says, go to eval_metrics.csv and to the terminal. They show what a loss does not, such as answers of the wrong form. Each costs a generation.",
+            about: "The metrics of the task on the first so many held-out questions, answered as `inference` says, go to eval_metrics.csv and to the terminal, with `evaluate.sas_model` semantic similarity too. They show what a loss does not, such as answers of the wrong form. Each costs a generation.",
             limit: Limit::None,
         },
         Key {

@@ -14,6 +14,7 @@ use super::crash;
 use super::error::Error;
 use super::metrics::memory_bytes;
 use super::ready::Ready;
+use super::scorer::SasModel;
 use super::setup::{ModelUse, Setup};
 use crate::config::Job;
 use crate::config::types::Config;
@@ -128,7 +129,8 @@ impl Forecast {
             },
         };
         let setup = Setup::new(&config, ModelUse::Plan)?;
-        let sizes = Sizes::assumed(&config);
+        let sas = SasModel::find(&config, ModelUse::Plan)?;
+        let sizes = Sizes::assumed(&config, sas.map(|sas| sas.size));
         Forecast::new(&setup, &config, sizes, gpu, Some(assumed.to_string()))
     }
 

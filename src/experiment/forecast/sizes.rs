@@ -3,11 +3,14 @@
 
 use super::super::error::Error;
 use super::super::ready::Ready;
+use super::super::setup::QuestionFile;
 use crate::config::types::{Config, TaskKind};
 use crate::data::batch::Schedule;
 use crate::data::pack::packs;
 use crate::data::{Brief, Samples};
-use crate::plan::{Batch, Lengths, Test, Workload};
+use crate::embed::EncoderSize;
+use crate::evaluate::references;
+use crate::plan::{Batch, Lengths, Similarity, Test, Workload};
 
 /// The sequences of a run.
 #[derive(Clone, Debug)]
@@ -18,7 +21,19 @@ pub(super) struct Sizes {
     test: Option<Vec<Lengths>>,
     /// Prompts that are answered at every validation.
     sampled: Option<Vec<Lengths>>,
+    /// What compares the answers with the references.
+    encoder: Option<EncoderSize>,
+    /// At most so many of its tokens the references of a file are together.
+    references: u64,
     kind: TaskKind,
+}
+
+/// An upper bound of the tokens of all references of a file: a piece of a word is at
+/// least a byte, and two mark the ends.
+fn reference_tokens(file: &QuestionFile, encoder: EncoderSize) -> u64 {
+    let texts = file.examples.iter().flat_map(references);
+    let longest = encoder.max_tokens;
+    texts.map(|text| (text.len() + 2).min(longest) as u64).sum()
 }
 
 fn of_sample(sample: Brief) -> Lengths {
@@ -43,7 +58,13 @@ impl Sizes {
         };
         let test = ready.prompt_lengths(ready.test.as_ref(), config)?;
         let sampled = ready.prompt_lengths(ready.sampled.as_ref(), config)?;
+        let encoder = ready.sas.as_ref().map(|sas| sas.size);
+        let files = [&ready.test, &ready.sampled].into_iter().flatten();
+        let references =
+            encoder.and_then(|encoder| files.map(|file| reference_tokens(file, encoder)).max());
         Ok(Sizes {
+            encoder,
+            references: references.unwrap_or_default(),
             train: ready.train.briefs().map(of_sample).collect(),
             val: ready.val.briefs().map(of_sample).collect(),
             test: prompts(test),
@@ -54,7 +75,7 @@ impl Sizes {
 
     /// Without data: one step of sequences as long as the config allows, every token
     /// supervised.
-    pub(super) fn assumed(config: &Config) -> Sizes {
+    pub(super) fn assumed(config: &Config, encoder: Option<EncoderSize>) -> Sizes {
         let training = &config.training;
         let longest = Lengths {
             tokens: training.max_seq_length as u64,
@@ -63,6 +84,8 @@ impl Sizes {
         let step = training.batch_size * training.gradient_accumulation_steps;
         let has_test = config.task.kind != TaskKind::Text;
         Sizes {
+            encoder,
+            references: 0,
             train: vec![longest; step],
             val: match training.val_ratio > 0.0 {
                 true => vec![longest; training.batch_size],
@@ -73,6 +96,15 @@ impl Sizes {
                 .then(|| vec![longest; config.inference.batch_size.min(training.eval_examples)]),
             kind: config.task.kind,
         }
+    }
+
+    /// Tokens of all answers to a file as the encoder sees them, if its pieces of words
+    /// are those of the model.
+    fn answers(&self, encoder: EncoderSize, config: &Config) -> u64 {
+        let files = [&self.test, &self.sampled].into_iter().flatten();
+        let questions = files.map(Vec::len).max().unwrap_or_default();
+        let longest = (config.inference.max_new_tokens + 2).min(encoder.max_tokens);
+        (questions * longest) as u64
     }
 
     pub(super) fn examples(&self) -> (usize, usize) {
@@ -121,6 +153,10 @@ impl Sizes {
         };
         workload.test = self.test.as_ref().map(answered);
         workload.sampled = self.sampled.as_ref().map(answered);
+        workload.similarity = self.encoder.map(|encoder| Similarity {
+            weights: encoder.weights,
+            working: encoder.working(self.references.max(self.answers(encoder, config))),
+        });
         Ok(workload)
     }
 }

@@ -14,7 +14,7 @@ fn forecast(available: Option<u64>) -> Forecast {
     let mut config = crate::config::from_tree(&empty).unwrap();
     // So that training, not answering, decides.
     config.inference.batch_size = 1;
-    let sizes = Sizes::assumed(&config);
+    let sizes = Sizes::assumed(&config, None);
     let recipe = Recipe::new(&arch, &config).unwrap();
     let workload = sizes.workload(&config).unwrap();
     let place = Place::Gpu;
