@@ -76,7 +76,7 @@ impl Part {
             Part::Layer => "the layer at work",
             Part::Dequantised => "a weight, dequantised",
             Part::Logits => "logits of a chunk",
-            Part::Packed => "an operand, packed for a product",
+            Part::Packed => "operands, packed for a product",
             Part::Attention => "attention scores of a block",
             Part::KvCache => "KV cache",
             Part::Encoder => "sentence encoder",

@@ -7,16 +7,13 @@ mod load;
 use super::meter::{Memory, Meter, Part, Phase};
 use super::workload::{Batch, Similarity, Test, Workload};
 use super::{CONTEXT_BYTES, Dims, Place, Recipe};
-use crate::ops::{GPU_LOGIT_ROWS, chunk_rows, cpu::block_rows};
+use crate::ops::cpu::{block_rows, product_scratch};
+use crate::ops::{GPU_LOGIT_ROWS, chunk_rows};
 
 /// Bytes of the f32 numbers of adapters, moments, log-sums and logits.
 const F32: u64 = 4;
 /// Query rows of one task of the CPU's attention.
 const BLOCK: u64 = 64;
-/// The gemm crate packs so many rows of the right operand, and no more than a
-/// share of the third-level cache, for which this stands.
-const PANEL_ROWS: u64 = 512;
-const PANEL_BYTES: u64 = 32 << 20;
 
 impl Recipe {
     /// The most memory that a run takes.
@@ -291,20 +288,16 @@ impl Walk<'_> {
         self.meter.release(Part::Dequantised, bytes);
     }
 
-    /// What the CPU's product of `[rows, k]` with a frozen `[k, n]` holds besides: a
-    /// packed panel of the right operand, and the left one rounded to bf16 where it
-    /// multiplies in that.
+    /// What the CPU's product of `[rows, k]` with a frozen `[k, n]` holds besides:
+    /// packed operands, and the left one rounded to bf16 where it multiplies in that.
     fn product_buffers(&mut self, rows: u64, k: u64, n: u64) {
         let rounded = match self.recipe.precision.dense {
             F32 => 0,
             _ => self.on_cpu(F32 * rows * k),
         };
-        let packed = self.panel_bytes(k, n);
-        self.meter.touch(Part::Packed, packed + rounded);
-    }
-
-    fn panel_bytes(&self, k: u64, n: u64) -> u64 {
-        self.on_cpu((F32 * k.min(PANEL_ROWS) * n).min(PANEL_BYTES))
+        let packed = product_scratch(rows as usize, k as usize, n as usize) as u64;
+        self.meter
+            .touch(Part::Packed, self.on_cpu(packed) + rounded);
     }
 
     /// `Linear::forward`: afterwards y is held, and u where there is an adapter.

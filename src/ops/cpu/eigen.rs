@@ -19,8 +19,11 @@ pub fn eigen(mut a: Vec<f64>, n: usize) -> (Vec<f64>, Vec<f64>) {
     let mut order: Vec<usize> = (0..n).collect();
     order.sort_by(|i, j| diagonal[*i].total_cmp(&diagonal[*j]));
     let values = order.iter().map(|i| diagonal[*i]).collect();
-    let vectors = order.iter().flat_map(|i| &vectors[i * n..(i + 1) * n]);
-    (values, vectors.copied().collect())
+    let mut sorted = Vec::with_capacity(n * n);
+    for i in order {
+        sorted.extend_from_slice(&vectors[i * n..(i + 1) * n]);
+    }
+    (values, sorted)
 }
 
 /// Zeroes column `k` below the first subdiagonal.

@@ -1,5 +1,9 @@
-//! Matrix products on strided views, by the gemm crate (the one burn's flex
-//! backend uses), with accumulation into the destination.
+//! Matrix products on strided views, with accumulation into the destination: by the
+//! tiles of [`super::tiles`] on CPUs with AVX2 alone, else by the gemm crate (the one
+//! burn's flex backend uses).
+
+#[cfg(target_arch = "x86_64")]
+use super::tiles;
 
 /// A strided f32 matrix.
 #[derive(Clone, Copy)]
@@ -7,8 +11,8 @@ pub struct Mat<'a> {
     pub data: &'a [f32],
     pub rows: usize,
     pub cols: usize,
-    row_stride: usize,
-    col_stride: usize,
+    pub(super) row_stride: usize,
+    pub(super) col_stride: usize,
 }
 
 impl<'a> Mat<'a> {
@@ -48,6 +52,22 @@ impl<'a> Mat<'a> {
             ..self
         }
     }
+}
+
+/// The gemm crate packs so many rows of the right operand, and no more than a share of
+/// the third-level cache, for which this stands.
+const PANEL_ROWS: usize = 512;
+const PANEL_BYTES: usize = 32 << 20;
+
+/// Bytes that a product of `[rows, inner]` with `[inner, columns]` takes for packed
+/// operands.
+pub fn product_scratch(rows: usize, inner: usize, columns: usize) -> usize {
+    #[cfg(target_arch = "x86_64")]
+    if tiles::is_for(rows, columns) {
+        return tiles::scratch_bytes(rows, inner, columns);
+    }
+    let _ = rows;
+    (4 * inner.min(PANEL_ROWS) * columns).min(PANEL_BYTES)
 }
 
 /// Whether a product may use all cores or stays on the calling thread.
@@ -105,10 +125,18 @@ pub unsafe fn gemm_raw(
     threads: Threads,
 ) {
     let (m, n, k) = (a.rows, b.cols, a.cols);
-    let parallelism = if threads == Threads::All && m * n * k >= PARALLEL_FROM {
-        gemm::Parallelism::Rayon(0)
-    } else {
-        gemm::Parallelism::None
+    let threads = match m * n * k < PARALLEL_FROM {
+        true => Threads::One,
+        false => threads,
+    };
+    #[cfg(target_arch = "x86_64")]
+    if k > 0 && tiles::is_for(m, n) {
+        // SAFETY: the caller vouches for `dst`.
+        return unsafe { tiles::gemm(dst, dst_stride, a, b, alpha, accumulate, threads) };
+    }
+    let parallelism = match threads {
+        Threads::All => gemm::Parallelism::Rayon(0),
+        Threads::One => gemm::Parallelism::None,
     };
     // SAFETY: the caller vouches for `dst`; the operands lie inside their slices.
     unsafe {

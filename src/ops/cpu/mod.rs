@@ -1,6 +1,6 @@
 //! CPU kernels on the storage of burn's flex tensors: all cores through rayon,
-//! vector instructions chosen at run time through pulp, matrix products by the
-//! gemm crate. Results do not depend on the number of threads: work is cut by
+//! vector instructions chosen at run time through pulp, matrix products by tiles of
+//! our own or the gemm crate. Results do not depend on the number of threads: work is cut by
 //! fixed sizes, and every reduction has a fixed order.
 
 mod attention;
@@ -18,11 +18,14 @@ mod norm;
 mod optim;
 mod pairs;
 pub mod svd;
+#[cfg(target_arch = "x86_64")]
+mod tiles;
 mod weight_rows;
 
 use burn::tensor::{Device, Tensor};
 pub use elementwise::vectorised;
 pub use frozen::block_rows;
+pub use gemm::product_scratch;
 use host::{Host, HostBf16, bf16_tensor2, in_f32, into_host_mut, is_bf16};
 pub use host::{is_cpu, tensor2};
 pub use pairs::available as multiplies_bf16;

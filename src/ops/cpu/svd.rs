@@ -6,7 +6,7 @@
 //! hours. Results do not depend on the number of threads.
 
 use super::eigen::eigen;
-use super::gemm::{Mat, Threads, gemm};
+use super::gemm::{Mat, Threads, gemm, product_scratch};
 use crate::rng::Stream;
 
 /// The start of the iteration among the program's random streams.
@@ -77,9 +77,10 @@ pub fn bytes(shape: [usize; 2], k: usize) -> usize {
     let (short, long) = (shape[0].min(shape[1]), shape[0].max(shape[1]));
     let block = (k + SPARE).min(short);
     let room = ROOM.max(2 * block).min(short);
-    // A subspace and its images, the newest block of both, and the small matrix
-    // with its eigenvectors.
-    4 * (room + block) * (short + long) + 8 * 3 * room * room
+    // A subspace and its images and the newest block of both; besides, the small
+    // matrix with its eigenvectors, or what a product packs.
+    let packed = product_scratch(block, short, long);
+    4 * (room + block) * (short + long) + packed.max(8 * 3 * room * room)
 }
 
 /// Vectors of the shorter side, values, vectors of the longer side.
@@ -120,6 +121,8 @@ impl Weight<'_> {
         orthonormalise(&[], &mut basis, self.short);
         let mut images = self.across(&basis);
         for restart in 0.. {
+            basis.reserve_exact(room * self.short - basis.len());
+            images.reserve_exact(room * self.long - images.len());
             // The subspace of W W^T: each block is orthogonal to those before.
             let mut newest = images.clone();
             while basis.len() < room * self.short {

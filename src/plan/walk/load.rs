@@ -66,9 +66,7 @@ impl Walk<'_> {
         let found = svd::bytes([out as usize, inn as usize], rank) as u64;
         // LoftQ decomposes what is left in a second copy.
         let rest = if rest { F32 * out * inn } else { 0 };
-        let packed = self.panel_bytes(out.min(inn), out.max(inn));
-        let found = self.on_cpu(found + rest) + packed;
-        self.meter.touch(Part::InTransit, found);
+        self.meter.touch(Part::InTransit, self.on_cpu(found + rest));
     }
 
     /// The numbers that are read become the tensor; on the CPU those of another type
