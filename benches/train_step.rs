@@ -16,7 +16,7 @@ use std::time::Instant;
 use common::{cpu_seconds, defaults, options, precision};
 use kiln::config::types::{LoraConfig, ModelInit, QuantMethod, QuantizationConfig, TargetModules};
 use kiln::experiment::metrics::peak_memory_bytes;
-use kiln::model::{Adaptation, Grads, LoadOptions, Ragged, StepOptions, load};
+use kiln::model::{Adaptation, Grads, Keep, LoadOptions, Ragged, StepOptions, load};
 use kiln::rng::Stream;
 use kiln::train::Optimizer;
 
@@ -38,6 +38,10 @@ fn main() {
     };
     let nf4 = options.get("quantization") == Some(&"nf4");
     let checkpointing = options.get("checkpointing") != Some(&"false");
+    let keep = match checkpointing {
+        true => Keep::Inputs,
+        false => Keep::Tapes,
+    };
     let (steps, batch, seq) = (number("steps", 4), number("batch", 4), number("seq", 256));
 
     let lora = LoraConfig {
@@ -91,7 +95,7 @@ fn main() {
         let mut grads = Grads::new(&model.params);
         let step = StepOptions {
             scale: 1.0 / ragged.rows.len() as f32,
-            checkpointing,
+            keep,
             dropout: None,
         };
         let loss = model.loss_backward(&ragged, step, &mut grads);

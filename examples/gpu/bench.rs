@@ -9,7 +9,9 @@ use anyhow::{Context, Result, bail};
 use burn::tensor::Device;
 use kiln::config::types::{ModelInit, TrainingConfig};
 use kiln::experiment::metrics::peak_memory_bytes;
-use kiln::model::{Adaptation, Decoder, DropoutKey, Grads, LoadOptions, Ragged, StepOptions, load};
+use kiln::model::{
+    Adaptation, Decoder, DropoutKey, Grads, Keep, LoadOptions, Ragged, StepOptions, load,
+};
 use kiln::ops::Precision;
 use kiln::rng::Stream;
 use kiln::train::Optimizer;
@@ -236,7 +238,10 @@ impl Run<'_> {
         let mut grads = Grads::new(&self.model.params);
         let options = StepOptions {
             scale: 1.0 / supervised as f32,
-            checkpointing: self.args.checkpointing,
+            keep: match self.args.checkpointing {
+                true => Keep::Inputs,
+                false => Keep::Tapes,
+            },
             dropout: (self.args.dropout > 0.0).then_some(DropoutKey {
                 seed: self.args.seed,
                 step: self.done as u64,

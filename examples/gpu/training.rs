@@ -9,7 +9,7 @@ use burn::tensor::Device;
 use kiln::config::types::{ModelInit, Scheduler, TrainingConfig};
 use kiln::data::batch::Schedule as Plan;
 use kiln::data::encode::{IGNORED, Sample};
-use kiln::model::{Adaptation, Decoder, LoadOptions, load};
+use kiln::model::{Adaptation, Decoder, Keep, LoadOptions, load};
 use kiln::ops::Precision;
 use kiln::rng::Stream;
 use kiln::train::{Event, Observer, Optimizer, Progress, Schedule, Trainer};
@@ -99,10 +99,10 @@ pub fn call(args: &Args) -> Result<bool> {
         args.seed,
         samples.len()
     );
-    let run = |device: &Device, precision, checkpointing| {
-        train(&base, &samples, device, precision, checkpointing, args.seed)
+    let run = |device: &Device, precision, keep| {
+        train(&base, &samples, device, precision, keep, args.seed)
     };
-    let cpu = run(&Device::flex(), Precision::F32, true)?;
+    let cpu = run(&Device::flex(), Precision::F32, Keep::Inputs)?;
     println!(
         "the CPU's loss went from {:.4} to {:.4} in {:.1} s",
         cpu.losses[0],
@@ -116,16 +116,18 @@ pub fn call(args: &Args) -> Result<bool> {
             println!("{name}: left out, this device does not compute in it");
             continue;
         }
-        let first = run(&device, precision, true)?;
+        let first = run(&device, precision, Keep::Inputs)?;
         println!("{name}: {:.1} s on the device", first.seconds);
-        let again = run(&device, precision, true)?;
-        let kept = run(&device, precision, false)?;
+        let again = run(&device, precision, Keep::Inputs)?;
+        let kept = run(&device, precision, Keep::Tapes)?;
+        let offloaded = run(&device, precision, Keep::InputsOnHost)?;
         let worst = difference(&first.losses, &cpu.losses);
         report.number(name, "losses beside the CPU's", worst, Some(bound));
         let worst = difference(&first.norms, &cpu.norms);
         report.number(name, "gradient norms beside the CPU's", worst, None);
         report.equal(name, "the same run again", &first, &again);
         report.equal(name, "without recomputation", &first, &kept);
+        report.equal(name, "inputs in host memory", &first, &offloaded);
     }
     println!();
     table::print(&["type", "what", "seen", "bound", ""], &report.rows);
@@ -207,7 +209,7 @@ fn train(
     samples: &[Sample],
     device: &Device,
     precision: Precision,
-    checkpointing: bool,
+    keep: Keep,
     seed: u64,
 ) -> Result<Outcome> {
     let began = Instant::now();
@@ -229,7 +231,8 @@ fn train(
         warmup_steps: Some(3),
         scheduler: Scheduler::Cosine,
         weight_decay: 0.01,
-        gradient_checkpointing: checkpointing,
+        gradient_checkpointing: keep != Keep::Tapes,
+        activation_offloading: keep == Keep::InputsOnHost,
         logging_steps: 1,
         ..common::defaults()?.training
     };

@@ -55,6 +55,16 @@ pub(super) fn check(config: &Config, tree: &Node) -> Vec<ConfigError> {
             "set one of them to false, or both to null",
         );
     }
+    if training.activation_offloading && !training.gradient_checkpointing {
+        found.conflict(
+            &[
+                "training.activation_offloading",
+                "training.gradient_checkpointing",
+            ],
+            "`training.activation_offloading` moves the layers' inputs, and with `training.gradient_checkpointing=false` everything else is kept as well",
+            "training.gradient_checkpointing=true",
+        );
+    }
     if training.early_stopping_patience.is_some() && training.val_ratio == 0.0 {
         found.conflict(
             &["training.early_stopping_patience"],

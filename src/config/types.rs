@@ -307,6 +307,7 @@ pub struct TrainingConfig {
     pub fp16: Option<bool>,
     pub bf16: Option<bool>,
     pub gradient_checkpointing: bool,
+    pub activation_offloading: bool,
     pub packing: bool,
     pub shuffle: bool,
     pub logging_steps: usize,

@@ -198,6 +198,11 @@ impl Session<'_> {
         if let Some(note) = &ready.setup.chosen.note {
             self.console.line(note);
         }
+        if ready.setup.chosen.gpu.is_none() && config.training.activation_offloading {
+            self.console.line(
+                "training.activation_offloading=true: on the CPU all memory is the host's, so nothing moves",
+            );
+        }
         if ready.setup.chosen.gpu.is_none() && config.training.optimizer == Kind::PagedAdamw {
             self.console.line(
                 "training.optimizer=paged_adamw: on the CPU all memory is the host's, so this is plain adamw",

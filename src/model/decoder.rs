@@ -10,8 +10,10 @@ use super::norm::Norm;
 use super::params::{Grads, Params};
 use super::peft::AdapterConfig;
 use super::ragged::Ragged;
+use crate::config::types::TrainingConfig;
 use crate::ops::{
-    AttentionShape, CrossEntropyGrad, HotOps, Indices, Precision, RopeTable, Scalar, for_device,
+    AttentionShape, CrossEntropyGrad, HotOps, Indices, Offloaded, Precision, RopeTable, Scalar,
+    for_device,
 };
 
 /// A causal language model with its trainable parameters.
@@ -43,13 +45,36 @@ pub(super) struct Parts {
     pub head: Option<Weight>,
 }
 
+/// What of the forward pass waits for the backward pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// All intermediate results.
+    Tapes,
+    /// Each layer's input; the rest is computed again (Chen et al., 2016).
+    Inputs,
+    /// The inputs, in host memory.
+    InputsOnHost,
+}
+
+impl Keep {
+    pub fn of(training: &TrainingConfig) -> Self {
+        match (
+            training.gradient_checkpointing,
+            training.activation_offloading,
+        ) {
+            (false, _) => Self::Tapes,
+            (true, false) => Self::Inputs,
+            (true, true) => Self::InputsOnHost,
+        }
+    }
+}
+
 /// How [`Decoder::loss_backward`] runs.
 #[derive(Clone, Copy, Debug)]
 pub struct StepOptions {
     /// Multiplies the summed loss before differentiation: 1 / supervised tokens of the window.
     pub scale: f32,
-    /// Keep only each layer's input and recompute the rest (Chen et al., 2016).
-    pub checkpointing: bool,
+    pub keep: Keep,
     pub dropout: Option<DropoutKey>,
 }
 
@@ -202,17 +227,20 @@ impl Decoder {
         let cx = self.context(pass, batch);
 
         let mut x = self.embed(&pass, batch);
-        let mut kept = Vec::with_capacity(self.layers.len());
+        let mut kept: Vec<Kept> = Vec::with_capacity(self.layers.len());
         for layer in &self.layers {
-            if options.checkpointing {
-                let input = x.clone();
-                x = layer.forward(&cx, x, None).0;
-                kept.push(Kept::Input(input));
-            } else {
-                let (y, tape) = layer.forward(&cx, x, None);
-                x = y;
-                kept.push(Kept::Tape(tape));
+            // The device still has the layer before to work on.
+            if let Some(Kept::Away(input)) = kept.last_mut() {
+                input.arrive();
             }
+            let input = match options.keep {
+                Keep::Tapes => None,
+                Keep::Inputs => Some(Kept::Input(x.clone())),
+                Keep::InputsOnHost => Some(Kept::Away(ops.offload(&x))),
+            };
+            let (y, tape) = layer.forward(&cx, x, None);
+            x = y;
+            kept.push(input.unwrap_or(Kept::Tape(tape)));
         }
 
         let (loss, mut dx) = self.head_backward(&pass, batch, x, options.scale, grads);
@@ -225,6 +253,7 @@ impl Decoder {
             let tape = match kept.pop() {
                 Some(Kept::Tape(tape)) => tape,
                 Some(Kept::Input(x)) => layer.forward(&cx, x, None).1,
+                Some(Kept::Away(x)) => layer.forward(&cx, x.back(), None).1,
                 None => unreachable!("one entry a layer was kept"),
             };
             let want_dx = i > 0 || trained.iter().any(|(id, _)| id.is_some());
@@ -300,5 +329,6 @@ impl Decoder {
 
 enum Kept {
     Input(Tensor<2>),
+    Away(Box<dyn Offloaded>),
     Tape(LayerTape),
 }

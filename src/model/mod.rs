@@ -26,7 +26,7 @@ mod save;
 pub mod shards;
 mod start;
 
-pub use decoder::{Decoder, StepOptions};
+pub use decoder::{Decoder, Keep, StepOptions};
 pub use kv_cache::KvCache;
 pub use linear::{DropoutKey, Weight};
 pub use load::{LoadError, load};

@@ -27,6 +27,7 @@ mod nf4_map;
 mod nf4_pack;
 mod nf4_tensor;
 mod nf4_unpack;
+mod offload;
 mod plain;
 mod rope_table;
 mod scalar;
@@ -39,10 +40,12 @@ use burn::tensor::{Device, Tensor};
 pub use indices::{Indices, Span, Spans};
 pub use moments8::Moments8;
 pub use nf4_tensor::Nf4Tensor;
+pub use offload::Offloaded;
 pub use rope_table::RopeTable;
 pub use scalar::Scalar;
 
 use crate::rng::Stream;
+use offload::Stays;
 
 /// The type that frozen weights are held in, and on a GPU activations too; sums
 /// inside an operation are f32 either way. On the CPU activations stay f32 and are
@@ -142,6 +145,11 @@ pub enum CrossEntropyGrad {
 /// and frozen weights have the compute type of the implementation ([`Precision`]);
 /// parameters, their gradients and moments, gains and log-sum-exps are f32.
 pub trait HotOps: Send + Sync {
+    /// Starts the way of `x` to host memory. On the CPU it is there.
+    fn offload(&self, x: &Tensor<2>) -> Box<dyn Offloaded> {
+        Box::new(Stays(x.clone()))
+    }
+
     /// A parameter as an operand among activations: in the compute type.
     fn operand(&self, parameter: &Tensor<2>) -> Tensor<2> {
         parameter.clone()

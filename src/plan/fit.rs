@@ -24,16 +24,19 @@ enum Lever {
     Batch,
     /// Only the answers to the test take longer.
     TestBatch,
+    /// The same result; what is kept crosses the bus twice.
+    Offload,
     Quantise,
     Rank,
     Adapter,
     Length,
 }
 
-const LEVERS: [Lever; 7] = [
+const LEVERS: [Lever; 8] = [
     Lever::Checkpointing,
     Lever::Batch,
     Lever::TestBatch,
+    Lever::Offload,
     Lever::Quantise,
     Lever::Rank,
     Lever::Adapter,
@@ -62,6 +65,10 @@ impl Lever {
                 let more = config.inference.batch_size > 1;
                 config.inference.batch_size = config.inference.batch_size.div_ceil(2);
                 more
+            }
+            Lever::Offload => {
+                training.gradient_checkpointing
+                    && !std::mem::replace(&mut training.activation_offloading, true)
             }
             Lever::Quantise => {
                 let dense = lora && config.quantization.method == QuantMethod::None;
@@ -162,6 +169,11 @@ fn change(before: &Config, after: &Config, bytes: u64) -> Change {
         "training.gradient_checkpointing",
         b.gradient_checkpointing.to_string(),
         a.gradient_checkpointing.to_string(),
+    );
+    add(
+        "training.activation_offloading",
+        b.activation_offloading.to_string(),
+        a.activation_offloading.to_string(),
     );
     for (name, before, after) in [
         ("training.batch_size", b.batch_size, a.batch_size),
@@ -269,6 +281,24 @@ mod tests {
             overrides(&config, now - 2000),
             ["training.max_seq_length=256"]
         );
+    }
+
+    #[test]
+    fn what_is_kept_leaves_the_device_before_numbers_become_coarser() {
+        let mut config = config();
+        config.training.batch_size = 1;
+        config.inference.batch_size = 1;
+        config.quantization.method = QuantMethod::None;
+        let plan = |config: &Config| {
+            let away = config.training.activation_offloading;
+            Some(plan(config).unwrap() - if away { 2000 } else { 0 })
+        };
+        let change = fit(&config, plan(&config).unwrap() - 1, &plan).unwrap();
+        assert_eq!(change.overrides, ["training.activation_offloading=true"]);
+        // Without recomputation there is nothing to move.
+        config.training.gradient_checkpointing = false;
+        let change = fit(&config, plan(&config).unwrap() - 1, &plan).unwrap();
+        assert_eq!(change.overrides, ["training.gradient_checkpointing=true"]);
     }
 
     #[test]

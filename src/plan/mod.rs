@@ -104,6 +104,8 @@ pub struct Recipe {
     pub dropout: bool,
     pub optimizer: Optimizer,
     pub checkpointing: bool,
+    /// What is kept between forward and backward lies in host memory.
+    pub offloads: bool,
     pub precision: Precision,
     /// Weights are read from a checkpoint, not drawn.
     pub pretrained: bool,
@@ -163,6 +165,7 @@ impl Recipe {
             dropout: !full && lora.dropout > 0.0,
             optimizer: config.training.optimizer,
             checkpointing: config.training.gradient_checkpointing,
+            offloads: config.training.activation_offloading,
             precision: Precision::F32,
             pretrained,
             decomposes: new && lora.init_lora_weights.decomposes(),

@@ -152,6 +152,27 @@ fn quantised_weights_have_the_bytes_that_the_quantiser_makes() {
 }
 
 #[test]
+fn inputs_in_host_memory_are_not_on_the_gpu() {
+    let mut config = config();
+    let long = workload(1, 32_768);
+    let plan = |config: &Config, place| {
+        let mut recipe = Recipe::new(&arch(LLAMA3_8B), config).unwrap();
+        recipe.precision = Precision::BF16;
+        recipe.memory(&long, place)
+    };
+    let kept = plan(&config, Place::Gpu);
+    let on_cpu = plan(&config, CPU);
+    config.training.activation_offloading = true;
+    let away = plan(&config, Place::Gpu);
+    let input = 2 * 32_768 * 4096;
+    // At the fullest moment, in the last layer's backward, its own is there anyway.
+    assert_eq!(part(&kept, Part::Kept), 31 * input);
+    assert_eq!(part(&away, Part::Kept), 0);
+    assert_eq!(kept.total - away.total, 31 * input);
+    assert_eq!(plan(&config, CPU), on_cpu);
+}
+
+#[test]
 fn what_saves_memory_does_so_in_the_plan() {
     let base = config();
     let total = |change: &dyn Fn(&mut Config), work: &Workload| {

@@ -164,6 +164,7 @@ impl Walk<'_> {
         let width = self.activation(rows, self.dims.d);
         let layers = self.recipe.arch.num_layers;
         let mut kept = Vec::with_capacity(layers);
+        let away = self.recipe.offloads && matches!(self.place, Place::Gpu);
         self.meter.hold(Part::Layer, width); // x
         for layer in 0..layers {
             let Tape(tape) = self.layer_forward(layer, batch);
@@ -174,13 +175,19 @@ impl Walk<'_> {
                 }
                 false => width + tape,
             };
-            self.meter.turn(Part::Layer, Part::Kept, keep);
+            match away {
+                true => self.meter.release(Part::Layer, keep),
+                false => self.meter.turn(Part::Layer, Part::Kept, keep),
+            }
             kept.push(keep);
         }
         self.head_backward(batch); // x becomes dx
         for layer in (0..layers).rev() {
             let keep = kept.pop().unwrap_or_default();
-            self.meter.turn(Part::Kept, Part::Layer, keep);
+            match away {
+                true => self.meter.hold(Part::Layer, keep),
+                false => self.meter.turn(Part::Kept, Part::Layer, keep),
+            }
             let mut tape = Tape(keep - width);
             if self.recipe.checkpointing {
                 tape = self.layer_forward(layer, batch);

@@ -10,7 +10,7 @@ use crate::config::types::TrainingConfig;
 use crate::data::batch::{Schedule as Plan, Window};
 use crate::data::encode::Sample;
 use crate::data::store::Samples;
-use crate::model::{Decoder, DropoutKey, Grads, Ragged, StepOptions};
+use crate::model::{Decoder, DropoutKey, Grads, Keep, Ragged, StepOptions};
 use crate::ops::Scalar;
 
 /// One row of metrics.csv, training or validation.
@@ -182,7 +182,7 @@ impl Trainer<'_> {
         for (micro, batch) in micro_batches.iter().enumerate() {
             let options = StepOptions {
                 scale: 1.0 / supervised.max(1) as f32,
-                checkpointing: self.config.gradient_checkpointing,
+                keep: Keep::of(self.config),
                 dropout: Some(DropoutKey {
                     seed: self.seed,
                     step: step as u64,

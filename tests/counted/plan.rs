@@ -8,7 +8,9 @@ use kiln::config::Config;
 use kiln::config::types::{LoraInit, Method, ModelInit, Optimizer, QuantMethod, TargetModules};
 use kiln::model::export::{ExportError, WeightType};
 use kiln::model::hf_config::ArchConfig;
-use kiln::model::{Adaptation, DropoutKey, Grads, LoadOptions, Ragged, StepOptions, Weight, load};
+use kiln::model::{
+    Adaptation, DropoutKey, Grads, Keep, LoadOptions, Ragged, StepOptions, Weight, load,
+};
 use kiln::ops::HotOps;
 use kiln::ops::cpu::CPU;
 use kiln::ops::nf4::TASK;
@@ -104,7 +106,7 @@ fn counted(dir: &Path, config: &Config) -> [u64; 3] {
     for micro in 0..2 {
         let options = StepOptions {
             scale: 0.01,
-            checkpointing: config.training.gradient_checkpointing,
+            keep: Keep::of(&config.training),
             dropout: Some(DropoutKey {
                 seed: 1,
                 step: 0,

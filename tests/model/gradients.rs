@@ -5,7 +5,7 @@ use crate::common;
 
 use burn::tensor::{Device, Tensor};
 use kiln::config::types::{ModelInit, QuantMethod};
-use kiln::model::{Adaptation, Grads, LoadOptions, Ragged, StepOptions, load};
+use kiln::model::{Adaptation, Grads, Keep, LoadOptions, Ragged, StepOptions, load};
 use kiln::ops::Precision;
 use kiln::rng::Stream;
 
@@ -43,13 +43,13 @@ fn every_weight_has_the_gradient_of_finite_differences() {
     });
     println!("KILN_TEST_SEED={seed}");
     for family in FAMILIES {
-        for checkpointing in [true, false] {
-            check(&format!("{family}{SIZES}"), seed, checkpointing);
+        for keep in [Keep::Tapes, Keep::Inputs, Keep::InputsOnHost] {
+            check(&format!("{family}{SIZES}"), seed, keep);
         }
     }
 }
 
-fn check(config: &str, seed: u64, checkpointing: bool) {
+fn check(config: &str, seed: u64, keep: Keep) {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("config.json"), config).unwrap();
     let device = Device::flex();
@@ -74,7 +74,7 @@ fn check(config: &str, seed: u64, checkpointing: bool) {
     let mut grads = Grads::new(&model.params);
     let options = StepOptions {
         scale: 1.0,
-        checkpointing,
+        keep,
         dropout: None,
     };
     model.loss_backward(&batch, options, &mut grads);

@@ -10,7 +10,7 @@ use kiln::config::types::{LoraConfig, ModelInit, QuantMethod, TargetModules, Tra
 use kiln::data::batch::Schedule as Plan;
 use kiln::data::encode::Sample;
 use kiln::data::pack::packs;
-use kiln::model::{Adaptation, Decoder, Grads, LoadOptions, StepOptions, load};
+use kiln::model::{Adaptation, Decoder, Grads, Keep, LoadOptions, StepOptions, load};
 use kiln::rng::Stream;
 use kiln::train::{Optimizer, Progress, Schedule, Trainer, ragged};
 
@@ -100,10 +100,10 @@ fn a_pack_has_the_loss_and_the_gradients_of_its_samples() {
     let (model, samples) = (model(), samples(30));
     let packs = packs(&lengths(&samples), &training(), 7);
     assert!(packs.len() < 15, "{packs:?}");
-    for checkpointing in [true, false] {
+    for keep in [Keep::Tapes, Keep::Inputs] {
         let options = StepOptions {
             scale: 0.01,
-            checkpointing,
+            keep,
             dropout: None,
         };
         for pack in &packs {

@@ -51,6 +51,7 @@ pub const BUNDLES: &[Bundle] = &[
             "training.gradient_accumulation_steps",
             "training.max_seq_length",
             "training.gradient_checkpointing",
+            "training.activation_offloading",
             "quantization.method",
             "lora.r",
             "training.optimizer",

@@ -187,6 +187,15 @@ pub(super) const SECTION: Section = Section {
             limit: Limit::None,
         },
         Key {
+            name: "training.activation_offloading",
+            kind: Kind::Bool,
+            nullable: false,
+            default: Default::Bool(false),
+            help: "Keep the layers' inputs in host memory between forward and backward",
+            about: "For long sequences on a GPU: what gradient_checkpointing keeps is 2 bytes x hidden size x tokens a layer, 8 GiB for an 8B model and 32,768 tokens. Copies run in the order of the computation, and the result is the same. Needs gradient_checkpointing=true. On the CPU, whose memory is the host's, it changes nothing.",
+            limit: Limit::None,
+        },
+        Key {
             name: "training.packing",
             kind: Kind::Bool,
             nullable: false,

@@ -15,6 +15,7 @@ mod loss;
 mod matmul;
 mod nf4;
 mod norm;
+mod offload;
 mod optim;
 mod reduce;
 mod rows;
@@ -26,11 +27,12 @@ use burn_cubecl::tensor::CubeTensor;
 
 use matmul::Product;
 pub use nf4::GpuNf4;
+use offload::Away;
 use tensors::{buffer, empty, integers, tensor, upload_floats, upload_integers, view, writable};
 
 use super::{
     AdamW, AttentionShape, Clip, CrossEntropy, CrossEntropyGrad, GPU_LOGIT_ROWS, HotOps, Indices,
-    Nf4Tensor, Precision, RopeTable, Scalar, Spans,
+    Nf4Tensor, Offloaded, Precision, RopeTable, Scalar, Spans,
 };
 use crate::rng::Stream;
 
@@ -71,6 +73,10 @@ impl HotOps for Gpu {
             return parameter.clone();
         }
         tensor(cast(buffer(parameter), self.compute))
+    }
+
+    fn offload(&self, x: &Tensor<2>) -> Box<dyn Offloaded> {
+        Box::new(Away::new(x))
     }
 
     fn zeros(&self, [rows, columns]: [usize; 2], device: &Device) -> Tensor<2> {
