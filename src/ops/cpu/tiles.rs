@@ -425,9 +425,8 @@ mod tests {
     use super::*;
     use crate::rng::Stream;
 
-    /// Numbers of a `[rows, cols]` matrix, stored transposed or not, and a view of it.
     fn numbers(count: usize, stream: Stream) -> Vec<f32> {
-        (0..count as u64).map(|i| stream.normal(i) as f32).collect()
+        (0..count as u64).map(|i| stream.normal(i)).collect()
     }
 
     fn slow(a: Mat<'_>, b: Mat<'_>, row: usize, col: usize) -> f64 {
