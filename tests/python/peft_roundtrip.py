@@ -6,8 +6,8 @@ usage: python tests/python/peft_roundtrip.py RUN_BINARY MODEL_DIR...
 Needs torch, transformers, peft and safetensors (pip install torch transformers peft); makes no
 environment of its own. For each checkpoint, of any family:
 
-  1. `run train` trains a few steps, with LoRA and with DoRA; PEFT loads the adapter, with every
-     matrix in its place;
+  1. `run train` trains a few steps, with LoRA, with DoRA and from PiSSA's start; PEFT loads the
+     adapter, with every matrix in its place;
   2. PEFT makes an adapter with other targets and rank; `run` loads it with adapter= and
      lora.init_from=;
   3. the same with rank-stabilised scaling, and with DoRA;
@@ -197,8 +197,13 @@ def main():
         with tempfile.TemporaryDirectory() as work:
             case = Case(run, model_dir, pathlib.Path(work))
             steps = ["training.max_steps=8", "training.learning_rate=1e-2", "lora.target_modules=all-linear"]
-            for name, dora in (("kiln", "false"), ("kiln_dora", "true")):
-                more = ["lora.r=8", f"lora.use_dora={dora}"]
+            kinds = {
+                "kiln": [],
+                "kiln_dora": ["lora.use_dora=true"],
+                "kiln_pissa": ["lora.init_lora_weights=pissa"],
+            }
+            for name, kind in kinds.items():
+                more = ["lora.r=8", *kind]
                 trained = case.train(name, "task=saq", "data.path=questions.csv", *more, *steps)
                 case.compare(name, trained / "adapter")
             gpt2 = json.loads((model_dir / "config.json").read_text())["model_type"] == "gpt2"
