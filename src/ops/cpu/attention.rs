@@ -6,7 +6,8 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::elementwise::{exp, vectorised};
-use super::gemm::{Mat, Threads, gemm, gemm_raw};
+use super::gemm::{gemm, gemm_raw};
+use super::mat::{Mat, Threads};
 use super::norm::dot;
 use crate::ops::{AttentionShape, Span};
 

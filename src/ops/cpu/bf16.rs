@@ -5,7 +5,8 @@
 use rayon::prelude::*;
 
 use super::elementwise::{by_rows, vectorised};
-use super::gemm::{Mat, Threads, gemm_raw};
+use super::gemm::gemm_raw;
+use super::mat::{Mat, Threads};
 use super::pairs;
 
 /// `x` rounded to bf16, half to even, as the f32 of that value.

@@ -4,7 +4,8 @@
 use super::bf16;
 use super::elementwise::by_rows;
 use super::few_rows;
-use super::gemm::{Mat, Threads, gemm_raw};
+use super::gemm::gemm_raw;
+use super::mat::{Mat, Threads};
 use super::weight_rows::Rows;
 
 /// Bytes of a block in f32: enough that its product takes far longer than making it,

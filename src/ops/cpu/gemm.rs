@@ -2,57 +2,9 @@
 //! tiles of [`super::tiles`] on CPUs with AVX2 alone, else by the gemm crate (the one
 //! burn's flex backend uses).
 
+use super::mat::{Mat, Threads};
 #[cfg(target_arch = "x86_64")]
 use super::tiles;
-
-/// A strided f32 matrix.
-#[derive(Clone, Copy)]
-pub struct Mat<'a> {
-    pub data: &'a [f32],
-    pub rows: usize,
-    pub cols: usize,
-    pub(super) row_stride: usize,
-    pub(super) col_stride: usize,
-}
-
-impl<'a> Mat<'a> {
-    pub fn row_major(data: &'a [f32], rows: usize, cols: usize) -> Self {
-        Self::strided(data, rows, cols, cols)
-    }
-
-    /// Rows of `cols` elements that start `row_stride` apart.
-    pub fn strided(data: &'a [f32], rows: usize, cols: usize, row_stride: usize) -> Self {
-        assert!(rows == 0 || cols == 0 || (rows - 1) * row_stride + cols <= data.len());
-        Self {
-            data,
-            rows,
-            cols,
-            row_stride,
-            col_stride: 1,
-        }
-    }
-
-    /// Row `i` of a matrix that is not transposed.
-    pub fn row(&self, i: usize) -> &'a [f32] {
-        debug_assert_eq!(self.col_stride, 1);
-        &self.data[i * self.row_stride..][..self.cols]
-    }
-
-    #[inline(always)]
-    pub fn at(&self, row: usize, col: usize) -> f32 {
-        self.data[row * self.row_stride + col * self.col_stride]
-    }
-
-    pub fn t(self) -> Self {
-        Self {
-            rows: self.cols,
-            cols: self.rows,
-            row_stride: self.col_stride,
-            col_stride: self.row_stride,
-            ..self
-        }
-    }
-}
 
 /// The gemm crate packs so many rows of the right operand, and no more than a share of
 /// the third-level cache, for which this stands.
@@ -68,13 +20,6 @@ pub fn product_scratch(rows: usize, inner: usize, columns: usize) -> usize {
     }
     let _ = rows;
     (4 * inner.min(PANEL_ROWS) * columns).min(PANEL_BYTES)
-}
-
-/// Whether a product may use all cores or stays on the calling thread.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Threads {
-    All,
-    One,
 }
 
 /// Below this many multiply-adds, waking other threads costs more than it gives.

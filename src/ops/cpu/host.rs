@@ -6,7 +6,7 @@ use burn::tensor::{Bytes, DType, Device, Shape, Tensor};
 use burn_flex::{Flex, FlexTensor, Layout};
 
 use super::bf16;
-use super::gemm::Mat;
+use super::mat::Mat;
 use super::weight_rows::Rows;
 
 /// Whether `device` is burn's flex backend, the CPU.

@@ -5,8 +5,9 @@ use rayon::prelude::*;
 
 use super::elementwise::{exp, vectorised};
 use super::frozen;
-use super::gemm::{Mat, Threads, gemm};
+use super::gemm::gemm;
 use super::host::{Host, HostBf16, into_host_mut, is_bf16, tensor2};
+use super::mat::{Mat, Threads};
 use crate::ops::{CrossEntropy, CrossEntropyGrad, Scalar, chunk_rows};
 
 /// The head, `[vocab, hidden]`.

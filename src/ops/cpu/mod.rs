@@ -14,6 +14,7 @@ mod frozen;
 mod gemm;
 mod host;
 mod loss;
+mod mat;
 mod norm;
 mod optim;
 mod pairs;
@@ -53,7 +54,7 @@ fn add_product(
         return few_rows::add_product(c, a.slice(), columns, Rows::Dense(b.slice()), alpha);
     }
     let (a, b) = (a.mat(ta), b.mat(tb));
-    gemm::gemm(c, b.cols, a, b, alpha, accumulate, gemm::Threads::All);
+    gemm::gemm(c, b.cols, a, b, alpha, accumulate, mat::Threads::All);
 }
 
 /// The CPU implementation of [`HotOps`].

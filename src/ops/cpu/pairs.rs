@@ -8,7 +8,7 @@
 use rayon::prelude::*;
 
 use super::bf16::{bits, round};
-use super::gemm::Mat;
+use super::mat::Mat;
 
 /// Sums of a vector.
 const LANES: usize = 16;

@@ -6,7 +6,8 @@
 //! hours. Results do not depend on the number of threads.
 
 use super::eigen::eigen;
-use super::gemm::{Mat, Threads, gemm, product_scratch};
+use super::gemm::{gemm, product_scratch};
+use super::mat::{Mat, Threads};
 use crate::rng::Stream;
 
 /// The start of the iteration among the program's random streams.
