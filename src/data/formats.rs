@@ -114,7 +114,7 @@ impl Examples {
             DataFormat::Csv => delimited::open(&spec, input, b',')?,
             DataFormat::Tsv => delimited::open(&spec, input, b'\t')?,
             DataFormat::Jsonl => jsonl::open(&spec, input),
-            DataFormat::Squad => squad::open(&spec, input)?,
+            DataFormat::Squad => squad::open(&spec, input),
             DataFormat::Text => plain::open(&spec, input)?,
             DataFormat::Chat => chat::open(&spec, input)?,
             DataFormat::Tokens => tokens::open(&spec, input),

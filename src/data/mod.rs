@@ -9,6 +9,7 @@ pub mod error;
 pub mod example;
 mod fields;
 pub mod formats;
+mod json_list;
 mod jsonl;
 pub mod options;
 pub mod pack;

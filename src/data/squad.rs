@@ -9,11 +9,7 @@ use super::error::{DataError, RowProblem};
 use super::example::Example;
 use super::fields::{Answers, Spec};
 use super::formats::{Input, Source};
-
-#[derive(Deserialize)]
-struct File {
-    data: Vec<Article>,
-}
+use super::json_list::{Elements, ListError};
 
 #[derive(Deserialize)]
 struct Article {
@@ -43,51 +39,50 @@ struct Answer {
     text: String,
 }
 
-/// Reads the file; `row` of an example is the number of its question, from 1.
-pub(super) fn open(spec: &Spec, input: Input) -> Result<Source, DataError> {
-    let path = &spec.path;
-    let file: File = serde_json::from_reader(input).map_err(|e| {
-        if e.is_io() {
-            DataError::io(path, e.into())
-        } else {
-            DataError::Format {
-                path: path.to_path_buf(),
-                what: format!("is not SQuAD v1.1 JSON: {e}"),
-                remedy: "give the original file (data, paragraphs, qas), or set data.format"
-                    .to_string(),
+/// Opens the file, of which an article at a time is read; `row` of an example is the
+/// number of its question, from 1.
+pub(super) fn open(spec: &Spec, input: Input) -> Source {
+    let spec = spec.clone();
+    let title: Arc<str> = "title".into();
+    let (mut articles, mut questions) = (0, 0);
+    let read = move |item: Result<Vec<u8>, ListError>| {
+        articles += 1;
+        let article = article(&spec, articles, item)?;
+        let mut examples = Vec::new();
+        for paragraph in article.paragraphs {
+            let context: Arc<str> = paragraph.context.into();
+            for question in paragraph.qas {
+                questions += 1;
+                let field = (title.clone(), article.title.clone());
+                let found = example(&spec, questions, question, context.clone(), field);
+                examples.push(found.map_err(|problem| DataError::Question {
+                    path: spec.path.to_path_buf(),
+                    number: questions,
+                    problem,
+                }));
             }
         }
+        Ok(examples)
+    };
+    let articles = Elements::under("data", input).map(read);
+    Box::new(articles.flat_map(|read| read.unwrap_or_else(|error| vec![Err(error)])))
+}
+
+fn article(
+    spec: &Spec,
+    number: usize,
+    item: Result<Vec<u8>, ListError>,
+) -> Result<Article, DataError> {
+    let bad = |what: String| DataError::Format {
+        path: spec.path.to_path_buf(),
+        what: format!("is not SQuAD v1.1 JSON: {what}"),
+        remedy: "give the original file (data, paragraphs, qas), or set data.format".to_string(),
+    };
+    let bytes = item.map_err(|error| match error {
+        ListError::Io(error) => DataError::io(&spec.path, error),
+        ListError::What(what) => bad(what.to_string()),
     })?;
-    let spec = spec.clone();
-    let mut number = 0;
-    Ok(Box::new(
-        file.data
-            .into_iter()
-            .flat_map(|article| {
-                let title: Arc<str> = "title".into();
-                article
-                    .paragraphs
-                    .into_iter()
-                    .map(move |p| (title.clone(), article.title.clone(), p))
-            })
-            .flat_map(|(key, title, paragraph)| {
-                let context: Arc<str> = paragraph.context.into();
-                paragraph
-                    .qas
-                    .into_iter()
-                    .map(move |q| (key.clone(), title.clone(), context.clone(), q))
-            })
-            .map(move |(key, title, context, q)| {
-                number += 1;
-                example(&spec, number, q, context, (key, title)).map_err(|problem| {
-                    DataError::Question {
-                        path: spec.path.to_path_buf(),
-                        number,
-                        problem,
-                    }
-                })
-            }),
-    ))
+    serde_json::from_slice(&bytes).map_err(|e| bad(format!("article {number}: {e}")))
 }
 
 fn example(

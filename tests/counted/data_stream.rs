@@ -22,16 +22,27 @@ fn write(path: &Path, rows: usize, format: DataFormat) {
     if format == DataFormat::Csv {
         writeln!(out, "id,question,answer").unwrap();
     }
+    if format == DataFormat::Squad {
+        write!(out, r#"{{"data": [{{"paragraphs": []}}"#).unwrap();
+    }
     for row in 0..rows {
         match format {
             DataFormat::Csv => writeln!(out, "{row},\"{row} {text}\",42"),
             DataFormat::Text => writeln!(out, "{row} {text}"),
+            DataFormat::Squad => writeln!(
+                out,
+                r#", {{"paragraphs": [{{"context": "", "qas": [{{"id": "{row}", "question": "{row} {text}",
+                    "answers": [{{"text": "42"}}]}}]}}]}}"#
+            ),
             _ => writeln!(
                 out,
                 r#"{{"id": {row}, "question": "{row} {text}", "answer": "42"}}"#
             ),
         }
         .unwrap();
+    }
+    if format == DataFormat::Squad {
+        write!(out, r#"], "version": "1.1"}}"#).unwrap();
     }
     out.flush().unwrap();
 }
@@ -92,6 +103,7 @@ fn memory_does_not_grow_with_the_file() {
         ("a.csv", DataFormat::Csv, TaskKind::Saq),
         ("a.jsonl", DataFormat::Jsonl, TaskKind::Saq),
         ("a.txt", DataFormat::Text, TaskKind::Text),
+        ("squad.json", DataFormat::Squad, TaskKind::Saq),
     ] {
         let path = dir.join(name);
         write(&path, few, format);

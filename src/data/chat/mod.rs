@@ -4,7 +4,6 @@
 mod jinja;
 mod json;
 mod limits;
-mod list;
 mod rows;
 mod tags;
 mod template;

@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::list::{Elements, ListError};
 use super::{Conversation, message, role};
 use crate::data::error::{DataError, RowProblem, excerpt};
 use crate::data::example::Example;
 use crate::data::fields::Spec;
 use crate::data::formats::{Input, Lines, Source};
+use crate::data::json_list::{Elements, ListError};
 use crate::data::jsonl::{self, json_problem};
 
 /// Opens `input`; examples are counted by line, or from 1 within a list.
