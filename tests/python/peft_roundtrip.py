@@ -140,7 +140,7 @@ class Case:
             f"adapter={adapter}", "data.test_path=questions.csv", f"output={name}.csv", f"hydra.run.dir={name}",
             f"inference.max_new_tokens={NEW_TOKENS}", "inference.validation.enabled=false",
         )  # fmt: skip
-        with open(self.work / f"{name}.csv") as file:
+        with open(self.work / f"{name}.csv", newline="") as file:
             # Python counts some control characters as space, Rust does not.
             return [row["prediction"].strip() for row in csv.DictReader(file)]
 
