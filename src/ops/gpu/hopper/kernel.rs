@@ -63,9 +63,11 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// The text that NVRTC compiles: no include is left in it.
+    /// The text that NVRTC compiles: no include is left in it. It names the entry
+    /// point: cubecl's cache on disk gives equal texts one compiled kernel, and with it
+    /// one entry point.
     pub fn text(&self) -> String {
-        let mut text = String::new();
+        let mut text = format!("// entry: {}\n", self.entry);
         for (name, value) in &self.defines {
             text.push_str(&format!("#define {name} {value}\n"));
         }
@@ -125,5 +127,24 @@ impl KernelMetadata for Kernel {
 
     fn address_type(&self) -> ElemType {
         UIntKind::U32.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entry_points_of_one_file_have_texts_of_their_own() {
+        let text = |entry| {
+            let kernel = Kernel {
+                file: File::FlashBackward,
+                entry,
+                defines: vec![("KILN_D", 64)],
+                threads: 128,
+            };
+            kernel.text()
+        };
+        assert_ne!(text("flash_attention_dq"), text("flash_attention_dkv"));
     }
 }
