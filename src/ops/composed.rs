@@ -3,9 +3,11 @@
 
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData, activation};
 
+use super::moments8::{BLOCK, Codes};
+use super::nf4_map::{self, DynamicMap};
 use super::{
-    AdamW, AttentionShape, Clip, CrossEntropy, CrossEntropyGrad, HotOps, Indices, Nf4Tensor,
-    RopeTable, Scalar, Span, Spans, chunk_rows,
+    AdamW, AttentionShape, Clip, CrossEntropy, CrossEntropyGrad, HotOps, Indices, Moments8,
+    Nf4Tensor, RopeTable, Scalar, Span, Spans, chunk_rows,
 };
 use crate::rng::Stream;
 
@@ -330,6 +332,40 @@ impl HotOps for Composed {
         let denominator = v.clone().sqrt() / (1.0 - h.beta2.powi(t)).sqrt() + h.eps;
         let step = m.clone() / denominator * (h.lr / (1.0 - h.beta1.powi(t)));
         (param * (1.0 - h.lr * h.weight_decay) - step, m, v)
+    }
+
+    fn adamw_8bit(
+        &self,
+        param: Tensor<2>,
+        grad: &Tensor<2>,
+        moments: Moments8,
+        h: &AdamW,
+        clip: &Clip,
+    ) -> (Tensor<2>, Moments8) {
+        let maps = [nf4_map::signed(), nf4_map::unsigned()];
+        let (m, v) = moments.codes();
+        let (shape, device) = (param.dims(), param.device());
+        let numbers = |codes: &Codes, map: &DynamicMap| {
+            let value =
+                |(i, code): (usize, &u8)| map.values[*code as usize] * codes.absmax[i / BLOCK];
+            floats(
+                codes.codes.iter().enumerate().map(value).collect(),
+                shape,
+                &device,
+            )
+        };
+        let (m, v) = (numbers(&m, maps[0]), numbers(&v, maps[1]));
+        let (param, m, v) = self.adamw(param, grad, m, v, h, clip);
+        let [m, v] = [(m, maps[0]), (v, maps[1])].map(|(x, map)| {
+            let x: Vec<f32> = x.into_data().iter().collect();
+            let mut codes = vec![0; x.len()];
+            let blocks = x.chunks(BLOCK).zip(codes.chunks_mut(BLOCK));
+            let absmax = blocks
+                .map(|(x, codes)| map.quantize_block(x, codes))
+                .collect();
+            Codes { codes, absmax }
+        });
+        (param, Moments8::from_codes(m, v, &device))
     }
 
     fn sum_squares(&self, tensors: &[&Tensor<2>]) -> Scalar {

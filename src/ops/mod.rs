@@ -364,9 +364,7 @@ pub trait HotOps: Send + Sync {
         moments: Moments8,
         hyper: &AdamW,
         clip: &Clip,
-    ) -> (Tensor<2>, Moments8) {
-        moments8::update(param, grad, moments, hyper, clip)
-    }
+    ) -> (Tensor<2>, Moments8);
 
     /// Sum of squares of all elements of all tensors.
     fn sum_squares(&self, tensors: &[&Tensor<2>]) -> Scalar;

@@ -223,7 +223,7 @@ fn both_paths_follow_the_slow_update_on_fresh_inputs() {
             let (any, any_state) = Composed.adamw_8bit(p.clone(), &g, words, &hyper(step), &device);
             (p, state) = CPU.adamw_8bit(p, &g, state, &hyper(step), &host);
             let want: Vec<f32> = slow.p.iter().map(|v| *v as f32).collect();
-            for (path, p, state) in [("cpu", &p, &state), ("any device", &any, &any_state)] {
+            for (path, p, state) in [("cpu", &p, &state), ("composed", &any, &any_state)] {
                 let off = largest_difference(&data(p), &want);
                 assert!(off < 3e-6, "{path} {shape:?} step {step}: {off}");
                 let (m, v) = state.codes();

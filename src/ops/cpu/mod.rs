@@ -34,7 +34,7 @@ use weight_rows::Rows;
 
 use super::{
     AdamW, AttentionShape, Clip, CrossEntropy, CrossEntropyGrad, HotOps, Indices, Moments8,
-    Nf4Tensor, RopeTable, Scalar, Spans, moments8,
+    Nf4Tensor, RopeTable, Scalar, Spans,
 };
 use crate::rng::Stream;
 
@@ -443,8 +443,9 @@ impl HotOps for Cpu {
         hyper: &AdamW,
         clip: &Clip,
     ) -> (Tensor<2>, Moments8) {
-        let Moments8::Host { mut m, mut v } = moments else {
-            return moments8::update(param, grad, moments, hyper, clip);
+        let (mut m, mut v) = match moments {
+            Moments8::Host { m, v } => (m, v),
+            elsewhere => elsewhere.codes(),
         };
         let (grad, mut p) = (Host::new(grad), into_host_mut(param));
         let (p_slice, factor) = (p.slice_mut(), clip.factor());

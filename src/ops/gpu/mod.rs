@@ -13,6 +13,7 @@ mod elementwise;
 mod hopper;
 mod loss;
 mod matmul;
+mod moments8;
 mod nf4;
 mod norm;
 mod offload;
@@ -32,7 +33,7 @@ use tensors::{buffer, empty, integers, tensor, upload_floats, upload_integers, v
 
 use super::{
     AdamW, AttentionShape, Clip, CrossEntropy, CrossEntropyGrad, GPU_LOGIT_ROWS, HotOps, Indices,
-    Nf4Tensor, Offloaded, Precision, RopeTable, Scalar, Spans,
+    Moments8, Nf4Tensor, Offloaded, Precision, RopeTable, Scalar, Spans,
 };
 use crate::rng::Stream;
 
@@ -65,6 +66,14 @@ fn product<'a>(a: &'a Tensor<2>, ta: bool, b: &'a Tensor<2>, tb: bool, factor: f
 
 fn ids_on_device(ids: &Indices, device: &Device) -> CubeTensor {
     integers(ids.on_device(|ids| upload_integers(device, ids)))
+}
+
+/// The squared norm, where kernels read it.
+fn norm_on_device(clip: &Clip, device: &Device) -> CubeTensor {
+    match &clip.squared_norm {
+        Scalar::Device(norm) => buffer(norm),
+        Scalar::Host(norm) => buffer(&upload_floats(device, &[*norm as f32])),
+    }
 }
 
 impl HotOps for Gpu {
@@ -314,13 +323,31 @@ impl HotOps for Gpu {
         hyper: &AdamW,
         clip: &Clip,
     ) -> (Tensor<2>, Tensor<2>, Tensor<2>) {
-        let norm = match &clip.squared_norm {
-            Scalar::Device(norm) => buffer(norm),
-            Scalar::Host(norm) => buffer(&upload_floats(&param.device(), &[*norm as f32])),
-        };
+        let norm = norm_on_device(clip, &param.device());
         let (p, m, v) = (writable(param), writable(m), writable(v));
         optim::adamw([&p, &m, &v], buffer(grad), norm, clip.max_norm, hyper);
         (tensor(p), tensor(m), tensor(v))
+    }
+
+    fn adamw_8bit(
+        &self,
+        param: Tensor<2>,
+        grad: &Tensor<2>,
+        moments: Moments8,
+        hyper: &AdamW,
+        clip: &Clip,
+    ) -> (Tensor<2>, Moments8) {
+        let device = param.device();
+        let norm = norm_on_device(clip, &device);
+        let Moments8::Device { m, v, elements } = moments else {
+            panic!("a GPU op was given moments on the host");
+        };
+        let [m, v] = [m, v].map(moments8::Buffers::of);
+        let p = writable(param);
+        let (g, max_norm) = (buffer(grad), clip.max_norm);
+        moments8::adamw_8bit(&p, g, [&m, &v], norm, max_norm, hyper, &device);
+        let [m, v] = [m, v].map(moments8::Buffers::words);
+        (tensor(p), Moments8::Device { m, v, elements })
     }
 
     fn sum_squares(&self, tensors: &[&Tensor<2>]) -> Scalar {

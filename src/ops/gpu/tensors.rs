@@ -38,7 +38,16 @@ pub fn integers(tensor: &Tensor<1, Int>) -> CubeTensor {
 
 /// A buffer that may be written in place: a copy where somebody else holds it.
 pub fn writable<const D: usize>(tensor: Tensor<D>) -> CubeTensor {
-    let tensor = owned(tensor);
+    sole(owned(tensor))
+}
+
+/// As [`writable`], of whole numbers.
+pub fn writable_integers(tensor: Tensor<1, Int>) -> CubeTensor {
+    let tensor = tensor.try_into_primitive::<CubeBackend>();
+    sole(tensor.unwrap_or_else(|e| panic!("a GPU op was given a tensor of another device: {e:?}")))
+}
+
+fn sole(tensor: CubeTensor) -> CubeTensor {
     if tensor.handle.can_mut() {
         tensor
     } else {
@@ -47,6 +56,11 @@ pub fn writable<const D: usize>(tensor: Tensor<D>) -> CubeTensor {
 }
 
 pub fn tensor<const D: usize>(buffer: CubeTensor) -> Tensor<D> {
+    Tensor::from_primitive::<CubeBackend>(buffer)
+}
+
+/// Whole numbers.
+pub fn integer_tensor(buffer: CubeTensor) -> Tensor<1, Int> {
     Tensor::from_primitive::<CubeBackend>(buffer)
 }
 
