@@ -49,10 +49,16 @@ pub fn writable_integers(tensor: Tensor<1, Int>) -> CubeTensor {
 
 fn sole(tensor: CubeTensor) -> CubeTensor {
     if tensor.handle.can_mut() {
-        tensor
-    } else {
-        tensor.copy()
+        return tensor;
     }
+    let shape = tensor.meta.shape().clone();
+    let flat = |handle, shape| {
+        let (client, device) = (tensor.client.clone(), tensor.device.clone());
+        CubeTensor::new_contiguous(client, device, shape, handle, tensor.dtype)
+    };
+    // As one row: CUDA's allocator would pad the rows of a matrix.
+    let row = flat(tensor.handle.clone(), Shape::from([shape.num_elements()]));
+    flat(row.copy().handle, shape)
 }
 
 pub fn tensor<const D: usize>(buffer: CubeTensor) -> Tensor<D> {
