@@ -1,5 +1,8 @@
 //! CUDA C++ kernels launched on cubecl's own stream.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::OnceLock;
+
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::CubeKernel;
 use cubecl::PrecompiledSource;
@@ -49,6 +52,18 @@ impl File {
                 include_str!("../cuda/flash_attention_backward.cu"),
             ],
         }
+    }
+}
+
+impl File {
+    /// A hash of the text, made once: every launch asks for it.
+    fn fingerprint(self) -> u64 {
+        static KNOWN: [OnceLock<u64>; 6] = [const { OnceLock::new() }; 6];
+        *KNOWN[self as usize].get_or_init(|| {
+            let mut hasher = DefaultHasher::new();
+            self.parts().hash(&mut hasher);
+            hasher.finish()
+        })
     }
 }
 
@@ -118,10 +133,10 @@ impl CubeKernel for Kernel {
 
 impl KernelMetadata for Kernel {
     fn id(&self) -> KernelId {
-        // Caches on disk know a kernel by its id alone, so the text is part of it, and
+        // Caches on disk know a kernel by its id alone, so the text has part in it, and
         // they take the size of a block from it.
         KernelId::new::<Self>()
-            .info((self.clone(), self.text()))
+            .info((self.clone(), self.file.fingerprint()))
             .cube_dim(CubeDim::new_1d(self.threads).0)
     }
 
