@@ -70,9 +70,15 @@ impl Bench<'_> {
             drop(ops.swiglu(&gate[i % SETS], &up[i % SETS]));
         });
         let cost = self.cost(5 * t * wide, 0.0, layers);
+        let mut gate: Vec<_> = gate.into_iter().map(Some).collect();
+        let mut up: Vec<_> = up.into_iter().map(Some).collect();
         self.timer.time("swiglu_backward", shape, cost, |i| {
             let i = i % SETS;
-            drop(ops.swiglu_backward(&gate[i], &up[i], &dy[i]));
+            // In place, so each set is taken out and put back.
+            if let (Some(g), Some(u)) = (gate[i].take(), up[i].take()) {
+                let (g, u) = ops.swiglu_backward(g, u, &dy[i]);
+                (gate[i], up[i]) = (Some(g), Some(u));
+            }
         });
     }
 }

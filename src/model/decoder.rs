@@ -158,13 +158,9 @@ impl Decoder {
     }
 
     fn embed(&self, pass: &Pass<'_>, batch: &Ragged) -> Tensor<2> {
-        let rows = |table: &Weight, ids: &Indices| {
-            let rows = self.ops.gather_rows(&table.stored(pass), ids);
-            self.ops.operand(&rows)
-        };
-        let x = rows(&self.embedding, &batch.ids);
+        let x = self.embedding.rows(pass, &batch.ids);
         match &self.positions {
-            Some(table) => self.ops.add(x, &rows(table, &batch.positions)),
+            Some(table) => self.ops.add(x, &table.rows(pass, &batch.positions)),
             None => x,
         }
     }
@@ -309,6 +305,7 @@ impl Decoder {
         let frozen = |w: &Weight| match w {
             Weight::Dense(w) => w.dims().iter().product(),
             Weight::Nf4(w) => w.shape().iter().product(),
+            Weight::Host(table) => table.shape().iter().product(),
             Weight::Param(_) => 0,
         };
         let tables = [

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use burn::tensor::Tensor;
 
 use super::dora::{Dora, DoraTape};
+use super::host_table::HostTable;
 use super::params::{Grads, ParamId, Params};
-use crate::ops::{HotOps, Nf4Tensor};
+use crate::ops::{HotOps, Indices, Nf4Tensor};
 use crate::rng::Stream;
 
 /// Names the dropout stream among the program's random streams.
@@ -39,6 +40,8 @@ pub enum Weight {
     Dense(Tensor<2>),
     Nf4(Nf4Tensor),
     Param(ParamId),
+    /// An embedding that is not on the device.
+    Host(HostTable),
 }
 
 impl Weight {
@@ -49,6 +52,7 @@ impl Weight {
             Self::Dense(w) => w.clone(),
             Self::Nf4(w) => pass.ops.nf4_dequantize(w),
             Self::Param(id) => pass.ops.matrix_operand(pass.params.get(*id)),
+            Self::Host(table) => table.whole(),
         }
     }
 
@@ -59,6 +63,15 @@ impl Weight {
             Self::Param(id) => pass.params.get(*id).clone(),
             other => other.dense(pass),
         }
+    }
+
+    /// Rows of an embedding as activations.
+    pub fn rows(&self, pass: &Pass<'_>, ids: &Indices) -> Tensor<2> {
+        let rows = match self {
+            Self::Host(table) => table.rows(ids),
+            other => pass.ops.gather_rows(&other.stored(pass), ids),
+        };
+        pass.ops.operand(&rows)
     }
 
     /// `sum + x W^T` if `transposed`, else `sum + x W`.
@@ -84,12 +97,12 @@ impl Weight {
         }
     }
 
-    /// Bytes of frozen weight that stay in memory.
+    /// Bytes of frozen weight that stay in the device's memory.
     pub fn frozen_bytes(&self) -> usize {
         match self {
             Self::Dense(w) => w.dtype().size() * w.dims().iter().product::<usize>(),
             Self::Nf4(w) => w.bytes(),
-            Self::Param(_) => 0,
+            Self::Param(_) | Self::Host(_) => 0,
         }
     }
 }

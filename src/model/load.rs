@@ -8,6 +8,7 @@ use super::decoder::{Decoder, Parts};
 use super::hf_config::{
     ArchConfig, ConfigError, Linear as Described, MlpKind, NormKind, Parameter,
 };
+use super::host_table::HostTable;
 use super::init::initial;
 use super::layer::Layer;
 use super::linear::{Linear, Weight};
@@ -18,6 +19,7 @@ use super::params::Params;
 use super::peft::{Adapter, PeftError};
 use super::start::Start;
 use crate::config::types::{LoraConfig, ModelInit, QuantMethod};
+use crate::ops::cpu::is_cpu;
 use crate::ops::{Nf4Tensor, for_device, nf4};
 
 /// Why a model cannot be loaded.
@@ -57,7 +59,7 @@ pub fn load(options: &LoadOptions<'_>) -> Result<Decoder, LoadError> {
         source,
         params: Params::default(),
     };
-    let embedding = loader.table(&arch.embedding())?;
+    let embedding = loader.embedding()?;
     let positions = match arch.position_embedding() {
         Some(parameter) => Some(loader.table(&parameter)?),
         None => None,
@@ -144,6 +146,23 @@ impl Loader<'_> {
         let values = self.values(&parameter.name, &parameter.shape)?;
         let shape = [parameter.shape[0], parameter.shape[1]];
         Ok(self.dense(&parameter.name, values, shape))
+    }
+
+    /// Beside a GPU a frozen embedding stays in host memory, unless the head, which a
+    /// product needs whole, is the same matrix.
+    fn embedding(&mut self) -> Result<Weight, LoadError> {
+        let parameter = self.arch.embedding();
+        let LoadOptions {
+            device, precision, ..
+        } = *self.options;
+        if self.full() || self.arch.tie_word_embeddings || is_cpu(device) {
+            return self.table(&parameter);
+        }
+        let values = self.values(&parameter.name, &parameter.shape)?;
+        let shape = [parameter.shape[0], parameter.shape[1]];
+        Ok(Weight::Host(HostTable::new(
+            values, shape, device, precision,
+        )))
     }
 
     fn dense(&mut self, name: &str, values: Vec<f32>, shape: [usize; 2]) -> Weight {

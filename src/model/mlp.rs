@@ -80,8 +80,8 @@ impl Mlp {
                 let s = ops.swiglu(&g, &u);
                 let ds = down.backward(pass, &s, &linears[2], dy, grads, None, true)?;
                 drop(s);
-                let (dg, du) = ops.swiglu_backward(&g, &u, &ds);
-                drop((g, u, ds));
+                let (dg, du) = ops.swiglu_backward(g, u, &ds);
+                drop(ds);
                 let dx = gate.backward(pass, &x, &linears[0], &dg, grads, None, true);
                 drop(dg);
                 up.backward(pass, &x, &linears[1], &du, grads, dx, true)

@@ -295,8 +295,8 @@ impl Checker {
             self.record("gelu_backward", &case, &got, &CPU.gelu_backward(&a, &dy));
             let got = self.gpu.swiglu(&ga, &gb);
             self.record("swiglu", &case, &got, &CPU.swiglu(&a, &b));
-            let (want_gate, want_up) = CPU.swiglu_backward(&a, &b, &dy);
-            let (got_gate, got_up) = self.gpu.swiglu_backward(&ga, &gb, &gdy);
+            let (want_gate, want_up) = CPU.swiglu_backward(a.clone(), b.clone(), &dy);
+            let (got_gate, got_up) = self.gpu.swiglu_backward(ga.clone(), gb.clone(), &gdy);
             self.record("swiglu_backward gate", &case, &got_gate, &want_gate);
             self.record("swiglu_backward up", &case, &got_up, &want_up);
             let got = self.gpu.add(ga.clone(), &gb);

@@ -183,14 +183,14 @@ impl HotOps for Composed {
 
     fn swiglu_backward(
         &self,
-        gate: &Tensor<2>,
-        up: &Tensor<2>,
+        gate: Tensor<2>,
+        up: Tensor<2>,
         dy: &Tensor<2>,
     ) -> (Tensor<2>, Tensor<2>) {
         let s = activation::sigmoid(gate.clone());
         let slope = s.clone() * (gate.clone() * (s.clone().neg() + 1.0) + 1.0);
-        let d_gate = dy.clone() * up.clone() * slope;
-        (d_gate, dy.clone() * gate.clone() * s)
+        let d_gate = dy.clone() * up * slope;
+        (d_gate, dy.clone() * gate * s)
     }
 
     fn attention(

@@ -281,11 +281,12 @@ pub trait HotOps: Send + Sync {
     /// `silu(gate) x up` (Shazeer, 2020).
     fn swiglu(&self, gate: &Tensor<2>, up: &Tensor<2>) -> Tensor<2>;
 
-    /// Gradients of [`HotOps::swiglu`] to gate and up.
+    /// Gradients of [`HotOps::swiglu`] to gate and up, which take their places where
+    /// nobody else holds them.
     fn swiglu_backward(
         &self,
-        gate: &Tensor<2>,
-        up: &Tensor<2>,
+        gate: Tensor<2>,
+        up: Tensor<2>,
         dy: &Tensor<2>,
     ) -> (Tensor<2>, Tensor<2>);
 
@@ -403,9 +404,14 @@ pub fn for_device(device: &Device, precision: Precision) -> &'static dyn HotOps 
     panic!("no operations for {device:?} at {precision:?}: built without a GPU backend");
 }
 
-/// Rows of logits that the chunked cross-entropy holds at once on a GPU: enough to
-/// keep the matrix units busy, 256 MiB in f32 for a vocabulary of 128k.
-pub(crate) const GPU_LOGIT_ROWS: usize = 512;
+/// Rows of logits that the chunked cross-entropy holds at once on a GPU, 512 at most:
+/// as many as fit into 110 MiB in f32, which is 224 for a vocabulary of 128k. Fewer
+/// would read the head too often; more would be the largest buffer of a step, and
+/// cubecl makes its pages that large.
+pub(crate) fn gpu_logit_rows(vocab: usize) -> usize {
+    let rows = (110 << 20) / (4 * vocab.max(1));
+    (rows / 32 * 32).clamp(32, 512)
+}
 
 /// Rows of logits that the chunked cross-entropy holds at once, so that a chunk
 /// stays near 16 MiB.

@@ -205,8 +205,8 @@ fn swiglu_and_its_backward() {
             s.tensor([rows, width]),
         );
         close(&CPU.swiglu(&g, &u), &Composed.swiglu(&g, &u), 1e-6);
-        let (dg, du) = CPU.swiglu_backward(&g, &u, &dy);
-        let (dg_want, du_want) = Composed.swiglu_backward(&g, &u, &dy);
+        let (dg, du) = CPU.swiglu_backward(g.clone(), u.clone(), &dy);
+        let (dg_want, du_want) = Composed.swiglu_backward(g, u, &dy);
         close(&dg, &dg_want, 1e-6);
         close(&du, &du_want, 1e-6);
     }
@@ -469,7 +469,7 @@ fn backwards_agree_with_finite_differences() {
     check_gradient(&mut s, &x, &dx, &|x| weighted(&CPU.gelu(x), &w));
 
     let up = s.tensor([5, 12]);
-    let (dg, du) = CPU.swiglu_backward(&x, &up, &w);
+    let (dg, du) = CPU.swiglu_backward(x.clone(), up.clone(), &w);
     check_gradient(&mut s, &x, &dg, &|x| weighted(&CPU.swiglu(x, &up), &w));
     check_gradient(&mut s, &up, &du, &|up| weighted(&CPU.swiglu(&x, up), &w));
 

@@ -8,7 +8,7 @@ use super::meter::{Memory, Meter, Part, Phase};
 use super::workload::{Batch, Similarity, Test, Workload};
 use super::{CONTEXT_BYTES, Dims, Place, Recipe};
 use crate::ops::cpu::{block_rows, product_scratch};
-use crate::ops::{GPU_LOGIT_ROWS, chunk_rows};
+use crate::ops::{chunk_rows, gpu_logit_rows};
 
 /// Bytes of the f32 numbers of adapters, moments, log-sums and logits.
 const F32: u64 = 4;
@@ -411,8 +411,10 @@ impl Walk<'_> {
         hold(self, f); // s
         product(self, last, true); // ds
         release(self, f); // s
-        hold(self, inner * f); // d_gate and d_up, or dh
-        release(self, (inner + 1) * f); // gate, up, ds
+        // d_gate and d_up take the places of gate and up; dh takes one of its own.
+        let new = if inner == 1 { f } else { 0 };
+        hold(self, new);
+        release(self, new + f); // h, ds
         for i in qkv + 1..last {
             product(self, i, i == qkv + 1); // dn2
             release(self, f); // d_gate, then d_up
@@ -473,7 +475,10 @@ impl Walk<'_> {
         // A GPU keeps a chunk and its gradient, the CPU turns one into the other.
         let (most, number) = match self.place {
             Place::Cpu { .. } => (chunk_rows(vocab as usize), F32),
-            Place::Gpu => (GPU_LOGIT_ROWS, F32 + self.recipe.precision.activation),
+            Place::Gpu => {
+                let most = gpu_logit_rows(vocab as usize);
+                (most, F32 + self.recipe.precision.activation)
+            }
         };
         let rows = rows.min(most as u64);
         let bytes = number * rows * vocab;

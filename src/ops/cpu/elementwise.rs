@@ -81,29 +81,25 @@ pub fn swiglu(gate: &[f32], up: &[f32]) -> Vec<f32> {
     out
 }
 
-/// d gate = dy up s (1 + gate (1 - s)) and d up = dy gate s, with s = sigmoid(gate).
-pub fn swiglu_backward(gate: &[f32], up: &[f32], dy: &[f32]) -> (Vec<f32>, Vec<f32>) {
-    let mut d_gate = vec![0.0; gate.len()];
-    let mut d_up = vec![0.0; gate.len()];
-    d_gate
-        .par_chunks_mut(GRAIN)
-        .zip(d_up.par_chunks_mut(GRAIN))
-        .enumerate()
-        .for_each(|(i, (dg, du))| {
-            let range = i * GRAIN..i * GRAIN + dg.len();
-            let (gate, up, dy) = (&gate[range.clone()], &up[range.clone()], &dy[range]);
+/// d gate = dy up s (1 + gate (1 - s)) and d up = dy gate s, with s = sigmoid(gate);
+/// each in place of what it is the gradient of.
+pub fn swiglu_backward(gate: &mut [f32], up: &mut [f32], dy: &[f32]) {
+    gate.par_chunks_mut(GRAIN)
+        .zip(up.par_chunks_mut(GRAIN))
+        .zip(dy.par_chunks(GRAIN))
+        .for_each(|((gate, up), dy)| {
             vectorised(
                 #[inline(always)]
                 || {
-                    for i in 0..dg.len() {
-                        let s = sigmoid(gate[i]);
-                        dg[i] = dy[i] * up[i] * s * (1.0 + gate[i] * (1.0 - s));
-                        du[i] = dy[i] * gate[i] * s;
+                    for i in 0..dy.len() {
+                        let (g, u) = (gate[i], up[i]);
+                        let s = sigmoid(g);
+                        gate[i] = dy[i] * u * s * (1.0 + g * (1.0 - s));
+                        up[i] = dy[i] * g * s;
                     }
                 },
             );
         });
-    (d_gate, d_up)
 }
 
 /// 2 sqrt(2/pi), so that the logistic function stands for (1 + tanh) / 2.

@@ -298,13 +298,13 @@ impl HotOps for Cpu {
 
     fn swiglu_backward(
         &self,
-        gate: &Tensor<2>,
-        up: &Tensor<2>,
+        gate: Tensor<2>,
+        up: Tensor<2>,
         dy: &Tensor<2>,
     ) -> (Tensor<2>, Tensor<2>) {
-        let (g, u, dy) = (Host::new(gate), Host::new(up), Host::new(dy));
-        let (dg, du) = elementwise::swiglu_backward(g.slice(), u.slice(), dy.slice());
-        (tensor2(dg, g.shape()), tensor2(du, g.shape()))
+        let (mut g, mut u) = (into_host_mut(gate), into_host_mut(up));
+        elementwise::swiglu_backward(g.slice_mut(), u.slice_mut(), Host::new(dy).slice());
+        (g.into_tensor(), u.into_tensor())
     }
 
     fn attention(

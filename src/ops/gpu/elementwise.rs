@@ -65,11 +65,9 @@ fn swiglu_kernel<F: Float, N: Size>(
 
 #[cube(launch_unchecked)]
 fn swiglu_backward_kernel<F: Float, N: Size>(
-    gate: &[Vector<F, N>],
-    up: &[Vector<F, N>],
+    gate: &mut [Vector<F, N>],
+    up: &mut [Vector<F, N>],
     dy: &[Vector<F, N>],
-    d_gate: &mut [Vector<F, N>],
-    d_up: &mut [Vector<F, N>],
     vectors: usize,
     #[define(F)] _type: ElemType,
 ) {
@@ -82,8 +80,8 @@ fn swiglu_backward_kernel<F: Float, N: Size>(
     let u = Vector::<f32, N>::cast_from(up[i]);
     let d = Vector::<f32, N>::cast_from(dy[i]);
     let s = sigmoid::<N>(g);
-    d_gate[i] = Vector::cast_from(d * u * s * (one + g * (one - s)));
-    d_up[i] = Vector::cast_from(d * g * s);
+    gate[i] = Vector::cast_from(d * u * s * (one + g * (one - s)));
+    up[i] = Vector::cast_from(d * g * s);
 }
 
 /// One unit a run of `N` pairs; pair (j, j + half) of a head turns in place.
@@ -180,33 +178,30 @@ pub fn swiglu(gate: CubeTensor, up: CubeTensor) -> CubeTensor {
     out
 }
 
+/// Writes the gradients over `gate` and `up`, which must not be shared.
 pub fn swiglu_backward(
     gate: CubeTensor,
     up: CubeTensor,
     dy: CubeTensor,
 ) -> (CubeTensor, CubeTensor) {
-    let d_gate = empty(&gate, &dims(&gate), gate.dtype);
-    let d_up = empty(&gate, &dims(&gate), gate.dtype);
     let n = vector_size(count(&gate));
     let (cubes, dim) = cover(count(&gate) / n);
     let (vectors, kind) = (count(&gate) / n, elem(&gate));
-    // SAFETY: all five have the same number of elements.
+    // SAFETY: all three have the same number of elements.
     unsafe {
         swiglu_backward_kernel::launch_unchecked(
-            &d_up.client,
+            &dy.client.clone(),
             cubes,
             dim,
             n,
-            gate.into_buffer_arg(),
-            up.into_buffer_arg(),
+            gate.clone().into_buffer_arg(),
+            up.clone().into_buffer_arg(),
             dy.into_buffer_arg(),
-            d_gate.clone().into_buffer_arg(),
-            d_up.clone().into_buffer_arg(),
             vectors,
             kind,
         );
     }
-    (d_gate, d_up)
+    (gate, up)
 }
 
 /// Rotates `x` in place; it must not be shared. `cos` and `sin` are

@@ -32,8 +32,8 @@ use offload::Away;
 use tensors::{buffer, empty, integers, tensor, upload_floats, upload_integers, view, writable};
 
 use super::{
-    AdamW, AttentionShape, Clip, CrossEntropy, CrossEntropyGrad, GPU_LOGIT_ROWS, HotOps, Indices,
-    Moments8, Nf4Tensor, Offloaded, Precision, RopeTable, Scalar, Spans,
+    AdamW, AttentionShape, Clip, CrossEntropy, CrossEntropyGrad, HotOps, Indices, Moments8,
+    Nf4Tensor, Offloaded, Precision, RopeTable, Scalar, Spans, gpu_logit_rows,
 };
 use crate::rng::Stream;
 
@@ -208,11 +208,12 @@ impl HotOps for Gpu {
 
     fn swiglu_backward(
         &self,
-        gate: &Tensor<2>,
-        up: &Tensor<2>,
+        gate: Tensor<2>,
+        up: Tensor<2>,
         dy: &Tensor<2>,
     ) -> (Tensor<2>, Tensor<2>) {
-        let (d_gate, d_up) = elementwise::swiglu_backward(buffer(gate), buffer(up), buffer(dy));
+        let (gate, up) = (writable(gate), writable(up));
+        let (d_gate, d_up) = elementwise::swiglu_backward(gate, up, buffer(dy));
         (tensor(d_gate), tensor(d_up))
     }
 
@@ -286,10 +287,9 @@ impl HotOps for Gpu {
         let on_device = ids_on_device(targets, &hidden.device());
         let losses = empty(&on_device, &[rows], DType::F32);
         let mut d_hidden = Vec::new();
-        for first in (0..rows).step_by(GPU_LOGIT_ROWS) {
-            let x = hidden
-                .clone()
-                .narrow(0, first, GPU_LOGIT_ROWS.min(rows - first));
+        let most = gpu_logit_rows(head.dims()[0]);
+        for first in (0..rows).step_by(most) {
+            let x = hidden.clone().narrow(0, first, most.min(rows - first));
             let logits = product(&x, false, head, true, 1.0).compute(None, DType::F32);
             let (ids, losses) = (on_device.clone(), losses.clone());
             let gradient = loss::chunk(logits, ids, losses, first, scale, self.compute);

@@ -18,7 +18,13 @@ impl Walk<'_> {
             .layer_linears(0)
             .iter()
             .any(|l| l.transposed);
-        self.load_dense(Part::Embedding, vocab * d, trains);
+        // Beside a GPU a frozen embedding that is not the head as well stays outside.
+        let here = trains
+            || self.recipe.arch.tie_word_embeddings
+            || matches!(self.place, Place::Cpu { .. });
+        if here {
+            self.load_dense(Part::Embedding, vocab * d, trains);
+        }
         self.load_dense(Part::Embedding, positions, trains);
         for layer in 0..self.recipe.arch.num_layers {
             for (i, (out, inn)) in self.recipe.linears().into_iter().enumerate() {
