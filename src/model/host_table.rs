@@ -87,9 +87,7 @@ mod tests {
     fn rows_are_those_of_a_table_on_the_device() {
         let (rows, width) = (19, 7);
         let random = Stream::new(5, &[]);
-        let values: Vec<f32> = (0..rows * width)
-            .map(|i| random.normal(i as u64) as f32)
-            .collect();
+        let values: Vec<f32> = (0..rows * width).map(|i| random.normal(i as u64)).collect();
         let ids = Indices::from(vec![18, 0, 3, 3, 11]);
         let device = Device::flex();
         let data = |t: Tensor<2>| t.into_data().iter::<f32>().collect::<Vec<f32>>();
