@@ -82,6 +82,11 @@ def of_cubecl(source: str, entries: list[str]) -> str:
         r"\2 = standin_\1_nan(\3, \4);",
         source,
     )
+    source = re.sub(
+        r'asm volatile\("atom\.relaxed\.add\.f32 %0, \[%1\], %2;" : "=f"\((\w+)\) : "l"\((\w+)\), "f"\((\w+)\)\s*\);',
+        r"\1 = standin_atomic_add(\2, \3);",
+        source,
+    )
     meets = "true" if re.search(r"__sync|_sync\(", source) else "false"
     parts = [CUBE_ENTRY.format(entry=entry, meets=meets) for entry in entries]
     return heads + "\n" + CUBE.format(source=source) + "".join(parts)

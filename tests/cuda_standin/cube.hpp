@@ -239,3 +239,9 @@ inline int __clz(unsigned v) { return v ? __builtin_clz(v) : 32; }
 inline int __ffs(unsigned v) { return __builtin_ffs((int)v); }
 inline float standin_max_nan(float a, float b) { return a != a ? a : b != b ? b : fmaxf(a, b); }
 inline float standin_min_nan(float a, float b) { return a != a ? a : b != b ? b : fminf(a, b); }
+// Fibers take turns at barriers alone.
+inline float standin_atomic_add(float* at, float v) {
+    const float before = *at;
+    *at += v;
+    return before;
+}

@@ -47,7 +47,7 @@ struct Card {
     std::map<std::string, std::pair<size_t, double>> kernels; // launches and seconds an entry
     size_t in_use = 0, peak = 0, allocations = 0, frees = 0, launches = 0, modules = 0;
     size_t waits = 0, copies_in = 0, bytes_in = 0, copies_out = 0, bytes_out = 0;
-    bool running = true;
+    bool running = true, wiped = false;
     std::string until;
     size_t until_count = 0;
     FILE* log = nullptr;
@@ -96,6 +96,7 @@ Card& card() {
 __attribute__((destructor)) void at_exit() { delete &card(); }
 
 // Device memory is uninitialised: NaN in every float type, so that nothing that reads it goes unnoticed.
+// Zeros where kernels stop running before the program does, which would end at a loss that is no number.
 int reserve(std::map<uintptr_t, size_t>& from, bool counted, void** at, size_t bytes) {
     Card& c = card();
     std::lock_guard<std::mutex> held(c.lock);
@@ -103,7 +104,7 @@ int reserve(std::map<uintptr_t, size_t>& from, bool counted, void** at, size_t b
     if (counted && c.in_use + bytes > kMemory) return kOutOfMemory;
     void* p = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED) return kOutOfMemory;
-    if (c.running) memset(p, 0xff, bytes);
+    if (c.until.empty()) memset(p, 0xff, bytes);
     from[(uintptr_t)p] = bytes;
     if (counted) {
         c.allocations++;
@@ -309,6 +310,11 @@ API cuLaunchKernel(void* function, unsigned gx, unsigned gy, unsigned gz, unsign
         fprintf(stderr, "stand-in card: %s: no such grid: %u %u %u of %u %u %u, %u bytes\n", f.entry.c_str(), gx, gy,
                 gz, bx, by, bz, shared);
         return kInvalid;
+    }
+    if (!c.running && !c.wiped) {
+        // What was computed before would be read as results of what no longer runs.
+        for (const auto& [at, bytes] : c.device) memset((void*)at, 0, bytes);
+        c.wiped = true;
     }
     if (c.running) {
         std::vector<standin::Range> ranges;
