@@ -16,7 +16,7 @@ if (($# == 0)); then
   exit 2
 fi
 # Libraries and kernels are made anew where a source of theirs has changed.
-version=$(cat "$sources"/*.?pp "$sources"/*.py "$sources"/include/*.h "$root"/tests/cuda_emulation/emulate.hpp | sha256sum)
+version=$(cat "$sources"/*.?pp "$sources"/*.py "$sources"/include/*.h "$root"/tests/cuda_emulation/*.hpp | sha256sum)
 out=$out/${version:0:12}
 mkdir -p "$out/modules"
 for library in libcuda.so.1:driver.cpp libnvrtc.so:nvrtc.cpp; do

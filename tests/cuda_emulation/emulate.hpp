@@ -10,10 +10,8 @@
 //   - a block that cannot go on is reported as a deadlock.
 // `sabotage` leaves one of these instructions out, to show that its absence is noticed.
 #pragma once
-#include <sys/mman.h>
-#include <ucontext.h>
-
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -22,19 +20,15 @@
 #include <deque>
 #include <functional>
 #include <map>
-#include <memory>
-#include <random>
+#include <numeric>
 #include <string>
 #include <vector>
 
-#define __global__
-#define __device__
-#define __restrict__
-#define __forceinline__
-#define __grid_constant__
-#define __launch_bounds__(...)
+#include "block.hpp"
 
 namespace emu {
+using gpu::random;
+using gpu::self;
 
 enum class Sabotage {
     None,
@@ -49,10 +43,6 @@ enum class Sabotage {
     Transposition, // wgmma is told the other major-ness of B
 };
 
-struct Dim3 {
-    unsigned x = 1, y = 1, z = 1;
-};
-
 struct Failure {
     std::string what;
 };
@@ -63,13 +53,8 @@ struct Copy {
     u32 bytes;
 };
 
-struct Fiber {
-    ucontext_t context;
-    Dim3 thread;
-    unsigned rank = 0;
-    bool done = false;
-    const std::function<bool()>* ready = nullptr;
-    const char* blocked_on = "";
+// What a thread has issued that may not have happened yet.
+struct Issued {
     std::vector<Copy> open_copies;
     std::deque<std::vector<Copy>> copy_groups;
     std::vector<u32> unfenced;
@@ -82,7 +67,6 @@ struct Fiber {
     bool wgmma_fenced = false;
     std::vector<Pending> open_ops;
     std::deque<std::vector<Pending>> op_groups;
-    size_t mbar_waits = 0;
 };
 
 struct Op {
@@ -93,31 +77,26 @@ struct Op {
 
 struct Barrier {
     u32 count = 0, pending = 0, phase = 0;
-    bool live = false;
 };
 
 struct Warp {
-    int arrived = 0;
+    gpu::Meeting meeting;
     int kind = 0;
     void* args[32] = {};
-    u64 generation = 0;
 };
 
 constexpr u32 kArena = 228 * 1024;
-constexpr size_t kStack = 128 * 1024;
 
 struct Block {
-    Dim3 grid, block, index;
-    std::vector<Fiber> fibers;
+    std::vector<Issued> issued; // per thread
     std::vector<u8> arena;
     std::vector<int> writer;   // per 16-byte chunk: 1 + the thread whose generic write is not fenced
     std::vector<u8> in_flight; // per 16-byte chunk: a cp.async has been issued and not waited for
     u32 shared_bytes = 0, shared_limit = 0;
     std::map<u32, Barrier> barriers;
-    std::map<u32, std::pair<u32, u64>> named;
+    std::map<u32, gpu::Meeting> named;
     std::vector<Warp> warps;
     std::vector<std::vector<Op>> ops; // per warpgroup
-    std::string failure;
 };
 
 struct Buffer {
@@ -127,28 +106,15 @@ struct Buffer {
 };
 
 inline Block* block = nullptr;
-inline Fiber* self = nullptr;
-inline ucontext_t scheduler;
 inline std::vector<Buffer> buffers;
 inline Sabotage sabotage = Sabotage::None;
-inline std::mt19937 random;
-inline u8* stacks = nullptr;
+
+inline Issued& issued() { return block->issued[self->rank]; }
 
 [[noreturn]] inline void fail(const std::string& what) { throw Failure{what}; }
 
-inline void yield_now() { swapcontext(&self->context, &scheduler); }
-
-inline void block_until(const char* on, const std::function<bool()>& ready) {
-    if (ready()) return;
-    self->ready = &ready;
-    self->blocked_on = on;
-    Fiber* me = self;
-    yield_now();
-    me->ready = nullptr;
-}
-
 inline void maybe_yield() {
-    if ((random() & 127) == 0) yield_now();
+    if ((random() & 127) == 0) gpu::yield();
 }
 
 // ---- registered global memory --------------------------------------------------------------
@@ -194,19 +160,13 @@ inline u8* shared_at(u32 at, u32 bytes, const char* what) {
 }
 inline void generic_write(u32 at) {
     block->writer[at / 16] = (int)self->rank + 1;
-    self->unfenced.push_back(at / 16);
+    issued().unfenced.push_back(at / 16);
 }
 
 // ---- wgmma ---------------------------------------------------------------------------------
-inline float from_bf16(u16 v) {
-    u32 bits = (u32)v << 16;
-    float f;
-    memcpy(&f, &bits, 4);
-    return f;
-}
+inline float from_bf16(u16 v) { return std::bit_cast<float>((u32)v << 16); }
 inline u16 to_bf16(float v) {
-    u32 bits;
-    memcpy(&bits, &v, 4);
+    const u32 bits = std::bit_cast<u32>(v);
     if (v != v) return (u16)((bits >> 16) | 0x40);
     return (u16)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
 }
@@ -247,10 +207,10 @@ inline void read_operand(u64 d, bool mn_major, int rows, std::vector<u16>& out, 
 
 inline void wgmma_issue(float* d, u64 a, u64 b, int n, int a_mn, int b_mn, int keep) {
     maybe_yield();
-    if (!self->wgmma_fenced) fail("wgmma without wgmma.fence after registers were touched");
+    if (!issued().wgmma_fenced) fail("wgmma without wgmma.fence after registers were touched");
     if (sabotage == Sabotage::Transposition) b_mn = !b_mn;
     std::vector<Op>& ops = block->ops[self->rank / 128];
-    const size_t id = self->next_op++;
+    const size_t id = issued().next_op++;
     if (id == ops.size()) {
         Op op{a, b, n, a_mn, b_mn, {}, {}};
         read_operand(a, a_mn, 64, op.a_data, true);
@@ -261,10 +221,10 @@ inline void wgmma_issue(float* d, u64 a, u64 b, int n, int a_mn, int b_mn, int k
         if (op.a != a || op.b != b || op.n != n || op.a_mn != a_mn || op.b_mn != b_mn)
             fail("the warps of a warpgroup issue different wgmma");
     }
-    self->open_ops.push_back({id, d, keep != 0});
+    issued().open_ops.push_back({id, d, keep != 0});
 }
 
-inline void wgmma_execute(const Fiber::Pending& pending) {
+inline void wgmma_execute(const Issued::Pending& pending) {
     const Op& op = block->ops[self->rank / 128][pending.op];
     const int lane = self->rank % 32, warp = self->rank % 128 / 32;
     if (lane == 0) {
@@ -284,119 +244,71 @@ inline void wgmma_execute(const Fiber::Pending& pending) {
 }
 
 // ---- warp collectives ----------------------------------------------------------------------
-inline void warp_collective(int kind, void* args, const std::function<void(void**)>& compute) {
+inline void warp_collective(int kind, void* args, void (*compute)(void**)) {
     Warp& warp = block->warps[self->rank / 32];
-    if (warp.arrived && warp.kind != kind) fail("the lanes of a warp meet in different instructions");
+    if (warp.meeting.arrived && warp.kind != kind) fail("the lanes of a warp meet in different instructions");
     warp.kind = kind;
     warp.args[self->rank % 32] = args;
-    const u64 generation = warp.generation;
-    if (++warp.arrived == 32) {
-        warp.arrived = 0;
-        warp.generation++;
-        compute(warp.args);
-        return;
-    }
-    block_until("a warp instruction", [&] { return warp.generation != generation; });
+    if (warp.meeting.arrived == 31) compute(warp.args);
+    warp.meeting.meet("a warp instruction", 32);
 }
 
 // ---- launch --------------------------------------------------------------------------------
 inline std::function<void()> body;
 
-inline void fiber_main() {
+inline void thread_main() {
     try {
         body();
-        if (!self->open_copies.empty() || !self->copy_groups.empty()) {
-            bool real = !self->open_copies.empty();
-            for (const auto& g : self->copy_groups) real |= !g.empty();
-            if (real) fail("a thread ends with cp.async not waited for");
-        }
-        if (!self->open_ops.empty() || !self->op_groups.empty()) fail("a thread ends with wgmma not waited for");
+        const Issued& left = issued();
+        bool copies = !left.open_copies.empty();
+        for (const auto& group : left.copy_groups) copies |= !group.empty();
+        if (copies) fail("a thread ends with cp.async not waited for");
+        if (!left.open_ops.empty() || !left.op_groups.empty()) fail("a thread ends with wgmma not waited for");
     } catch (const Failure& f) {
-        if (block->failure.empty()) block->failure = f.what;
+        gpu::failure = f.what;
     }
-    self->done = true;
-    yield_now();
 }
 
-inline std::string run_block() {
-    const unsigned threads = block->block.x * block->block.y * block->block.z;
-    block->fibers = std::vector<Fiber>(threads);
-    block->warps = std::vector<Warp>((threads + 31) / 32);
-    block->ops = std::vector<std::vector<Op>>((threads + 127) / 128);
+inline void run_block(unsigned threads) {
+    block->issued.resize(threads);
+    block->warps.resize((threads + 31) / 32);
+    block->ops.resize((threads + 127) / 128);
     block->arena.assign(kArena, 0xff);
     block->writer.assign(kArena / 16, 0);
     block->in_flight.assign(kArena / 16, 0);
-    if (!stacks) stacks = (u8*)mmap(nullptr, kStack * 1024, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    std::vector<unsigned> order(threads);
-    for (unsigned i = 0; i < threads; i++) {
-        Fiber& f = block->fibers[i];
-        f.rank = i;
-        f.thread = {i % block->block.x, i / block->block.x % block->block.y, i / block->block.x / block->block.y};
-        order[i] = i;
-        getcontext(&f.context);
-        f.context.uc_stack.ss_sp = stacks + kStack * i;
-        f.context.uc_stack.ss_size = kStack;
-        f.context.uc_link = nullptr;
-        makecontext(&f.context, (void (*)())fiber_main, 0);
-    }
-    unsigned left = threads;
-    while (left) {
-        // Warps in random order, and one pass in four their lanes too.
+    std::vector<unsigned> ranks(threads), order(threads);
+    std::iota(ranks.begin(), ranks.end(), 0);
+    // Warps in random order, and one pass in four their lanes too.
+    gpu::take_turns(threads, thread_main, [&]() -> const std::vector<unsigned>& {
         if (random() & 3)
-            for (unsigned i = 0; i < threads; i++) order[i] = i;
+            std::iota(ranks.begin(), ranks.end(), 0);
         else
-            std::shuffle(order.begin(), order.end(), random);
-        const unsigned turn = random() % threads;
-        bool moved = false;
-        for (unsigned j = 0; j < threads && block->failure.empty(); j++) {
-            Fiber& f = block->fibers[order[(j + turn) % threads]];
-            if (f.done || (f.ready && !(*f.ready)())) continue;
-            moved = true;
-            self = &f;
-            swapcontext(&scheduler, &f.context);
-            if (f.done) left--;
-        }
-        if (!block->failure.empty()) return block->failure;
-        if (!moved) {
-            std::map<std::string, int> why;
-            for (const Fiber& f : block->fibers)
-                if (!f.done) why[f.blocked_on]++;
-            std::string text = "deadlock:";
-            for (const auto& [on, n] : why) text += " " + std::to_string(n) + " threads wait for " + on + ";";
-            return text;
-        }
-    }
-    return "";
+            std::shuffle(ranks.begin(), ranks.end(), random);
+        std::rotate_copy(ranks.begin(), ranks.begin() + random() % threads, ranks.end(), order.begin());
+        return order;
+    });
 }
 
 // Runs every block; returns what went wrong, or nothing.
 template <class Kernel, class... Args>
-std::string launch(Dim3 grid, Dim3 threads, u32 shared_limit, Kernel kernel, Args... args) {
-    std::vector<Dim3> blocks;
-    for (unsigned z = 0; z < grid.z; z++)
-        for (unsigned y = 0; y < grid.y; y++)
-            for (unsigned x = 0; x < grid.x; x++) blocks.push_back({x, y, z});
+std::string launch(dim3 grid, dim3 threads, u32 shared_limit, Kernel kernel, Args... args) {
+    std::vector<dim3> blocks;
+    for (u64 i = 0; i < grid.count(); i++) blocks.push_back(grid.place(i));
     std::shuffle(blocks.begin(), blocks.end(), random);
     body = [=] { kernel(args...); };
-    for (const Dim3& index : blocks) {
+    const unsigned count = gpu::set_shape(grid, threads);
+    for (const dim3& index : blocks) {
+        blockIdx = index;
         Block b;
-        b.grid = grid;
-        b.block = threads;
-        b.index = index;
         b.shared_limit = shared_limit;
         block = &b;
-        const std::string error = run_block();
+        run_block(count);
         block = nullptr;
-        if (!error.empty()) return error;
+        if (!gpu::failure.empty()) break;
     }
-    return "";
+    return gpu::failure;
 }
 } // namespace emu
-
-#define threadIdx (emu::self->thread)
-#define blockIdx (emu::block->index)
-#define blockDim (emu::block->block)
-#define gridDim (emu::block->grid)
 
 #define KILN_SHARED(BASE, BYTES) const u32 BASE = emu::shared(BYTES);
 
@@ -436,16 +348,8 @@ inline void st_global_u16(u16* p, u32 v) { emu::store(p, (u16)v, "st.global.b16"
 inline void st_global_f32(float* p, float v) { emu::store(p, v, "st.global.f32"); }
 
 inline u32 pack_bf16(float lo, float hi) { return (u32)emu::to_bf16(lo) | (u32)emu::to_bf16(hi) << 16; }
-inline float as_float(u32 v) {
-    float f;
-    memcpy(&f, &v, 4);
-    return f;
-}
-inline u32 as_u32(float v) {
-    u32 u;
-    memcpy(&u, &v, 4);
-    return u;
-}
+inline float as_float(u32 v) { return std::bit_cast<float>(v); }
+inline u32 as_u32(float v) { return std::bit_cast<u32>(v); }
 inline float mul_rn(float a, float b) { return a * b; }
 inline float add_rn(float a, float b) { return a + b; }
 inline float exp2_approx(float x) { return exp2f(x); }
@@ -465,28 +369,21 @@ inline u32 prmt(u32 a, u32 b, u32 selector) {
 inline void named_sync(u32 id, u32 threads) {
     if (emu::sabotage == emu::Sabotage::BlockSync) return;
     if (threads % 32) emu::fail("a named barrier of a part of a warp");
-    auto& [arrived, generation] = emu::block->named[id];
-    const u64 mine = generation;
-    if (++arrived == threads) {
-        arrived = 0;
-        generation++;
-        return;
-    }
-    emu::block_until("a block barrier", [&g = generation, mine] { return g != mine; });
+    emu::block->named[id].meet("a block barrier", threads);
 }
-inline void block_sync() { named_sync(0, blockDim.x * blockDim.y * blockDim.z); }
+inline void block_sync() { named_sync(0, (u32)blockDim.count()); }
 inline void warp_sync() {
     emu::warp_collective(1, nullptr, [](void**) {});
 }
 inline void fence_proxy_async() {
     if (emu::sabotage == emu::Sabotage::ProxyFence) return;
-    for (u32 chunk : emu::self->unfenced)
+    for (u32 chunk : emu::issued().unfenced)
         if (emu::block->writer[chunk] == (int)emu::self->rank + 1) emu::block->writer[chunk] = 0;
-    emu::self->unfenced.clear();
+    emu::issued().unfenced.clear();
 }
 inline void mbar_init(u32 at, u32 count) {
     emu::shared_at(at, 8, "mbarrier");
-    emu::block->barriers[at] = {count, count, 0, true};
+    emu::block->barriers[at] = {count, count, 0};
 }
 inline emu::Barrier& mbar(u32 at) {
     auto it = emu::block->barriers.find(at);
@@ -503,13 +400,11 @@ inline void mbar_arrive(u32 at) {
 }
 // The phase of this parity has completed: the current phase has the other parity.
 inline void mbar_wait(u32 at, u32 parity) {
-    const size_t n = emu::self->mbar_waits++;
-    (void)n;
     emu::Barrier& b = mbar(at);
     const bool empty_side = emu::self->rank >= 256;
     if (emu::sabotage == emu::Sabotage::FullWait && !empty_side) return;
     if (emu::sabotage == emu::Sabotage::EmptyWait && empty_side) return;
-    emu::block_until("an mbarrier", [&b, parity] { return (b.phase & 1) != parity; });
+    gpu::wait_while("an mbarrier", b.phase, 1, parity);
 }
 template <int N>
 void registers_raise() {}
@@ -525,25 +420,25 @@ inline void cp_async(u32 to, const void* from, u32 bytes) {
     if (bytes) emu::check_global((const u8*)from + bytes - 1, 1, false, "cp.async");
     memset(p, 0xff, 16);
     emu::block->in_flight[to / 16]++;
-    emu::self->open_copies.push_back({to, from, bytes});
+    emu::issued().open_copies.push_back({to, from, bytes});
 }
 inline void cp_async(u32 to, const void* from) { cp_async(to, from, 16); }
 inline void cp_async_commit() {
-    emu::self->copy_groups.push_back(std::move(emu::self->open_copies));
-    emu::self->open_copies.clear();
+    emu::issued().copy_groups.push_back(std::move(emu::issued().open_copies));
+    emu::issued().open_copies.clear();
 }
 template <int N>
 void cp_async_wait() {
     if (emu::sabotage == emu::Sabotage::CpAsyncWait) return;
-    while (emu::self->copy_groups.size() > N) {
-        for (const emu::Copy& c : emu::self->copy_groups.front()) {
+    while (emu::issued().copy_groups.size() > N) {
+        for (const emu::Copy& c : emu::issued().copy_groups.front()) {
             u8* p = emu::block->arena.data() + c.to;
             memset(p, 0, 16);
             memcpy(p, c.from, c.bytes);
             emu::block->in_flight[c.to / 16]--;
             emu::generic_write(c.to);
         }
-        emu::self->copy_groups.pop_front();
+        emu::issued().copy_groups.pop_front();
     }
 }
 
@@ -622,21 +517,21 @@ inline void mma_16816(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) {
 }
 
 inline void wgmma_fence() {
-    if (emu::sabotage != emu::Sabotage::WgmmaFence) emu::self->wgmma_fenced = true;
+    if (emu::sabotage != emu::Sabotage::WgmmaFence) emu::issued().wgmma_fenced = true;
 }
 inline void wgmma_commit() {
-    emu::self->op_groups.push_back(std::move(emu::self->open_ops));
-    emu::self->open_ops.clear();
+    emu::issued().op_groups.push_back(std::move(emu::issued().open_ops));
+    emu::issued().open_ops.clear();
 }
 template <int N>
 void wgmma_wait() {
     emu::maybe_yield();
     if (emu::sabotage == emu::Sabotage::WgmmaWait) return;
-    while (emu::self->op_groups.size() > N) {
-        for (const auto& pending : emu::self->op_groups.front()) emu::wgmma_execute(pending);
-        emu::self->op_groups.pop_front();
+    while (emu::issued().op_groups.size() > N) {
+        for (const auto& pending : emu::issued().op_groups.front()) emu::wgmma_execute(pending);
+        emu::issued().op_groups.pop_front();
     }
-    emu::self->wgmma_fenced = false;
+    emu::issued().wgmma_fenced = false;
 }
 template <int R>
 void wgmma_settled(float (&)[R]) {}

@@ -91,7 +91,7 @@ static std::string run(const Case& c, int sabotaged = 0) {
     emu::allow(lse, true);
     emu::allow(delta, false);
     const unsigned tiles = (c.seq + KILN_FLASH_TILE - 1) / KILN_FLASH_TILE;
-    const emu::Dim3 grid{tiles, (unsigned)c.q_heads, (unsigned)c.batch}, threads{KILN_FLASH_THREADS};
+    const dim3 grid{tiles, (unsigned)c.q_heads, (unsigned)c.batch}, threads{KILN_FLASH_THREADS};
     at_launch(0);
     std::string e = emu::launch(grid, threads, 227 * 1024, flash_attention, q.data(), k.data(), v.data(), start.data(), o.data(), lse.data(), p);
     if (!e.empty()) return "forward: " + e;

@@ -44,7 +44,7 @@ inline void seed(int argc, char** argv) {
     const unsigned s = argc > 1 ? (unsigned)atoi(argv[1]) : env ? (unsigned)atoi(env) : std::random_device{}() % 1000000;
     printf("KILN_TEST_SEED=%u\n", s);
     random.seed(s);
-    emu::random.seed(s + 1);
+    gpu::random.seed(s + 1);
 }
 
 inline const char* name(emu::Sabotage s) {

@@ -1,6 +1,6 @@
-// What the CUDA C++ that cubecl generates is made of, for g++: built-in variables, barriers and shuffles,
-// each thread of a block a fiber where the kernel has one of them. Threads and blocks run in random order,
-// and shared memory starts as NaN. The kernel itself stands in the namespace `kernel` (compile.py).
+// What the CUDA C++ that cubecl generates is made of, for g++: barriers, shuffles and functions, each thread
+// of a block a fiber where the kernel has a barrier. Threads and blocks run in random order, and shared
+// memory starts as NaN. The kernel itself stands in the namespace `kernel` (compile.py).
 #pragma once
 #include <math.h>
 
@@ -8,91 +8,41 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
-#include <random>
-#include <string>
+#include <numeric>
 #include <type_traits>
 #include <utility>
 #include <vector>
 
-#include "fiber.hpp"
+#include "block.hpp"
 #include "launch.hpp"
 
-#define __global__
-#define __device__
-#define __restrict__
-#define __forceinline__
-#define __grid_constant__
-#define __launch_bounds__(...)
-#define __cluster_dims__(...)
-#define __align__(N) __attribute__((aligned(N)))
-
-struct uint3 {
-    unsigned x, y, z;
-};
-
 namespace standin {
-struct Thread {
-    Fiber fiber;
-    uint3 index;
-    unsigned rank;
-    bool done;
-    // Waits until `*counter` is no longer `value`; runs where null.
-    const unsigned* counter;
-    unsigned value;
-    unsigned turns;
-};
+using gpu::self;
 struct Warp {
-    unsigned arrived, generation, alive;
+    gpu::Meeting meeting;
+    unsigned alive;
+    unsigned turns[32];
     uint64_t slots[2][32];
     bool given[2][32];
 };
 struct Block {
-    uint3 index;
-    unsigned alive, arrived, generation;
+    gpu::Meeting meeting;
+    unsigned alive;
     std::vector<Warp> warps;
 };
-inline uint3 grid_shape, block_shape;
 inline Block block;
-inline std::vector<Thread> threads;
-inline Thread* self;
-inline Fiber scheduler;
 inline char* shared;
-inline std::mt19937 random{20251};
 
-inline void wait_for(const unsigned& counter, unsigned value) {
-    if (counter != value) return;
-    self->counter = &counter;
-    self->value = value;
-    self->fiber.leave_to(scheduler);
-    self->counter = nullptr;
-}
-// The last to come, or to end, opens the barrier.
-inline void open_if_full(unsigned& arrived, unsigned alive, unsigned& generation) {
-    if (arrived && arrived >= alive) {
-        arrived = 0;
-        generation++;
-    }
-}
-inline void block_barrier() {
-    const unsigned mine = block.generation;
-    block.arrived++;
-    open_if_full(block.arrived, block.alive, block.generation);
-    wait_for(block.generation, mine);
-}
-inline void warp_barrier() {
-    Warp& warp = block.warps[self->rank / 32];
-    const unsigned mine = warp.generation;
-    warp.arrived++;
-    open_if_full(warp.arrived, warp.alive, warp.generation);
-    wait_for(warp.generation, mine);
-}
+inline Warp& warp() { return block.warps[self->rank / 32]; }
+inline void block_barrier() { block.meeting.meet("a block barrier", block.alive); }
+inline void warp_barrier() { warp().meeting.meet("a warp instruction", warp().alive); }
 // All lanes that have not ended hand in a value; what lane `from` gave, or one's own. The two sets of
 // slots take turns: a lane can be one exchange ahead of the others, never two.
 template <class T>
 T exchange(T value, unsigned from) {
     static_assert(sizeof(T) <= 8);
-    Warp& warp = block.warps[self->rank / 32];
-    const unsigned lane = self->rank % 32, set = self->turns++ & 1;
+    Warp& warp = standin::warp();
+    const unsigned lane = self->rank % 32, set = warp.turns[lane]++ & 1;
     memcpy(&warp.slots[set][lane], &value, sizeof(T));
     warp.given[set][lane] = true;
     warp_barrier();
@@ -113,88 +63,50 @@ inline void (*run_thread)(void**);
 inline void** parameters;
 inline void thread_main() {
     run_thread(parameters);
-    self->done = true;
-    block.alive--;
-    Warp& warp = block.warps[self->rank / 32];
-    warp.alive--;
-    open_if_full(warp.arrived, warp.alive, warp.generation);
-    open_if_full(block.arrived, block.alive, block.generation);
-    self->fiber.leave_to(scheduler);
+    // Those that wait may wait for the one that ends.
+    Warp& warp = standin::warp();
+    warp.meeting.open_if_full(--warp.alive);
+    block.meeting.open_if_full(--block.alive);
 }
 
 // The threads of one block, each for itself where no barrier can occur.
-inline const char* run_block(bool meets, std::vector<unsigned>& order) {
-    const unsigned count = (unsigned)threads.size();
+inline void run_block(bool meets, const std::vector<unsigned>& order) {
+    const unsigned count = (unsigned)order.size();
     if (!meets) {
         for (unsigned i : order) {
-            self = &threads[i];
+            self = &gpu::threads[i];
             run_thread(parameters);
         }
-        return nullptr;
+        return;
     }
+    block.meeting = {};
     block.alive = count;
-    block.arrived = block.generation = 0;
     block.warps.assign((count + 31) / 32, Warp{});
-    for (unsigned i = 0; i < count; i++) {
-        Thread& t = threads[i];
-        block.warps[i / 32].alive++;
-        t.done = false;
-        t.counter = nullptr;
-        t.turns = 0;
-        t.fiber.begin(i, thread_main);
-    }
-    unsigned left = count;
-    while (left) {
-        bool moved = false;
-        for (unsigned i : order) {
-            Thread& t = threads[i];
-            if (t.done || (t.counter && *t.counter == t.value)) continue;
-            moved = true;
-            self = &t;
-            scheduler.leave_to(t.fiber);
-            if (t.done) left--;
-        }
-        if (!moved) return "deadlock: threads wait for others that do not come";
-    }
-    return nullptr;
+    for (unsigned i = 0; i < count; i++) block.warps[i / 32].alive++;
+    gpu::take_turns(count, thread_main, [&]() -> const std::vector<unsigned>& { return order; });
 }
 
 inline const char* launch(const Shape& shape, void** params, void (*thread)(void**), bool meets) {
-    const auto triple = [](const unsigned* v) { return uint3{v[0], v[1], v[2]}; };
-    grid_shape = triple(shape.grid);
-    block_shape = triple(shape.block);
+    const auto triple = [](const unsigned* v) { return dim3{v[0], v[1], v[2]}; };
     parameters = params;
     run_thread = thread;
-    const unsigned count = block_shape.x * block_shape.y * block_shape.z;
-    threads.resize(count);
-    std::vector<unsigned> order(count);
-    for (unsigned i = 0; i < count; i++) {
-        const unsigned x = i % block_shape.x, y = i / block_shape.x % block_shape.y;
-        threads[i].index = {x, y, i / block_shape.x / block_shape.y};
-        threads[i].rank = i;
-        order[i] = i;
-    }
+    std::vector<unsigned> order(gpu::set_shape(triple(shape.grid), triple(shape.block)));
+    std::iota(order.begin(), order.end(), 0);
     std::vector<char> memory(shape.shared + 256);
     shared = memory.data() + (256 - (uintptr_t)memory.data() % 256);
-    const uint64_t blocks = (uint64_t)grid_shape.x * grid_shape.y * grid_shape.z;
+    const uint64_t blocks = gridDim.count();
     // Backwards as often as forwards.
-    const bool backwards = random() & 1;
-    for (uint64_t n = 0; n < blocks; n++) {
-        const uint64_t i = backwards ? blocks - 1 - n : n;
-        const uint64_t x = i % grid_shape.x, y = i / grid_shape.x % grid_shape.y;
-        block.index = {(unsigned)x, (unsigned)y, (unsigned)(i / grid_shape.x / grid_shape.y)};
+    const bool backwards = gpu::random() & 1;
+    for (uint64_t n = 0; n < blocks && gpu::failure.empty(); n++) {
+        blockIdx = gridDim.place(backwards ? blocks - 1 - n : n);
         memset(shared, 0xff, shape.shared);
-        if ((random() & 7) == 0) std::shuffle(order.begin(), order.end(), random);
-        if (const char* wrong = run_block(meets, order)) return wrong;
+        if ((gpu::random() & 7) == 0) std::shuffle(order.begin(), order.end(), gpu::random);
+        run_block(meets, order);
     }
-    return nullptr;
+    return gpu::failure.empty() ? nullptr : gpu::failure.c_str();
 }
 } // namespace standin
 
-#define threadIdx (standin::self->index)
-#define blockIdx (standin::block.index)
-#define blockDim (standin::block_shape)
-#define gridDim (standin::grid_shape)
 #define warpSize 32
 
 inline void __syncthreads() { standin::block_barrier(); }
