@@ -82,6 +82,16 @@ def correctness(logs):
             print(f"{name[:-4]}: {line}")
 
 
+def hopper(logs):
+    """Which kernels for Hopper the card runs."""
+    found = document(logs, "hopper.json")
+    for family, why in found.items():
+        if family not in ("card", "driver"):
+            print(f"kernels for Hopper, {family}: {'passed' if why is None else 'FAILED, ' + why}")
+    if not found:
+        print("kernels for Hopper: not checked")
+
+
 def speed(kiln, peers):
     rows = [["side", "variant", "mode", "label", "tokens/s", "ms/step", "10-90 %", "first step s", "load s", "smi GiB", "held GiB", "used GiB", "loss"]]
     for r in kiln + peers:
@@ -216,6 +226,7 @@ def everything(logs):
         if "left out" in line or "out of time" in line:
             print(f"peer {line}")
     print("\n== Right?")
+    hopper(logs)
     correctness(logs)
     print("\n== QLoRA, NF4 double-quantised, r=16 on all linears, 2 sequences a step")
     if kiln or peers:

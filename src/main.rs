@@ -5,6 +5,9 @@ use std::process::ExitCode;
 use kiln::cli;
 
 fn main() -> ExitCode {
+    if let Some(code) = kiln::ops::trial_process() {
+        return code;
+    }
     kiln::device::keep_freed_memory();
     match cli::guard(|| cli::parse(std::env::args_os()).and_then(cli::call)) {
         Ok(()) => ExitCode::SUCCESS,

@@ -57,6 +57,9 @@ enum Command {
 
 fn main() -> ExitCode {
     let began = Instant::now();
+    if let Some(code) = kiln::ops::trial_process() {
+        return code;
+    }
     kiln::device::keep_freed_memory();
     let command = Cli::parse().command;
     let mut passed = true;

@@ -404,6 +404,17 @@ pub fn for_device(device: &Device, precision: Precision) -> &'static dyn HotOps 
     panic!("no operations for {device:?} at {precision:?}: built without a GPU backend");
 }
 
+/// Call first of all in `main`. Where this process was started to try kernels for a
+/// card, does that; the exit code to end with. Else the program may be started again
+/// for such a trial later on; one that never calls this tries kernels in its own
+/// process, which a kernel that faults or hangs takes with it.
+pub fn trial_process() -> Option<std::process::ExitCode> {
+    #[cfg(feature = "cuda")]
+    return gpu::trial_process();
+    #[cfg(not(feature = "cuda"))]
+    None
+}
+
 /// Rows of logits that the chunked cross-entropy holds at once on a GPU, 512 at most:
 /// as many as fit into 110 MiB in f32, which is 224 for a vocabulary of 128k. Fewer
 /// would read the head too often; more would be the largest buffer of a step, and

@@ -30,7 +30,9 @@ KILN = """{source}
 #include "launch.hpp"
 template <class... A, size_t... I>
 static std::string standin_call(const standin::Shape& s, void (*f)(A...), void** p, std::index_sequence<I...>) {{
-    return emu::launch({{s.grid[0], s.grid[1], s.grid[2]}}, {{s.block[0], s.block[1], s.block[2]}}, 232448, f,
+    // Of dynamic memory up to 1,024 bytes are lost to rounding.
+    const unsigned shared = !KILN_DYNAMIC_SHARED ? 232448 : s.shared < 1024 ? 0 : s.shared - 1024;
+    return emu::launch({{s.grid[0], s.grid[1], s.grid[2]}}, {{s.block[0], s.block[1], s.block[2]}}, shared, f,
                        *(std::remove_cv_t<A>*)p[I]...);
 }}
 template <class... A>

@@ -229,7 +229,7 @@ fn flash_plan(
     spans: &Spans,
     shape: AttentionShape,
 ) -> Option<hopper::FlashPlan> {
-    if !hopper::FlashPlan::takes(q, shape) || !hopper::on(q) {
+    if !hopper::FlashPlan::takes(q, shape) || !hopper::on(q, hopper::Family::Attention) {
         return None;
     }
     let starts = spans.starts_on_device(|spans| {

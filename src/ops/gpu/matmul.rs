@@ -28,7 +28,7 @@ impl Product<'_> {
     pub fn compute(&self, sum: Option<CubeTensor>, dtype: DType) -> CubeTensor {
         let (a, b) = (buffer(self.a), buffer(self.b));
         #[cfg(feature = "cuda")]
-        let sum = if hopper::on(&a) {
+        let sum = if hopper::on(&a, hopper::Family::Products) {
             let taken = hopper::product(hopper::Product {
                 a: &a,
                 ta: self.ta,

@@ -26,6 +26,8 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use burn_cubecl::kernel::cast;
 use burn_cubecl::tensor::CubeTensor;
 
+#[cfg(feature = "cuda")]
+pub use hopper::answer as trial_process;
 use matmul::Product;
 pub use nf4::GpuNf4;
 use offload::Away;
@@ -147,7 +149,7 @@ impl HotOps for Gpu {
         let rows = buffer(x);
         let mut sum = sum.map(writable);
         if let Nf4Tensor::Gpu(weight) = weight
-            && hopper::on(&rows)
+            && hopper::on(&rows, hopper::Family::Nf4Products)
             && let Some(buffers) = weight.hopper_buffers()
         {
             match hopper::nf4_product(&rows, &buffers, sum, transposed) {

@@ -21,6 +21,7 @@
 // of 16, with KILN_ALIGNED=0 only the elements' own alignment. Split: C holds splits * M * N f32.
 //
 // variant: bf16_gemm_256x128 bf16_gemm -DKILN_BM=256 -DKILN_BN=128
+// variant: bf16_gemm_256x128_dynamic bf16_gemm -DKILN_BM=256 -DKILN_BN=128 -DKILN_DYNAMIC_SHARED=1
 // variant: bf16_gemm_256x128_b_mn bf16_gemm -DKILN_BM=256 -DKILN_BN=128 -DKILN_B_MN=1
 // variant: bf16_gemm_128x64 bf16_gemm
 // variant: bf16_gemm_128x64_b_mn_f32 bf16_gemm -DKILN_B_MN=1 -DKILN_OUT_F32=1

@@ -8,6 +8,7 @@
 // Needs: q_heads a multiple of kv_heads, strides multiples of 8, pointers multiples of 16.
 //
 // variant: flash_attention_128 flash_attention
+// variant: flash_attention_128_dynamic flash_attention -DKILN_DYNAMIC_SHARED=1
 // variant: flash_attention_64 flash_attention -DKILN_D=64
 #include "flash.cuh"
 

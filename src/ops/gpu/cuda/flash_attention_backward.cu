@@ -11,8 +11,10 @@
 // Needs: as flash_attention. Every element of dq, dk and dv is written.
 //
 // variant: flash_attention_dq_128 flash_attention_dq
+// variant: flash_attention_dq_128_dynamic flash_attention_dq -DKILN_DYNAMIC_SHARED=1
 // variant: flash_attention_dq_64 flash_attention_dq -DKILN_D=64
 // variant: flash_attention_dkv_128 flash_attention_dkv
+// variant: flash_attention_dkv_128_dynamic flash_attention_dkv -DKILN_DYNAMIC_SHARED=1
 // variant: flash_attention_dkv_64 flash_attention_dkv -DKILN_D=64
 #include "flash.cuh"
 

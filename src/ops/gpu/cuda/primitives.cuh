@@ -17,6 +17,9 @@ struct alignas(8) U32x2 {
     u32 x, y;
 };
 
+#ifndef KILN_DYNAMIC_SHARED
+#define KILN_DYNAMIC_SHARED 0
+#endif
 #ifdef KILN_EMULATE
 #include "emulate.hpp"
 #define KILN_FN inline
@@ -24,14 +27,18 @@ struct alignas(8) U32x2 {
 #define KILN_FN __device__ __forceinline__
 
 // ---- shared memory -------------------------------------------------------------------------
-#ifndef KILN_DYNAMIC_SHARED
-#define KILN_DYNAMIC_SHARED 0
-#endif
 // Static: for sm_90a ptxas 13.0 takes up to 227 KiB of it (older ones 48 KiB). Dynamic: the launch
-// asks for BYTES + 1024, since the base is rounded up to 1024 here, which 128-byte swizzling needs.
+// asks for BYTES + 1024, since the base is rounded up to 1024 here, which 128-byte swizzling needs;
+// one that asked for less does nothing, rather than fault.
 #if KILN_DYNAMIC_SHARED
+KILN_FN u32 dynamic_shared_bytes() {
+    u32 bytes;
+    asm("mov.u32 %0, %%dynamic_smem_size;" : "=r"(bytes));
+    return bytes;
+}
 #define KILN_SHARED(BASE, BYTES)                              \
     extern __shared__ __align__(1024) u8 kiln_shared_bytes[]; \
+    if (dynamic_shared_bytes() < (BYTES) + 1024) return;      \
     const u32 BASE = ((u32)__cvta_generic_to_shared(kiln_shared_bytes) + 1023u) & ~1023u;
 #else
 #define KILN_SHARED(BASE, BYTES)                              \

@@ -39,12 +39,14 @@ impl FlashPlan {
         q.dtype == DType::BF16 && (shape.head_dim == 64 || shape.head_dim == 128)
     }
 
-    fn kernel(&self, file: File, entry: &'static str) -> Kernel {
+    /// `tiles` are held in shared memory at once, and `besides` bytes.
+    fn kernel(&self, file: File, entry: &'static str, tiles: usize, besides: usize) -> Kernel {
         Kernel {
             file,
             entry,
             defines: vec![("KILN_D", self.shape.head_dim as u32)],
             threads: THREADS,
+            shared: (tiles * TILE * self.shape.head_dim * 2 + besides) as u32,
         }
     }
 
@@ -77,7 +79,7 @@ pub fn flash_forward(plan: &FlashPlan, [q, k, v]: [&CubeTensor; 3]) -> (CubeTens
     let [rows, width] = dims(q);
     let out = empty(q, &[rows, width], DType::BF16);
     let lse = empty(q, &[plan.shape.heads, rows], DType::F32);
-    let kernel = plan.kernel(File::Flash, "flash_attention");
+    let kernel = plan.kernel(File::Flash, "flash_attention", 5, 0);
     let grid = plan.grid(rows, plan.shape.heads);
     kernel.launch(grid, &[q, k, v, &plan.starts, &out, &lse], plan.words(rows));
     (out, lse)
@@ -97,14 +99,14 @@ pub fn flash_backward(
     let dv = empty(v, &[rows, k_width], DType::BF16);
     let operands = [q, k, v, &plan.starts, dout, lse, delta];
     let queries = [&operands[..], &[&dq]].concat();
-    plan.kernel(File::FlashBackward, "flash_attention_dq")
+    plan.kernel(File::FlashBackward, "flash_attention_dq", 6, 0)
         .launch(
             plan.grid(rows, plan.shape.heads),
             &queries,
             plan.words(rows),
         );
     let keys = [&operands[..], &[&dk, &dv]].concat();
-    plan.kernel(File::FlashBackward, "flash_attention_dkv")
+    plan.kernel(File::FlashBackward, "flash_attention_dkv", 6, 2 * 12 * TILE)
         .launch(
             plan.grid(rows, plan.shape.kv_heads),
             &keys,

@@ -11,10 +11,19 @@ use crate::ops::gpu::tensors::{dims, empty};
 const THREADS: u32 = 384;
 /// Steps of the contraction that a block takes at once.
 const STEP: usize = 64;
-/// Rows of a tile of the NF4 products.
+/// Rows and columns of a tile of the NF4 products.
 const NF4_ROWS: usize = 256;
+const NF4_COLUMNS: usize = 128;
+/// Steps that are in shared memory at once.
+const STAGES: usize = 4;
 /// Planes that a split contraction is summed from at most.
 const MAX_SPLITS: usize = 8;
+
+/// Bytes of shared memory for tiles of `rows` by `columns`: both operands in bf16 and
+/// two barriers a stage.
+fn shared(rows: usize, columns: usize) -> u32 {
+    (STAGES * ((rows + columns) * STEP * 2 + 16)) as u32
+}
 
 /// `scale x op(a) . op(b) (+ sum)`.
 pub struct Product<'a> {
@@ -68,6 +77,7 @@ pub fn product(p: Product<'_>) -> Result<CubeTensor, Option<CubeTensor>> {
             ),
         ],
         threads: THREADS,
+        shared: shared(bm, bn),
     };
     let words = |accumulate: bool, scale: f32| {
         let sizes = [m, n, k, a1, b1, n].map(|v| v as u64);
@@ -88,6 +98,7 @@ pub fn product(p: Product<'_>) -> Result<CubeTensor, Option<CubeTensor>> {
         entry: "bf16_gemm_reduce",
         defines: vec![("KILN_OUT_F32", u32::from(out.dtype == DType::F32))],
         threads: 256,
+        shared: 0,
     };
     let sizes = [m, n, n, splits].map(|v| v as u64);
     let mut words = sizes.to_vec();
@@ -158,8 +169,9 @@ pub fn nf4_product(
         entry,
         defines: vec![("KILN_DOUBLE_QUANT", double)],
         threads: THREADS,
+        shared: shared(NF4_ROWS, NF4_COLUMNS),
     };
-    let blocks = rows.div_ceil(NF4_ROWS) * columns.div_ceil(128);
+    let blocks = rows.div_ceil(NF4_ROWS) * columns.div_ceil(NF4_COLUMNS);
     let grid = [blocks.min(multiprocessors(x) as usize) as u32, 1, 1];
     let sizes = [rows, n, k].map(|v| v as u64);
     let mut words = sizes.to_vec();

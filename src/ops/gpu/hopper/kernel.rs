@@ -11,6 +11,8 @@ use cubecl::ir::{ElemType, UIntKind};
 use cubecl::prelude::*;
 use cubecl::server::{KernelArguments, MetadataBindingInfo};
 
+use super::dynamic;
+
 const PRIMITIVES: &str = include_str!("../cuda/primitives.cuh");
 const GEMM: &str = include_str!("../cuda/gemm.cuh");
 const NF4: &str = include_str!("../cuda/nf4.cuh");
@@ -29,6 +31,15 @@ pub enum File {
 }
 
 impl File {
+    pub const ALL: [Self; 6] = [
+        Self::Nf4Gemm,
+        Self::Nf4GemmDx,
+        Self::Bf16Gemm,
+        Self::Bf16GemmReduce,
+        Self::Flash,
+        Self::FlashBackward,
+    ];
+
     fn parts(self) -> Vec<&'static str> {
         let nf4 = [PRIMITIVES, GEMM, NF4, NF4_GEMM];
         let nf4 = |last| nf4.into_iter().chain([last]).collect();
@@ -57,8 +68,9 @@ impl File {
 
 impl File {
     /// A hash of the text, made once: every launch asks for it.
-    fn fingerprint(self) -> u64 {
-        static KNOWN: [OnceLock<u64>; 6] = [const { OnceLock::new() }; 6];
+    pub fn fingerprint(self) -> u64 {
+        static KNOWN: [OnceLock<u64>; File::ALL.len()] =
+            [const { OnceLock::new() }; File::ALL.len()];
         *KNOWN[self as usize].get_or_init(|| {
             let mut hasher = DefaultHasher::new();
             self.parts().hash(&mut hasher);
@@ -67,14 +79,15 @@ impl File {
     }
 }
 
-/// One kernel: a file, its entry point, what is defined before it, and the
-/// threads of a block.
+/// One kernel: a file, its entry point, what is defined before it, the threads of a
+/// block and the bytes of shared memory that they use.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Kernel {
     pub file: File,
     pub entry: &'static str,
     pub defines: Vec<(&'static str, u32)>,
     pub threads: u32,
+    pub shared: u32,
 }
 
 impl Kernel {
@@ -105,9 +118,8 @@ impl Kernel {
             .with_info(MetadataBindingInfo::new(words, count));
         let [x, y, z] = grid;
         let count = CubeCount::Static(x, y, z);
-        buffers[0]
-            .client
-            .launch(Box::new(self.clone()), count, arguments);
+        let kernel = dynamic::form(self, buffers[0]);
+        buffers[0].client.launch(Box::new(kernel), count, arguments);
     }
 }
 
@@ -157,6 +169,7 @@ mod tests {
                 entry,
                 defines: vec![("KILN_D", 64)],
                 threads: 128,
+                shared: 50_688,
             };
             kernel.text()
         };

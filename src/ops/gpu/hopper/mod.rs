@@ -2,14 +2,18 @@
 //! `#[cube]` language has no wgmma. They lie in src/ops/gpu/cuda, are compiled by
 //! NVRTC at their first use, and are described in docs/kernels.md.
 //!
-//! A device must have shown that it runs them: [`on`] compares each with the
-//! portable kernels once a process, on random inputs, and where one fails all of
-//! them stay out. `KILN_HOPPER=0` keeps them out from the start.
+//! A card must have shown that it runs them: each family is compared with the CPU on
+//! random inputs, in a process of its own ([`process`]), once for a card, driver and
+//! version of the kernels ([`verdict`]). A family that fails stays out. `KILN_HOPPER=0`
+//! keeps all of them out from the start.
 
 mod attention;
+mod dynamic;
 mod gemm;
 mod kernel;
+mod process;
 mod trial;
+mod verdict;
 
 use std::sync::Mutex;
 
@@ -18,31 +22,46 @@ use burn_cubecl::tensor::CubeTensor;
 
 pub use attention::{FlashPlan, flash_backward, flash_forward, starts};
 pub use gemm::{Maxima, Nf4Buffers, Product, nf4_product, product};
+pub use process::answer;
 
-/// Whether the kernels run on the device of `like`.
-pub fn on(like: &CubeTensor) -> bool {
-    static KNOWN: Mutex<Vec<(CubeDevice, bool)>> = Mutex::new(Vec::new());
+/// Kernels that stand or fall together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// Products with a weight in NF4.
+    Nf4Products,
+    /// Products of bf16 matrices.
+    Products,
+    Attention,
+}
+
+impl Family {
+    pub const ALL: [Self; 3] = [Self::Nf4Products, Self::Products, Self::Attention];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Nf4Products => "nf4_products",
+            Self::Products => "products",
+            Self::Attention => "attention",
+        }
+    }
+}
+
+/// Whether a family's kernels run on the device of `like`.
+pub fn on(like: &CubeTensor, family: Family) -> bool {
+    static KNOWN: Mutex<Vec<(CubeDevice, Vec<Family>)>> = Mutex::new(Vec::new());
     let mut known = KNOWN.lock().unwrap_or_else(|e| e.into_inner());
-    if let Some((_, on)) = known.iter().find(|(device, _)| *device == like.device) {
-        return *on;
+    if let Some((_, passing)) = known.iter().find(|(device, _)| *device == like.device) {
+        return passing.contains(&family);
     }
     let hopper = like.client.properties().identity.fingerprint == "ptx_sm90";
     let wanted = std::env::var("KILN_HOPPER").as_deref() != Ok("0");
-    let on = hopper && wanted && passes(like);
-    known.push((like.device.clone(), on));
+    let passing = match hopper && wanted {
+        true => verdict::passing(like),
+        false => Vec::new(),
+    };
+    let on = passing.contains(&family);
+    known.push((like.device.clone(), passing));
     on
-}
-
-fn passes(like: &CubeTensor) -> bool {
-    match trial::run(like) {
-        Ok(()) => true,
-        Err(why) => {
-            eprintln!(
-                "warning: the kernels for Hopper failed their check and stay out, training is slower: {why}"
-            );
-            false
-        }
-    }
 }
 
 /// Multiprocessors of the device.

@@ -4,6 +4,7 @@
 use burn::tensor::{DType, Shape, Tensor};
 use burn_cubecl::tensor::CubeTensor;
 
+use super::Family;
 use super::attention::{FlashPlan, flash_backward, flash_forward, starts};
 use super::gemm::{Maxima, Nf4Buffers, Product, nf4_product, product};
 use crate::ops::cpu::{CPU, tensor2};
@@ -18,23 +19,32 @@ const BOUND: f64 = 1e-2;
 
 struct Trial<'a> {
     like: &'a CubeTensor,
+    /// Is told what comes next.
+    say: &'a mut dyn FnMut(&str),
     random: Stream,
     drawn: u64,
 }
 
+/// Tries the kernels of a family; `say` is told of each comparison before it begins.
+///
 /// # Errors
 /// The first kernel that fails or is wrong.
-pub fn run(like: &CubeTensor) -> Result<(), String> {
+pub fn run(like: &CubeTensor, family: Family, say: &mut dyn FnMut(&str)) -> Result<(), String> {
     let mut trial = Trial {
         like,
+        say,
         random: Stream::new(20_251, &[]),
         drawn: 0,
     };
-    trial.nf4_products()?;
-    trial.products()?;
-    trial.attention(64, None)?;
-    trial.attention(64, Some(40))?;
-    trial.attention(128, None)
+    match family {
+        Family::Nf4Products => trial.nf4_products(),
+        Family::Products => trial.products(),
+        Family::Attention => {
+            trial.attention(64, None)?;
+            trial.attention(64, Some(40))?;
+            trial.attention(128, None)
+        }
+    }
 }
 
 impl Trial<'_> {
@@ -73,6 +83,7 @@ impl Trial<'_> {
                 let (x, gx) = self.draw([rows, if transposed { k } else { n }]);
                 let (sum, gsum) = self.draw([rows, if transposed { n } else { k }]);
                 let name = format!("NF4 product, transposed {transposed}, double {double}");
+                (self.say)(&name);
                 let want = CPU.gemm(&x, false, &dense, transposed, 1.0);
                 let got = nf4_product(&gx, &buffers, None, transposed);
                 compare(&name, got.map_err(|_| format!("{name}: not taken"))?, &want)?;
@@ -119,6 +130,7 @@ impl Trial<'_> {
             for (ta, tb) in [(false, true), (false, false), (true, false)] {
                 for dtype in [DType::BF16, DType::F32] {
                     let name = format!("product {m}x{k}x{n} {ta}/{tb} in {dtype:?}");
+                    (self.say)(&name);
                     let (a, ga) = self.draw(if ta { [k, m] } else { [m, k] });
                     let (b, gb) = self.draw(if tb { [n, k] } else { [k, n] });
                     let want = CPU.gemm(&a, ta, &b, tb, 0.5);
@@ -167,9 +179,11 @@ impl Trial<'_> {
         let (v, gv) = self.draw([rows, 2 * head_dim]);
         let (dout, gdout) = self.draw([rows, 4 * head_dim]);
         let (out, lse) = CPU.attention(&q, &k, &v, &spans, shape);
-        let (gout, glse) = flash_forward(&plan, [&gq, &gk, &gv]);
         let name = format!("attention, heads of {head_dim}, window {window:?}");
+        (self.say)(&name);
+        let (gout, glse) = flash_forward(&plan, [&gq, &gk, &gv]);
         compare(&name, gout.clone(), &out)?;
+        (self.say)(&format!("{name}, backward"));
         let delta = delta_by_head(gout, gdout.clone(), shape);
         let got = flash_backward(&plan, [&gq, &gk, &gv], &gdout, &glse, &delta);
         let want = CPU.attention_backward(&q, &k, &v, &out, &lse, &dout, &spans, shape);

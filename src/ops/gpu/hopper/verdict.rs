@@ -1,0 +1,142 @@
+//! Which kernels a card has shown that it runs. Kernels that fault take their
+//! process's device with them, and one that hangs its process; so they are tried in
+//! processes of their own, and what came out is kept for later runs.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use burn_cubecl::CubeDevice;
+use burn_cubecl::tensor::CubeTensor;
+use serde::{Deserialize, Serialize};
+
+use super::kernel::File;
+use super::{Family, process, trial};
+use crate::device::{Cuda, Driver, own_cache};
+
+/// What a file keeps: for each family nothing, or why it failed.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    card: String,
+    driver: String,
+    #[serde(flatten)]
+    outcomes: BTreeMap<String, Option<String>>,
+}
+
+/// The families that pass on the device of `like`; a line on stderr for each that
+/// does not.
+pub fn passing(like: &CubeTensor) -> Vec<Family> {
+    let (card, driver) = identity(&like.device);
+    let file = own_cache().join(format!("hopper-{:016x}.json", key(&card, &driver)));
+    let known = read(&file).filter(|kept| {
+        let has = |family: &Family| kept.outcomes.contains_key(family.name());
+        Family::ALL.iter().all(has)
+    });
+    let kept = known.unwrap_or_else(|| {
+        let (outcomes, final_) = tried(like);
+        let kept = Kept {
+            card,
+            driver,
+            outcomes,
+        };
+        if final_ {
+            // Without it the next run tries again.
+            let _ = write(&file, &kept);
+        }
+        kept
+    });
+    let mut passing = Vec::new();
+    for family in Family::ALL {
+        match kept.outcomes.get(family.name()) {
+            Some(None) => passing.push(family),
+            Some(Some(why)) => eprintln!(
+                "warning: the kernels for Hopper of {} failed their check and stay out, training is slower: {why} (delete {} to have them checked again)",
+                family.name(),
+                file.display()
+            ),
+            None => {}
+        }
+    }
+    passing
+}
+
+type Outcomes = BTreeMap<String, Option<String>>;
+
+/// Tries all families; the flag says whether the outcome is worth keeping.
+fn tried(like: &CubeTensor) -> (Outcomes, bool) {
+    let here = |family| trial::run(like, family, &mut |_| ()).err();
+    let mut isolated = true;
+    let tried = process::try_all(device_index(&like.device));
+    let outcomes = Family::ALL.into_iter().zip(tried).map(|(family, outcome)| {
+        let why = match outcome {
+            process::Outcome::Passed => None,
+            process::Outcome::Failed(why) => Some(why),
+            process::Outcome::NotTried => {
+                isolated = false;
+                here(family)
+            }
+        };
+        (family.name().to_string(), why)
+    });
+    let outcomes = outcomes.collect();
+    (outcomes, isolated)
+}
+
+/// N of `cuda:N`.
+fn device_index(device: &CubeDevice) -> usize {
+    match device {
+        CubeDevice::Cuda(cuda) => cuda.index,
+        _ => 0,
+    }
+}
+
+/// The names of the card and of its driver.
+fn identity(device: &CubeDevice) -> (String, String) {
+    let cuda = Cuda::probe();
+    let index = device_index(device);
+    let card = cuda.gpus.iter().find(|gpu| gpu.index == index);
+    let card = card.map_or_else(String::new, |gpu| gpu.name.clone());
+    let driver = match cuda.driver {
+        Driver::Ready {
+            cuda,
+            release: Some(release),
+            ..
+        } => format!("{release}, CUDA {cuda}"),
+        Driver::Ready { cuda, .. } => format!("CUDA {cuda}"),
+        _ => String::new(),
+    };
+    (card, driver)
+}
+
+/// Anything that could change the outcome has part in it.
+fn key(card: &str, driver: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (env!("CARGO_PKG_VERSION"), card, driver).hash(&mut hasher);
+    File::ALL.map(File::fingerprint).hash(&mut hasher);
+    for source in [
+        include_str!("attention.rs"),
+        include_str!("dynamic.rs"),
+        include_str!("gemm.rs"),
+        include_str!("kernel.rs"),
+        include_str!("trial.rs"),
+    ] {
+        source.hash(&mut hasher);
+    }
+    hasher.finish()
+}
+
+fn read(file: &Path) -> Option<Kept> {
+    serde_json::from_slice(&fs::read(file).ok()?).ok()
+}
+
+/// Whole or not at all: several runs may begin at once.
+fn write(file: &PathBuf, kept: &Kept) -> std::io::Result<()> {
+    let folder = file.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(folder)?;
+    let mut part = tempfile::NamedTempFile::new_in(folder)?;
+    part.write_all(&serde_json::to_vec_pretty(kept)?)?;
+    part.persist(file)?;
+    Ok(())
+}
