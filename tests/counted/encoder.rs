@@ -98,9 +98,12 @@ fn the_size_of_an_encoder_is_what_the_allocator_counts() {
         encoder.embed(&vec![&text; texts]).unwrap();
         let most = most_since(before) as f64;
         let planned = size.working((texts * POSITIONS) as u64) as f64;
-        // Above it come packed operands and attention's scores.
+        // Above it come attention's scores and packed operands, which with AVX-512 are
+        // some MiB however few the tokens.
+        let least_room = f64::from(4 << 20);
+        let room = (0.15 * planned).max(least_room);
         assert!(
-            (0.9..1.15).contains(&(most / planned)),
+            (0.9 * planned..planned + room).contains(&most),
             "{texts}: {most} {planned}"
         );
     }
