@@ -124,6 +124,7 @@ pub fn call(args: &Args, began: Instant) -> Result<bool> {
         done: 0,
     };
 
+    run.model.reserve_activations(args.batch * args.seq);
     let mut losses = vec![run.step()?];
     sync(&run.device)?;
     let first_step_s = began.elapsed().as_secs_f64();

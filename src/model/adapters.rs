@@ -102,6 +102,7 @@ impl Decoder {
                     params,
                     adapter: None,
                     dropout: None,
+                    operands: None,
                 };
                 let squares = row_squares(&linear.weight.dense(&pass));
                 // A fresh B is zero, so the lengths begin as the base's.

@@ -129,12 +129,20 @@ impl Decoder {
         }
     }
 
+    /// Readies the device's memory for passes over `tokens` tokens. Call when all that
+    /// stays is there, before the first of them.
+    pub fn reserve_activations(&self, tokens: usize) {
+        let widest = self.arch.intermediate_size.max(self.arch.hidden_size);
+        self.ops.make_room(tokens * widest, &self.device);
+    }
+
     fn pass(&self, adapter: bool, dropout: Option<DropoutKey>) -> Pass<'_> {
         Pass {
             ops: self.ops,
             params: &self.params,
             adapter: adapter.then_some(self.active),
             dropout,
+            operands: None,
         }
     }
 
@@ -248,8 +256,8 @@ impl Decoder {
         for (i, layer) in self.layers.iter().enumerate().rev() {
             let tape = match kept.pop() {
                 Some(Kept::Tape(tape)) => tape,
-                Some(Kept::Input(x)) => layer.forward(&cx, x, None).1,
-                Some(Kept::Away(x)) => layer.forward(&cx, x.back(), None).1,
+                Some(Kept::Input(x)) => layer.tape(&cx, x),
+                Some(Kept::Away(x)) => layer.tape(&cx, x.back()),
                 None => unreachable!("one entry a layer was kept"),
             };
             let want_dx = i > 0 || trained.iter().any(|(id, _)| id.is_some());

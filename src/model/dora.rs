@@ -41,7 +41,7 @@ impl Dora {
         let (ops, out) = (pass.ops, self.squares.dims()[1]);
         let (a, b) = (pass.params.get(lora.a), pass.params.get(lora.b));
         let dense = weight.dense(pass);
-        let along = ops.gradient(None, &dense, false, &ops.operand(a), true, 1.0);
+        let along = ops.gradient(None, &dense, false, &pass.operand(lora.a), true, 1.0);
         drop(dense);
         let gram = ops.gemm(a, false, a, true, 1.0);
         let own = ops.gemm(b, false, &gram, false, lora.scale * lora.scale);

@@ -8,6 +8,7 @@ use super::kv_cache::LayerCache;
 use super::linear::{Linear, Pass};
 use super::mlp::{Mlp, MlpTape};
 use super::norm::Norm;
+use super::operands::Operands;
 use super::params::Grads;
 use super::ragged::Ragged;
 use crate::ops::{AttentionShape, RopeTable};
@@ -20,6 +21,7 @@ pub struct Layer {
 }
 
 /// What all layers share.
+#[derive(Clone, Copy)]
 pub struct LayerContext<'a> {
     pub pass: Pass<'a>,
     pub batch: &'a Ragged,
@@ -29,14 +31,56 @@ pub struct LayerContext<'a> {
     pub attention: AttentionShape,
 }
 
+impl LayerContext<'_> {
+    fn with<'a>(&'a self, operands: &'a Operands) -> LayerContext<'a> {
+        let operands = Some(operands);
+        LayerContext {
+            pass: Pass {
+                operands,
+                ..self.pass
+            },
+            ..*self
+        }
+    }
+}
+
 /// The intermediate results that the backward of a layer needs.
 pub struct LayerTape {
+    operands: Operands,
     x: Tensor<2>,
     n1: Tensor<2>,
     attention: AttentionTape,
     h: Tensor<2>,
     n2: Tensor<2>,
     mlp: MlpTape,
+}
+
+/// A layer's results up to its feed-forward part.
+struct Attended {
+    n1: Tensor<2>,
+    attention: AttentionTape,
+    h: Tensor<2>,
+    n2: Tensor<2>,
+}
+
+impl Attended {
+    fn tape(self, operands: Operands, x: Tensor<2>, mlp: MlpTape) -> LayerTape {
+        let Self {
+            n1,
+            attention,
+            h,
+            n2,
+        } = self;
+        LayerTape {
+            operands,
+            x,
+            n1,
+            attention,
+            h,
+            n2,
+            mlp,
+        }
+    }
 }
 
 impl Layer {
@@ -63,22 +107,41 @@ impl Layer {
         x: Tensor<2>,
         cache: Option<&mut LayerCache>,
     ) -> (Tensor<2>, LayerTape) {
-        let (pass, ops) = (&cx.pass, cx.pass.ops);
-        let n1 = self.attention_norm.forward(pass, &x);
+        let operands = Operands::of(&cx.pass, self.linears());
+        let cx = &cx.with(&operands);
+        let attended = self.attend(cx, &x, cache);
+        let (y, mlp) = self.mlp.forward(&cx.pass, &attended.n2);
+        let y = cx.pass.ops.add(y, &attended.h);
+        (y, attended.tape(operands, x, mlp))
+    }
+
+    /// The tape of [`Layer::forward`] alone: what a recomputation needs, since the
+    /// output has been used long ago.
+    pub fn tape(&self, cx: &LayerContext<'_>, x: Tensor<2>) -> LayerTape {
+        let operands = Operands::of(&cx.pass, self.linears());
+        let cx = &cx.with(&operands);
+        let attended = self.attend(cx, &x, None);
+        let mlp = self.mlp.tape(&cx.pass, &attended.n2);
+        attended.tape(operands, x, mlp)
+    }
+
+    fn attend(
+        &self,
+        cx: &LayerContext<'_>,
+        x: &Tensor<2>,
+        cache: Option<&mut LayerCache>,
+    ) -> Attended {
+        let pass = &cx.pass;
+        let n1 = self.attention_norm.forward(pass, x);
         let (y, attention) = self.attention.forward(cx, &n1, cache);
-        let h = ops.add(y, &x);
+        let h = pass.ops.add(y, x);
         let n2 = self.mlp_norm.forward(pass, &h);
-        let (y, mlp) = self.mlp.forward(pass, &n2);
-        let y = ops.add(y, &h);
-        let tape = LayerTape {
-            x,
+        Attended {
             n1,
             attention,
             h,
             n2,
-            mlp,
-        };
-        (y, tape)
+        }
     }
 
     /// Adds this layer's weight gradients to `grads`; returns the gradient of its
@@ -91,8 +154,8 @@ impl Layer {
         grads: &mut Grads,
         want_dx: bool,
     ) -> Option<Tensor<2>> {
-        let (pass, ops) = (&cx.pass, cx.pass.ops);
         let LayerTape {
+            operands,
             x,
             n1,
             attention,
@@ -100,6 +163,8 @@ impl Layer {
             n2,
             mlp,
         } = tape;
+        let cx = &cx.with(&operands);
+        let (pass, ops) = (&cx.pass, cx.pass.ops);
         // What has been used is dropped at once: the widest results come first.
         let dn2 = self.mlp.backward(pass, n2, mlp, &dy, grads)?;
         let dh = self.mlp_norm.backward(pass, &h, &dn2, grads);

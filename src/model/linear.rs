@@ -6,6 +6,7 @@ use burn::tensor::Tensor;
 
 use super::dora::{Dora, DoraTape};
 use super::host_table::HostTable;
+use super::operands::Operands;
 use super::params::{Grads, ParamId, Params};
 use crate::ops::{HotOps, Indices, Nf4Tensor};
 use crate::rng::Stream;
@@ -32,6 +33,17 @@ pub struct Pass<'a> {
     pub adapter: Option<usize>,
     /// Set in training where LoRA dropout applies.
     pub dropout: Option<DropoutKey>,
+    /// What a layer has prepared for its linears.
+    pub operands: Option<&'a Operands>,
+}
+
+impl Pass<'_> {
+    /// A parameter among activations.
+    pub fn operand(&self, id: ParamId) -> Tensor<2> {
+        let prepared = self.operands.and_then(|all| all.get(id));
+        let made = || self.ops.operand(self.params.get(id));
+        prepared.cloned().unwrap_or_else(made)
+    }
 }
 
 /// A matrix `[out, in]` (or a gain `[1, n]`) wherever it lives.
@@ -124,11 +136,6 @@ pub struct Lora {
 }
 
 impl Lora {
-    fn operands(&self, pass: &Pass<'_>) -> (Tensor<2>, Tensor<2>) {
-        let operand = |id| pass.ops.operand(pass.params.get(id));
-        (operand(self.a), operand(self.b))
-    }
-
     /// Whether this pass drops elements of the adapter's input.
     fn drops(&self, pass: &Pass<'_>) -> bool {
         pass.dropout.is_some() && self.dropout > 0.0
@@ -162,6 +169,10 @@ pub struct Linear {
 /// What the backward of a [`Linear`] needs besides its input.
 pub struct LinearTape(Option<LoraTape>);
 
+/// What the weights' half of a backward leaves to that of the input, where there is an
+/// adapter: the gradient of its `u`, and with DoRA of the base's product.
+pub struct LoraBack(Option<(Tensor<2>, Option<Tensor<2>>)>);
+
 struct LoraTape {
     /// `dropout(x) A^T`.
     u: Tensor<2>,
@@ -182,7 +193,7 @@ impl Linear {
             return (self.add_bias(pass, y), LinearTape(None));
         };
         let dropped = lora.dropout(pass, x);
-        let (a, b) = lora.operands(pass);
+        let (a, b) = (pass.operand(lora.a), pass.operand(lora.b));
         let u = ops.gemm(&dropped, false, &a, true, 1.0);
         let Some(dora) = &lora.dora else {
             let y = self.add_bias(pass, y);
@@ -200,6 +211,21 @@ impl Linear {
         (y, LinearTape(Some(LoraTape { u, dora })))
     }
 
+    /// The tape of [`Linear::forward`] alone, where nobody needs the output.
+    pub fn tape(&self, pass: &Pass<'_>, x: &Tensor<2>) -> LinearTape {
+        match pass.adapter.and_then(|number| self.lora(number)) {
+            None => LinearTape(None),
+            // DoRA's tape has the output in it.
+            Some(lora) if lora.dora.is_some() => self.forward(pass, x).1,
+            Some(lora) => {
+                let dropped = lora.dropout(pass, x);
+                let a = pass.operand(lora.a);
+                let u = pass.ops.gemm(&dropped, false, &a, true, 1.0);
+                LinearTape(Some(LoraTape { u, dora: None }))
+            }
+        }
+    }
+
     fn add_bias(&self, pass: &Pass<'_>, y: Tensor<2>) -> Tensor<2> {
         match &self.bias {
             Some(bias) => pass.ops.add_bias(y, &bias.stored(pass)),
@@ -207,7 +233,7 @@ impl Linear {
         }
     }
 
-    /// Adds the weight gradients to `grads` and, if `want_dx`, the gradient of
+    /// Adds the weights' gradients to `grads` and, if `want_dx`, the gradient of
     /// the input to `dx`, which it returns.
     #[allow(clippy::too_many_arguments)]
     pub fn backward(
@@ -220,6 +246,23 @@ impl Linear {
         dx: Option<Tensor<2>>,
         want_dx: bool,
     ) -> Option<Tensor<2>> {
+        let back = self.backward_weights(pass, x, tape, dy, grads);
+        if !want_dx {
+            return dx;
+        }
+        Some(self.backward_input(pass, back, dy, dx))
+    }
+
+    /// The first half of [`Linear::backward`], which alone needs the input `x`: the
+    /// caller may drop a wide one before the second half makes its gradient.
+    pub fn backward_weights(
+        &self,
+        pass: &Pass<'_>,
+        x: &Tensor<2>,
+        tape: &LinearTape,
+        dy: &Tensor<2>,
+        grads: &mut Grads,
+    ) -> LoraBack {
         let ops = pass.ops;
         if let Some(id) = self.weight.param() {
             grads.add_product(ops, id, dy, true, x, false, 1.0);
@@ -227,43 +270,53 @@ impl Linear {
         if let Some(id) = self.bias.as_ref().and_then(Weight::param) {
             grads.add(ops, id, ops.column_sums(dy));
         }
-        let mut dx = if want_dx {
-            Some(self.weight.product(pass, dx, dy, false))
-        } else {
-            dx
-        };
         let lora = pass.adapter.and_then(|number| self.lora(number));
-        if let (Some(lora), Some(tape)) = (lora, &tape.0) {
-            let (a, b) = lora.operands(pass);
-            let (d_delta, d_plain) = match (&lora.dora, &tape.dora) {
-                (Some(dora), Some(tape)) => {
-                    let [d_delta, d_plain] = dora.backward(pass, tape, dy, grads);
-                    (d_delta, Some(d_plain))
-                }
-                _ => (dy.clone(), None),
+        let (Some(lora), Some(tape)) = (lora, &tape.0) else {
+            return LoraBack(None);
+        };
+        let (d_delta, d_plain) = match (&lora.dora, &tape.dora) {
+            (Some(dora), Some(tape)) => {
+                let [d_delta, d_plain] = dora.backward(pass, tape, dy, grads);
+                (d_delta, Some(d_plain))
+            }
+            _ => (dy.clone(), None),
+        };
+        grads.add_product(ops, lora.b, &d_delta, true, &tape.u, false, lora.scale);
+        let du = ops.gemm(&d_delta, false, &pass.operand(lora.b), false, lora.scale);
+        let dropped = lora.dropout(pass, x);
+        grads.add_product(ops, lora.a, &du, true, &dropped, false, 1.0);
+        LoraBack(Some((du, d_plain)))
+    }
+
+    /// The second half of [`Linear::backward`]: `dx` and the gradient of the input.
+    pub fn backward_input(
+        &self,
+        pass: &Pass<'_>,
+        back: LoraBack,
+        dy: &Tensor<2>,
+        dx: Option<Tensor<2>>,
+    ) -> Tensor<2> {
+        let ops = pass.ops;
+        let dx = self.weight.product(pass, dx, dy, false);
+        let lora = pass.adapter.and_then(|number| self.lora(number));
+        let (Some(lora), Some((du, d_plain))) = (lora, back.0) else {
+            return dx;
+        };
+        let a = pass.operand(lora.a);
+        // Of what LoRA sees: through A, and with DoRA through the base too.
+        let seen = |sum: Option<Tensor<2>>| {
+            let sum = match &d_plain {
+                Some(d) => Some(self.weight.product(pass, sum, d, false)),
+                None => sum,
             };
-            grads.add_product(ops, lora.b, &d_delta, true, &tape.u, false, lora.scale);
-            let du = ops.gemm(&d_delta, false, &b, false, lora.scale);
-            let dropped = lora.dropout(pass, x);
-            grads.add_product(ops, lora.a, &du, true, &dropped, false, 1.0);
-            dx = dx.filter(|_| want_dx).map(|dx| {
-                // Of what LoRA sees: through A, and with DoRA through the base too.
-                let seen = |sum: Option<Tensor<2>>| {
-                    let sum = match &d_plain {
-                        Some(d) => Some(self.weight.product(pass, sum, d, false)),
-                        None => sum,
-                    };
-                    match sum {
-                        Some(sum) => ops.gemm_add(sum, &du, false, &a, false, 1.0),
-                        None => ops.gemm(&du, false, &a, false, 1.0),
-                    }
-                };
-                match lora.drops(pass) {
-                    true => ops.add(dx, &lora.dropout(pass, &seen(None))),
-                    false => seen(Some(dx)),
-                }
-            });
+            match sum {
+                Some(sum) => ops.gemm_add(sum, &du, false, &a, false, 1.0),
+                None => ops.gemm(&du, false, &a, false, 1.0),
+            }
+        };
+        match lora.drops(pass) {
+            true => ops.add(dx, &lora.dropout(pass, &seen(None))),
+            false => seen(Some(dx)),
         }
-        dx
     }
 }

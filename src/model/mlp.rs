@@ -14,11 +14,13 @@ pub enum Mlp {
     Gelu([Linear; 2]),
 }
 
-/// What the backward needs besides the input: what the activation was given, and
-/// the tapes of the linears in their order.
+/// What the backward needs besides the input: what the activation was given, the
+/// tapes of the linears in their order, and what came of the activation if that was
+/// kept.
 pub struct MlpTape {
     inner: Vec<Tensor<2>>,
     linears: Vec<LinearTape>,
+    activated: Option<Tensor<2>>,
 }
 
 impl Mlp {
@@ -38,26 +40,46 @@ impl Mlp {
 
     /// `x` is `[tokens, hidden]`, already normalised.
     pub fn forward(&self, pass: &Pass<'_>, x: &Tensor<2>) -> (Tensor<2>, MlpTape) {
-        let ops = pass.ops;
+        let (activated, mut tape) = self.activate(pass, x);
+        let (y, last) = self.last().forward(pass, &activated);
+        tape.linears.push(last);
+        (y, tape)
+    }
+
+    /// The tape of [`Mlp::forward`] alone, for a recomputation: the last product, whose
+    /// result only the next layer would need, is left out. The backward comes next, so
+    /// what came of the activation stays for it.
+    pub fn tape(&self, pass: &Pass<'_>, x: &Tensor<2>) -> MlpTape {
+        let (activated, mut tape) = self.activate(pass, x);
+        tape.linears.push(self.last().tape(pass, &activated));
+        tape.activated = Some(activated);
+        tape
+    }
+
+    fn last(&self) -> &Linear {
         match self {
-            Self::SwiGlu([gate, up, down]) => {
+            Self::SwiGlu([.., down]) => down,
+            Self::Gelu([.., proj]) => proj,
+        }
+    }
+
+    /// All up to the activation, and the tape without the last linear's.
+    fn activate(&self, pass: &Pass<'_>, x: &Tensor<2>) -> (Tensor<2>, MlpTape) {
+        let ops = pass.ops;
+        let tape = |inner, linears| MlpTape {
+            inner,
+            linears,
+            activated: None,
+        };
+        match self {
+            Self::SwiGlu([gate, up, _]) => {
                 let (g, tg) = gate.forward(pass, x);
                 let (u, tu) = up.forward(pass, x);
-                let (y, td) = down.forward(pass, &ops.swiglu(&g, &u));
-                let tape = MlpTape {
-                    inner: vec![g, u],
-                    linears: vec![tg, tu, td],
-                };
-                (y, tape)
+                (ops.swiglu(&g, &u), tape(vec![g, u], vec![tg, tu]))
             }
-            Self::Gelu([fc, proj]) => {
+            Self::Gelu([fc, _]) => {
                 let (h, tf) = fc.forward(pass, x);
-                let (y, tp) = proj.forward(pass, &ops.gelu(&h));
-                let tape = MlpTape {
-                    inner: vec![h],
-                    linears: vec![tf, tp],
-                };
-                (y, tape)
+                (ops.gelu(&h), tape(vec![h], vec![tf]))
             }
         }
     }
@@ -73,13 +95,19 @@ impl Mlp {
         grads: &mut Grads,
     ) -> Option<Tensor<2>> {
         let ops = pass.ops;
-        let MlpTape { mut inner, linears } = tape;
+        let MlpTape {
+            mut inner,
+            linears,
+            activated,
+        } = tape;
         match self {
             Self::SwiGlu([gate, up, down]) => {
                 let (u, g) = (inner.pop()?, inner.pop()?);
-                let s = ops.swiglu(&g, &u);
-                let ds = down.backward(pass, &s, &linears[2], dy, grads, None, true)?;
+                // Of the widest, one less at a time.
+                let s = activated.unwrap_or_else(|| ops.swiglu(&g, &u));
+                let back = down.backward_weights(pass, &s, &linears[2], dy, grads);
                 drop(s);
+                let ds = down.backward_input(pass, back, dy, None);
                 let (dg, du) = ops.swiglu_backward(g, u, &ds);
                 drop(ds);
                 let dx = gate.backward(pass, &x, &linears[0], &dg, grads, None, true);
@@ -88,9 +116,10 @@ impl Mlp {
             }
             Self::Gelu([fc, proj]) => {
                 let h = inner.pop()?;
-                let s = ops.gelu(&h);
-                let ds = proj.backward(pass, &s, &linears[1], dy, grads, None, true)?;
+                let s = activated.unwrap_or_else(|| ops.gelu(&h));
+                let back = proj.backward_weights(pass, &s, &linears[1], dy, grads);
                 drop(s);
+                let ds = proj.backward_input(pass, back, dy, None);
                 let dh = ops.gelu_backward(&h, &ds);
                 drop((h, ds));
                 fc.backward(pass, &x, &linears[0], &dh, grads, None, true)

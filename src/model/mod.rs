@@ -18,6 +18,7 @@ mod linear;
 mod load;
 mod mlp;
 mod norm;
+mod operands;
 mod options;
 mod params;
 pub mod peft;

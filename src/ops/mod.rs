@@ -145,6 +145,9 @@ pub enum CrossEntropyGrad {
 /// and frozen weights have the compute type of the implementation ([`Precision`]);
 /// parameters, their gradients and moments, gains and log-sum-exps are f32.
 pub trait HotOps: Send + Sync {
+    /// Readies the device's memory for buffers of up to `numbers` activations.
+    fn make_room(&self, _numbers: usize, _device: &Device) {}
+
     /// Starts the way of `x` to host memory. On the CPU it is there.
     fn offload(&self, x: &Tensor<2>) -> Box<dyn Offloaded> {
         Box::new(Stays(x.clone()))
@@ -153,6 +156,11 @@ pub trait HotOps: Send + Sync {
     /// A parameter as an operand among activations: in the compute type.
     fn operand(&self, parameter: &Tensor<2>) -> Tensor<2> {
         parameter.clone()
+    }
+
+    /// [`HotOps::operand`] of many parameters.
+    fn operands(&self, parameters: &[&Tensor<2>]) -> Vec<Tensor<2>> {
+        parameters.iter().map(|p| self.operand(p)).collect()
     }
 
     /// A trained matrix as an operand of a product with activations.
@@ -356,6 +364,21 @@ pub trait HotOps: Send + Sync {
         clip: &Clip,
     ) -> (Tensor<2>, Tensor<2>, Tensor<2>);
 
+    /// [`HotOps::adamw`] of many parameters, each `[parameter, m, v]`.
+    fn adamw_all(
+        &self,
+        params: Vec<[Tensor<2>; 3]>,
+        grads: &[&Tensor<2>],
+        hyper: &AdamW,
+        clip: &Clip,
+    ) -> Vec<[Tensor<2>; 3]> {
+        let each = params.into_iter().zip(grads).map(|([p, m, v], g)| {
+            let (p, m, v) = self.adamw(p, g, m, v, hyper, clip);
+            [p, m, v]
+        });
+        each.collect()
+    }
+
     /// [`HotOps::adamw`] with moments of 8 bits: they become f32 for the update and
     /// are quantised again.
     fn adamw_8bit(
@@ -366,6 +389,21 @@ pub trait HotOps: Send + Sync {
         hyper: &AdamW,
         clip: &Clip,
     ) -> (Tensor<2>, Moments8);
+
+    /// [`HotOps::adamw_8bit`] of many parameters.
+    fn adamw_8bit_all(
+        &self,
+        params: Vec<(Tensor<2>, Moments8)>,
+        grads: &[&Tensor<2>],
+        hyper: &AdamW,
+        clip: &Clip,
+    ) -> Vec<(Tensor<2>, Moments8)> {
+        let each = params
+            .into_iter()
+            .zip(grads)
+            .map(|((p, moments), g)| self.adamw_8bit(p, g, moments, hyper, clip));
+        each.collect()
+    }
 
     /// Sum of squares of all elements of all tensors.
     fn sum_squares(&self, tensors: &[&Tensor<2>]) -> Scalar;

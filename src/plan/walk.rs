@@ -7,7 +7,7 @@ mod load;
 use super::meter::{Memory, Meter, Part, Phase};
 use super::workload::{Batch, Similarity, Test, Workload};
 use super::{CONTEXT_BYTES, Dims, Place, Recipe};
-use crate::ops::cpu::{block_rows, product_scratch};
+use crate::ops::cpu::{block_rows, frozen_scratch};
 use crate::ops::{chunk_rows, gpu_logit_rows};
 
 /// Bytes of the f32 numbers of adapters, moments, log-sums and logits.
@@ -45,7 +45,11 @@ fn block(out: u64, inn: u64) -> u64 {
 }
 
 /// What a layer's forward leaves, besides its input and its output.
-struct Tape(u64);
+struct Tape {
+    bytes: u64,
+    /// With what came of the activation.
+    activated: bool,
+}
 
 impl Walk<'_> {
     fn run(&mut self, workload: &Workload) {
@@ -167,13 +171,13 @@ impl Walk<'_> {
         let away = self.recipe.offloads && matches!(self.place, Place::Gpu);
         self.meter.hold(Part::Layer, width); // x
         for layer in 0..layers {
-            let Tape(tape) = self.layer_forward(layer, batch);
+            let tape = self.layer_forward(layer, batch);
             let keep = match self.recipe.checkpointing {
                 true => {
-                    self.meter.release(Part::Layer, tape);
+                    self.meter.release(Part::Layer, tape.bytes);
                     width
                 }
-                false => width + tape,
+                false => width + tape.bytes,
             };
             match away {
                 true => self.meter.release(Part::Layer, keep),
@@ -188,11 +192,13 @@ impl Walk<'_> {
                 true => self.meter.hold(Part::Layer, keep),
                 false => self.meter.turn(Part::Kept, Part::Layer, keep),
             }
-            let mut tape = Tape(keep - width);
-            if self.recipe.checkpointing {
-                tape = self.layer_forward(layer, batch);
-                self.meter.release(Part::Layer, width); // its output
-            }
+            let tape = match self.recipe.checkpointing {
+                true => self.layer_tape(layer, batch),
+                false => Tape {
+                    bytes: keep - width,
+                    activated: false,
+                },
+            };
             self.layer_backward(layer, batch, tape);
         }
         self.meter.release(Part::Layer, width); // dx
@@ -208,6 +214,33 @@ impl Walk<'_> {
 
     /// `Layer::forward`: the caller holds x; afterwards also y and the tape.
     fn layer_forward(&mut self, layer: usize, batch: Batch) -> Tape {
+        let before = self.meter.held(Part::Layer);
+        let last = self.recipe.linears().len() - 1;
+        self.activate(layer, batch);
+        self.linear_forward(layer, last, batch.tokens); // y
+        let s = self.activation(batch.tokens, self.dims.f);
+        self.meter.release(Part::Layer, s);
+        let y = self.activation(batch.tokens, self.dims.d);
+        Tape {
+            bytes: self.meter.held(Part::Layer) - before - y,
+            activated: false,
+        }
+    }
+
+    /// `Layer::tape`: the caller holds x; afterwards also the tape.
+    fn layer_tape(&mut self, layer: usize, batch: Batch) -> Tape {
+        let before = self.meter.held(Part::Layer);
+        let last = self.recipe.linears().len() - 1;
+        self.activate(layer, batch);
+        self.linear_tape(layer, last, batch.tokens);
+        Tape {
+            bytes: self.meter.held(Part::Layer) - before,
+            activated: true,
+        }
+    }
+
+    /// A layer's forward up to the activation of its feed-forward part.
+    fn activate(&mut self, layer: usize, batch: Batch) {
         let rows = batch.tokens;
         let Dims {
             d,
@@ -219,10 +252,11 @@ impl Walk<'_> {
             ..
         } = self.dims;
         let last = self.recipe.linears().len() - 1;
-        let before = self.meter.held(Part::Layer);
         let hold = |walk: &mut Self, width: u64| {
             walk.meter.hold(Part::Layer, walk.activation(rows, width));
         };
+        let operands = self.operands(layer);
+        self.meter.hold(Part::Layer, operands);
         hold(self, d); // n1
         for i in 0..qkv {
             self.linear_forward(layer, i, rows);
@@ -245,12 +279,18 @@ impl Walk<'_> {
         for i in qkv + 1..last {
             self.linear_forward(layer, i, rows); // gate and up, or fc
         }
-        let s = self.activation(rows, f);
-        self.meter.hold(Part::Layer, s);
-        self.linear_forward(layer, last, rows); // y
-        self.meter.release(Part::Layer, s);
-        let y = self.activation(rows, d);
-        Tape(self.meter.held(Part::Layer) - before - y)
+        hold(self, f); // s
+    }
+
+    /// A layer's LoRA matrices in the type of activations, where that is another.
+    fn operands(&self, layer: usize) -> u64 {
+        let bytes = self.recipe.precision.activation;
+        if bytes == F32 {
+            return 0;
+        }
+        let ranks = self.recipe.ranks[layer].iter().zip(self.recipe.linears());
+        let numbers = ranks.map(|(rank, (out, inn))| *rank as u64 * (out + inn));
+        bytes * numbers.sum::<u64>()
     }
 
     fn attention_buffers(&mut self, batch: Batch, buffers: u64) {
@@ -295,16 +335,17 @@ impl Walk<'_> {
         self.meter.release(Part::Dequantised, bytes);
     }
 
-    /// What the CPU's product of `[rows, k]` with a frozen `[k, n]` holds besides:
-    /// packed operands, and the left one rounded to bf16 where it multiplies in that.
-    fn product_buffers(&mut self, rows: u64, k: u64, n: u64) {
-        let rounded = match self.recipe.precision.dense {
-            F32 => 0,
-            _ => self.on_cpu(F32 * rows * k),
+    /// What the CPU's product of `rows` rows with a weight of `[out, in]`, transposed
+    /// or not, holds besides: packed operands, and the left one rounded to bf16 where
+    /// it multiplies in that.
+    fn product_buffers(&mut self, rows: u64, shape: (u64, u64), transposed: bool) {
+        let Place::Cpu { threads, .. } = self.place else {
+            return;
         };
-        let packed = product_scratch(rows as usize, k as usize, n as usize) as u64;
-        self.meter
-            .touch(Part::Packed, self.on_cpu(packed) + rounded);
+        let in_bf16 = self.recipe.precision.dense != F32;
+        let shape = [shape.0 as usize, shape.1 as usize];
+        let bytes = frozen_scratch(rows as usize, shape, transposed, in_bf16, threads);
+        self.meter.touch(Part::Packed, bytes as u64);
     }
 
     /// `Linear::forward`: afterwards y is held, and u where there is an adapter.
@@ -313,7 +354,7 @@ impl Walk<'_> {
         let y = self.activation(rows, out);
         self.with_dense(i, |walk| {
             walk.meter.hold(Part::Layer, y);
-            walk.product_buffers(rows, inn, out);
+            walk.product_buffers(rows, (out, inn), true);
         });
         let rank = self.recipe.ranks[layer][i] as u64;
         if rank > 0 {
@@ -337,6 +378,22 @@ impl Walk<'_> {
         }
     }
 
+    /// `Linear::tape`: afterwards u is held, where there is an adapter.
+    fn linear_tape(&mut self, layer: usize, i: usize, rows: u64) {
+        let (out, inn) = self.recipe.linears()[i];
+        let rank = self.recipe.ranks[layer][i] as u64;
+        if self.recipe.dora && rank > 0 {
+            self.linear_forward(layer, i, rows);
+            let y = self.activation(rows, out);
+            self.meter.release(Part::Layer, y);
+        } else if rank > 0 {
+            let dropped = self.dropped(rows, inn);
+            self.meter.hold(Part::Layer, dropped);
+            self.meter.hold(Part::Layer, self.activation(rows, rank));
+            self.meter.release(Part::Layer, dropped);
+        }
+    }
+
     /// The adapter's input with dropout; without it, no copy is made.
     fn dropped(&self, rows: u64, width: u64) -> u64 {
         match self.dropout {
@@ -345,13 +402,22 @@ impl Walk<'_> {
         }
     }
 
-    /// `Linear::backward` without what it returns.
-    fn linear_backward(&mut self, layer: usize, i: usize, rows: u64) {
+    /// `Linear::backward`: afterwards dx is held, if it is `new`; `used` runs between
+    /// its halves.
+    fn linear_backward(
+        &mut self,
+        layer: usize,
+        i: usize,
+        rows: u64,
+        new: bool,
+        used: impl FnOnce(&mut Self),
+    ) {
         let (out, inn) = self.recipe.linears()[i];
         let rank = self.recipe.ranks[layer][i] as u64;
         if self.recipe.full {
             self.gradients_of(out * inn);
         }
+        let (mut back, mut dropped) = (0, 0);
         if rank > 0 {
             self.gradients_of(rank * (out + inn) + self.recipe.lengths(rank as usize, out));
             let through = match self.recipe.dora {
@@ -359,14 +425,20 @@ impl Walk<'_> {
                 true => 2 * self.activation(rows, out),
                 false => 0,
             };
-            self.meter.hold(Part::Layer, through);
-            let du = self.activation(rows, rank);
-            let dropped = self.dropped(rows, inn);
-            self.meter.hold(Part::Layer, du + dropped);
-            // The product with A, and its dropout.
-            self.meter.touch(Part::Layer, 2 * dropped);
-            self.meter.release(Part::Layer, du + dropped + through);
+            back = self.activation(rows, rank) + through; // du
+            dropped = self.dropped(rows, inn);
+            self.meter.hold(Part::Layer, back);
+            self.meter.touch(Part::Layer, dropped);
         }
+        used(self);
+        let dx = if new { self.activation(rows, inn) } else { 0 };
+        self.with_dense(i, |walk| {
+            walk.meter.hold(Part::Layer, dx);
+            walk.product_buffers(rows, (out, inn), false);
+        });
+        // The product with A, and its dropout.
+        self.meter.touch(Part::Layer, 2 * dropped);
+        self.meter.release(Part::Layer, back);
     }
 
     /// Gradients that the first micro-batch makes and later ones add to.
@@ -391,15 +463,8 @@ impl Walk<'_> {
         let last = self.recipe.linears().len() - 1;
         let inner = (last - qkv - 1) as u64;
         let before = self.meter.held(Part::Layer);
-        // The gradient to the input of linear `i`, made while its weight is dense.
         let product = |walk: &mut Self, i: usize, new: bool| {
-            let (out, inn) = walk.recipe.linears()[i];
-            let dx = if new { walk.activation(rows, inn) } else { 0 };
-            walk.with_dense(i, |walk| {
-                walk.meter.hold(Part::Layer, dx);
-                walk.product_buffers(rows, out, inn);
-            });
-            walk.linear_backward(layer, i, rows);
+            walk.linear_backward(layer, i, rows, new, |_| ());
         };
         let hold = |walk: &mut Self, width: u64| {
             walk.meter.hold(Part::Layer, walk.activation(rows, width));
@@ -408,9 +473,11 @@ impl Walk<'_> {
             walk.meter
                 .release(Part::Layer, walk.activation(rows, width));
         };
-        hold(self, f); // s
-        product(self, last, true); // ds
-        release(self, f); // s
+        if !tape.activated {
+            hold(self, f); // s
+        }
+        // Which goes before ds comes.
+        self.linear_backward(layer, last, rows, true, |walk| release(walk, f));
         // d_gate and d_up take the places of gate and up; dh takes one of its own.
         let new = if inner == 1 { f } else { 0 };
         hold(self, new);
@@ -443,7 +510,7 @@ impl Walk<'_> {
         release(self, d + hq + 2 * hk); // n1, dq, dk, dv
         hold(self, d); // dx
         // Afterwards there is dx in place of x, dy and the tape.
-        let after = before - tape.0 - self.activation(rows, d);
+        let after = before - tape.bytes - self.activation(rows, d);
         let held = self.meter.held(Part::Layer);
         self.meter.release(Part::Layer, held - after);
         if self.recipe.full {
@@ -488,9 +555,9 @@ impl Walk<'_> {
             _ => self.on_cpu(block(vocab, self.dims.d)),
         };
         self.meter.hold(Part::Dequantised, head);
-        self.product_buffers(rows, self.dims.d, vocab);
+        self.product_buffers(rows, (vocab, self.dims.d), true);
         if back {
-            self.product_buffers(rows, vocab, self.dims.d);
+            self.product_buffers(rows, (vocab, self.dims.d), false);
         }
         self.meter.release(Part::Dequantised, head);
         self.meter.release(Part::Logits, bytes);
@@ -502,8 +569,8 @@ impl Walk<'_> {
         let x = self.activation(batch.tokens, self.dims.d);
         self.meter.hold(Part::Layer, x);
         for layer in 0..self.recipe.arch.num_layers {
-            let Tape(tape) = self.layer_forward(layer, batch);
-            self.meter.release(Part::Layer, x + tape);
+            let tape = self.layer_forward(layer, batch);
+            self.meter.release(Part::Layer, x + tape.bytes);
         }
         let hidden = self.activation(rows, self.dims.d);
         self.meter.hold(Part::Layer, 2 * hidden);

@@ -21,14 +21,22 @@ impl Recipe {
         let Dims { d, hq, vocab, .. } = self.dims();
         let shapes = self.linears();
         let layers = self.arch.num_layers as f64;
-        let linears: u64 = shapes.iter().map(|(out, inn)| out * inn).sum();
-        let linears = 2.0 * linears as f64 * layers;
+        let numbers = |shapes: &[(u64, u64)]| -> f64 {
+            let numbers: u64 = shapes.iter().map(|(out, inn)| out * inn).sum();
+            2.0 * numbers as f64 * layers
+        };
+        let linears = numbers(&shapes);
         let adapter = if self.full { 0 } else { self.trainable() };
         let adapter = 2.0 * adapter as f64;
         // Forward, gradient to the input, gradient to the weight.
         let passes = if self.full { 3.0 } else { 2.0 };
         let again = if self.checkpointing { 1.0 } else { 0.0 };
-        let token = linears * (passes + again) + adapter * (3.0 + again);
+        // What is computed again ends before a layer's last product, but with DoRA.
+        let recomputed = match self.dora {
+            true => linears,
+            false => numbers(&shapes[..shapes.len() - 1]),
+        };
+        let token = linears * passes + recomputed * again + adapter * (3.0 + again);
         // Causal attention, half of the square: two products forward, five backward
         // (the scores again, and the gradients to v, the scores, q and k).
         let square = layers * hq as f64 * (2.0 + 5.0 + 2.0 * again);

@@ -42,30 +42,6 @@ impl Moments {
             Storage::Paged => Self::Paged(paged::Moments::new(rows * width)),
         }
     }
-
-    fn step(
-        self,
-        ops: &dyn HotOps,
-        p: Tensor<2>,
-        g: &Tensor<2>,
-        hyper: &AdamW,
-        clip: &Clip,
-    ) -> (Tensor<2>, Self) {
-        match self {
-            Self::Plain { m, v } => {
-                let (p, m, v) = ops.adamw(p, g, m, v, hyper, clip);
-                (p, Self::Plain { m, v })
-            }
-            Self::Blockwise(moments) => {
-                let (p, moments) = ops.adamw_8bit(p, g, moments, hyper, clip);
-                (p, Self::Blockwise(moments))
-            }
-            Self::Paged(mut moments) => {
-                let p = moments.step(ops, p, g, hyper, clip, PAGE);
-                (p, Self::Paged(moments))
-            }
-        }
-    }
 }
 
 impl Optimizer {
@@ -96,29 +72,95 @@ impl Optimizer {
         };
         self.steps += 1;
         let decays = params.decays().to_vec();
-        let mut values = Vec::with_capacity(decays.len());
-        let mut moments = Vec::with_capacity(decays.len());
-        let with_grads = params.take().into_iter().zip(grads.iter());
-        let before = std::mem::take(&mut self.moments);
-        for (((p, g), state), decay) in with_grads.zip(before).zip(decays) {
-            let hyper = AdamW {
+        let mut updated = Vec::with_capacity(decays.len());
+        let mut groups = [false, true].map(|decay| Group {
+            hyper: AdamW {
                 lr,
                 beta1: training.adam_beta1,
                 beta2: training.adam_beta2,
                 eps: training.adam_epsilon,
                 weight_decay: if decay { training.weight_decay } else { 0.0 },
                 step: self.steps,
-            };
-            // A parameter that nothing reached is left as it is, as torch does.
-            let (p, state) = match g {
-                Some(g) => state.step(ops, p, g, &hyper, &clip),
-                None => (p, state),
-            };
-            values.push(p);
-            moments.push(state);
+            },
+            plain: Members::default(),
+            blockwise: Members::default(),
+        });
+        let with_grads = params.take().into_iter().zip(grads.iter());
+        let before = std::mem::take(&mut self.moments);
+        for (i, (((p, g), state), decay)) in with_grads.zip(before).zip(decays).enumerate() {
+            let group = &mut groups[usize::from(decay)];
+            match (g, state) {
+                // A parameter that nothing reached is left as it is, as torch does.
+                (None, state) => updated.push((i, p, state)),
+                (Some(g), Moments::Plain { m, v }) => group.plain.add(i, [p, m, v], g),
+                (Some(g), Moments::Blockwise(state)) => group.blockwise.add(i, (p, state), g),
+                (Some(g), Moments::Paged(mut state)) => {
+                    let p = state.step(ops, p, g, &group.hyper, &clip, PAGE);
+                    updated.push((i, p, Moments::Paged(state)));
+                }
+            }
         }
+        for group in groups {
+            updated.extend(group.step(ops, &clip));
+        }
+        updated.sort_by_key(|(i, ..)| *i);
+        let updated = updated.into_iter().map(|(_, p, state)| (p, state));
+        let (values, moments) = updated.unzip();
         params.put(values);
         self.moments = moments;
         clip.squared_norm
+    }
+}
+
+/// Parameters that are updated with the same numbers, many at once.
+struct Group<'a> {
+    hyper: AdamW,
+    plain: Members<'a, [Tensor<2>; 3]>,
+    blockwise: Members<'a, (Tensor<2>, Moments8)>,
+}
+
+/// Parameters with their moments, in the order of `ids`.
+struct Members<'a, T> {
+    ids: Vec<usize>,
+    states: Vec<T>,
+    grads: Vec<&'a Tensor<2>>,
+}
+
+impl<T> Default for Members<'_, T> {
+    fn default() -> Self {
+        Self {
+            ids: Vec::new(),
+            states: Vec::new(),
+            grads: Vec::new(),
+        }
+    }
+}
+
+impl<'a, T> Members<'a, T> {
+    fn add(&mut self, id: usize, state: T, grad: &'a Tensor<2>) {
+        self.ids.push(id);
+        self.states.push(state);
+        self.grads.push(grad);
+    }
+}
+
+impl Group<'_> {
+    fn step(self, ops: &dyn HotOps, clip: &Clip) -> Vec<(usize, Tensor<2>, Moments)> {
+        let Self {
+            hyper,
+            plain,
+            blockwise,
+        } = self;
+        let new = ops.adamw_all(plain.states, &plain.grads, &hyper, clip);
+        let new = new
+            .into_iter()
+            .map(|[p, m, v]| (p, Moments::Plain { m, v }));
+        let new_8bit = ops.adamw_8bit_all(blockwise.states, &blockwise.grads, &hyper, clip);
+        let new_8bit = new_8bit
+            .into_iter()
+            .map(|(p, state)| (p, Moments::Blockwise(state)));
+        let ids = plain.ids.into_iter().chain(blockwise.ids);
+        let all = ids.zip(new.chain(new_8bit));
+        all.map(|(i, (p, state))| (i, p, state)).collect()
     }
 }

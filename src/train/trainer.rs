@@ -12,6 +12,7 @@ use crate::data::encode::Sample;
 use crate::data::store::Samples;
 use crate::model::{Decoder, DropoutKey, Grads, Keep, Ragged, StepOptions};
 use crate::ops::Scalar;
+use crate::ops::cpu::is_cpu;
 
 /// One row of metrics.csv, training or validation.
 #[derive(Clone, Debug, PartialEq)]
@@ -104,6 +105,9 @@ impl Trainer<'_> {
         let longest = |all: &dyn Samples| (0..all.len()).map(|i| all.brief(i).tokens).max();
         let longest = longest(self.train).max(longest(self.val));
         self.model.reserve_positions(longest.unwrap_or(1));
+        if !is_cpu(&self.model.device) {
+            self.model.reserve_activations(self.largest_batch());
+        }
         let total = self.plan.total_steps();
         // Stopped early, and killed after the checkpoint of that step.
         if self.out_of_patience() {
@@ -167,6 +171,22 @@ impl Trainer<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Tokens of the largest micro-batch to come.
+    fn largest_batch(&self) -> usize {
+        let tokens = |all: &dyn Samples, i: usize| all.brief(i).tokens;
+        let pack = |pack: &Vec<usize>| pack.iter().map(|&i| tokens(self.train, i)).sum();
+        let packs: Vec<usize> = self.packs.iter().map(pack).collect();
+        let windows = self
+            .plan
+            .windows(self.seed, self.config.shuffle, self.progress.step);
+        let micro_batches = windows.flat_map(|window| window.micro_batches);
+        let trained = micro_batches.map(|rows| rows.iter().map(|&i| packs[i]).sum());
+        let val: Vec<usize> = (0..self.val.len()).map(|i| tokens(self.val, i)).collect();
+        let validated = val.chunks(self.config.batch_size.max(1));
+        let validated = validated.map(|batch| batch.iter().sum());
+        trained.chain(validated).max().unwrap_or(0)
     }
 
     fn step(&mut self, window: &Window, lr: f64) -> StepOutcome {

@@ -4,8 +4,9 @@
 use super::bf16;
 use super::elementwise::by_rows;
 use super::few_rows;
-use super::gemm::gemm_raw;
+use super::gemm::{gemm_raw, product_scratch};
 use super::mat::{Mat, Threads};
+use super::pairs;
 use super::weight_rows::Rows;
 
 /// Bytes of a block in f32: enough that its product takes far longer than making it,
@@ -15,6 +16,28 @@ const BLOCK_BYTES: usize = 8 << 20;
 /// Rows of a block, of so many columns.
 pub fn block_rows(columns: usize) -> usize {
     (BLOCK_BYTES / 4 / columns.max(1)).max(1)
+}
+
+/// Bytes that [`product`] takes for `rows` rows besides a block of the weight: packed
+/// operands, and with bf16 operands the left one, rounded.
+pub fn frozen_scratch(
+    rows: usize,
+    [out, inn]: [usize; 2],
+    transposed: bool,
+    in_bf16: bool,
+    threads: usize,
+) -> usize {
+    let [from, to] = if transposed { [inn, out] } else { [out, inn] };
+    let rounded = if in_bf16 { 4 * rows * from } else { 0 };
+    if in_bf16 && pairs::available() {
+        let depth = if transposed {
+            inn
+        } else {
+            out.min(block_rows(inn))
+        };
+        return rounded + pairs::scratch(rows, depth, threads);
+    }
+    rounded + product_scratch(rows, from, to)
 }
 
 /// `y (+)= x W^T` if `transposed`, else `y (+)= x W`, for the weight

@@ -25,8 +25,7 @@ mod weight_rows;
 
 use burn::tensor::{Device, Tensor};
 pub use elementwise::vectorised;
-pub use frozen::block_rows;
-pub use gemm::product_scratch;
+pub use frozen::{block_rows, frozen_scratch};
 use host::{Host, HostBf16, bf16_tensor2, in_f32, into_host_mut, is_bf16};
 pub use host::{is_cpu, tensor2};
 pub use pairs::available as multiplies_bf16;

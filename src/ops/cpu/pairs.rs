@@ -160,6 +160,12 @@ pub unsafe fn gemm(dst: *mut f32, dst_stride: usize, a: Mat<'_>, b: Mat<'_>, acc
     }
 }
 
+/// Bytes of the packed operands of a product that sums `inner` numbers.
+pub fn scratch(rows: usize, inner: usize, threads: usize) -> usize {
+    let depth = inner.div_ceil(2);
+    4 * (rows.next_multiple_of(HEIGHT) * depth + threads * WIDTH * DEPTH.min(depth))
+}
+
 /// Whether this CPU has the instruction.
 pub fn available() -> bool {
     #[cfg(target_arch = "x86_64")]

@@ -12,6 +12,7 @@ mod elementwise;
 #[cfg(feature = "cuda")]
 mod hopper;
 mod loss;
+mod many;
 mod matmul;
 mod moments8;
 mod nf4;
@@ -23,7 +24,6 @@ mod rows;
 mod tensors;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use burn_cubecl::kernel::cast;
 use burn_cubecl::tensor::CubeTensor;
 
 #[cfg(feature = "cuda")]
@@ -80,10 +80,26 @@ fn norm_on_device(clip: &Clip, device: &Device) -> CubeTensor {
 
 impl HotOps for Gpu {
     fn operand(&self, parameter: &Tensor<2>) -> Tensor<2> {
-        if parameter.dtype() == self.compute {
-            return parameter.clone();
+        only(self.operands(&[parameter]))
+    }
+
+    fn operands(&self, parameters: &[&Tensor<2>]) -> Vec<Tensor<2>> {
+        let same = parameters.iter().all(|p| p.dtype() == self.compute);
+        if same {
+            return parameters.iter().map(|p| (*p).clone()).collect();
         }
-        tensor(cast(buffer(parameter), self.compute))
+        let buffers: Vec<_> = parameters.iter().map(|p| buffer(p)).collect();
+        let cast = many::cast(&buffers, self.compute);
+        cast.into_iter().map(tensor).collect()
+    }
+
+    fn make_room(&self, numbers: usize, device: &Device) {
+        // cubecl's pages are as large as the largest buffer so far. Once they are of
+        // their final size, what lies on smaller ones can move and give those back.
+        let like = buffer(&Tensor::<1>::zeros([1], device));
+        drop(empty(&like, &[numbers], self.compute));
+        // Where it fails, the smaller pages stay.
+        let _ = like.client.memory_cleanup();
     }
 
     fn offload(&self, x: &Tensor<2>) -> Box<dyn Offloaded> {
@@ -325,10 +341,26 @@ impl HotOps for Gpu {
         hyper: &AdamW,
         clip: &Clip,
     ) -> (Tensor<2>, Tensor<2>, Tensor<2>) {
-        let norm = norm_on_device(clip, &param.device());
-        let (p, m, v) = (writable(param), writable(m), writable(v));
-        optim::adamw([&p, &m, &v], buffer(grad), norm, clip.max_norm, hyper);
-        (tensor(p), tensor(m), tensor(v))
+        let updated = self.adamw_all(vec![[param, m, v]], &[grad], hyper, clip);
+        let [p, m, v] = only(updated);
+        (p, m, v)
+    }
+
+    fn adamw_all(
+        &self,
+        params: Vec<[Tensor<2>; 3]>,
+        grads: &[&Tensor<2>],
+        hyper: &AdamW,
+        clip: &Clip,
+    ) -> Vec<[Tensor<2>; 3]> {
+        let Some(first) = grads.first() else {
+            return params;
+        };
+        let norm = norm_on_device(clip, &first.device());
+        let params: Vec<_> = params.into_iter().map(|all| all.map(writable)).collect();
+        let grads: Vec<_> = grads.iter().map(|g| buffer(g)).collect();
+        optim::adamw(&params, &grads, &norm, clip.max_norm, hyper);
+        params.into_iter().map(|all| all.map(tensor)).collect()
     }
 
     fn adamw_8bit(
@@ -339,17 +371,41 @@ impl HotOps for Gpu {
         hyper: &AdamW,
         clip: &Clip,
     ) -> (Tensor<2>, Moments8) {
-        let device = param.device();
-        let norm = norm_on_device(clip, &device);
-        let Moments8::Device { m, v, elements } = moments else {
-            panic!("a GPU op was given moments on the host");
+        only(self.adamw_8bit_all(vec![(param, moments)], &[grad], hyper, clip))
+    }
+
+    fn adamw_8bit_all(
+        &self,
+        params: Vec<(Tensor<2>, Moments8)>,
+        grads: &[&Tensor<2>],
+        hyper: &AdamW,
+        clip: &Clip,
+    ) -> Vec<(Tensor<2>, Moments8)> {
+        let Some(first) = grads.first() else {
+            return params;
         };
-        let [m, v] = [m, v].map(moments8::Buffers::of);
-        let p = writable(param);
-        let (g, max_norm) = (buffer(grad), clip.max_norm);
-        moments8::adamw_8bit(&p, g, [&m, &v], norm, max_norm, hyper, &device);
-        let [m, v] = [m, v].map(moments8::Buffers::words);
-        (tensor(p), Moments8::Device { m, v, elements })
+        let device = first.device();
+        let norm = norm_on_device(clip, &device);
+        let trained = |(p, moments)| {
+            let Moments8::Device { m, v, .. } = moments else {
+                panic!("a GPU op was given moments on the host");
+            };
+            let [m, v] = [m, v].map(moments8::Buffers::of);
+            moments8::Trained {
+                p: writable(p),
+                m,
+                v,
+            }
+        };
+        let params: Vec<_> = params.into_iter().map(trained).collect();
+        let grads: Vec<_> = grads.iter().map(|g| buffer(g)).collect();
+        moments8::adamw_8bit(&params, &grads, &norm, clip.max_norm, hyper, &device);
+        let updated = params.into_iter().map(|all| {
+            let elements = all.p.meta.num_elements();
+            let [m, v] = [all.m, all.v].map(moments8::Buffers::words);
+            (tensor(all.p), Moments8::Device { m, v, elements })
+        });
+        updated.collect()
     }
 
     fn sum_squares(&self, tensors: &[&Tensor<2>]) -> Scalar {
@@ -359,6 +415,11 @@ impl HotOps for Gpu {
         let buffers: Vec<CubeTensor> = tensors.iter().map(|t| buffer(t)).collect();
         Scalar::Device(tensor(optim::sum_squares(&buffers)))
     }
+}
+
+/// The one thing that was asked for.
+fn only<T>(mut all: Vec<T>) -> T {
+    all.remove(0)
 }
 
 fn half_values(values: &[f32]) -> Vec<half::bf16> {

@@ -1,7 +1,7 @@
 //! AdamW whose moments are 8 bits wide between two updates (Dettmers et al., 2022,
-//! arXiv:2110.02861), in one kernel: a cube takes a block of 256 numbers from its
-//! codes to new codes, so that f32 moments exist in registers alone. The rounding of
-//! each operation is the CPU's, which is bitsandbytes'.
+//! arXiv:2110.02861), in one kernel for many tensors: a cube takes a block of 256
+//! numbers from its codes to new codes, so that f32 moments exist in registers alone.
+//! The rounding of each operation is the CPU's, which is bitsandbytes'.
 
 use std::sync::Mutex;
 
@@ -9,6 +9,8 @@ use burn::tensor::{Device, Int, Tensor};
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
+use super::many::{at_once, buffers, firsts, sizes};
+use super::optim::clip_factor;
 use super::reduce::cube_max;
 use super::tensors::{
     cubes, integer_tensor, integers, tensor, upload_integers, writable, writable_integers,
@@ -64,14 +66,17 @@ fn quantize(
     (word, absmax)
 }
 
+/// A cube has a block.
 #[cube(launch_unchecked)]
 fn adamw_8bit_kernel(
-    p: &mut [f32],
-    g: &[f32],
-    m: &mut [u32],
-    m_max: &mut [f32],
-    v: &mut [u32],
-    v_max: &mut [f32],
+    p: &mut Sequence<Box<[f32]>>,
+    g: &Sequence<Box<[f32]>>,
+    m: &mut Sequence<Box<[u32]>>,
+    m_max: &mut Sequence<Box<[f32]>>,
+    v: &mut Sequence<Box<[u32]>>,
+    v_max: &mut Sequence<Box<[f32]>>,
+    elements: &Sequence<u32>,
+    firsts: &Sequence<u32>,
     tables: &[u32],
     squared_norm: &[f32],
     max_norm: f32,
@@ -83,53 +88,49 @@ fn adamw_8bit_kernel(
     rest1: f32,
     rest2: f32,
     eps: f32,
-    blocks: usize,
-    elements: usize,
     #[comptime] units: usize,
 ) {
-    let block = CUBE_POS;
-    if block >= blocks {
-        terminate!();
-    }
     let mut scratch = Shared::<[f32]>::new_slice(units);
-    let mut clip = f32::new(1.0);
-    if max_norm > 0.0 {
-        clip = min(
-            max_norm / (f32::sqrt(squared_norm[0]) + f32::new(1e-6)),
-            f32::new(1.0),
-        );
-    }
-    let at = block * units + UNIT_POS as usize;
-    let (m_word, v_word) = (m[at], v[at]);
-    let (m_scale, v_scale) = (m_max[block], v_max[block]);
-    let mut first = Array::<f32>::new(4usize);
-    let mut second = Array::<f32>::new(4usize);
+    let clip = clip_factor(squared_norm, max_norm);
+    let cube = CUBE_POS as u32;
     #[unroll]
-    for i in 0..4usize {
-        let element = at * 4 + i;
-        first[i] = f32::new(0.0);
-        second[i] = f32::new(0.0);
-        if element < elements {
-            let shift = comptime!(8 * i as u32);
-            let m_code = ((m_word >> shift) & 255u32) as usize;
-            let v_code = ((v_word >> shift) & 255u32) as usize;
-            let grad = g[element] * clip;
-            let before = f32::reinterpret(tables[m_code]) * m_scale;
-            first[i] = fma(grad, rest1, before * beta1);
-            let before = f32::reinterpret(tables[v_code + 256]) * v_scale;
-            second[i] = fma(rest2 * grad, grad, before * beta2);
-            let denominator = f32::sqrt(second[i]) / bias2 + eps;
-            p[element] = p[element] * decay + step * first[i] / denominator;
+    for t in 0..g.len() {
+        if cube >= firsts[t] && cube < firsts[t + 1] {
+            let block = (cube - firsts[t]) as usize;
+            let at = block * units + UNIT_POS as usize;
+            let (m_word, v_word) = (m.index(t)[at], v.index(t)[at]);
+            let (m_scale, v_scale) = (m_max.index(t)[block], v_max.index(t)[block]);
+            let mut first = Array::<f32>::new(4usize);
+            let mut second = Array::<f32>::new(4usize);
+            #[unroll]
+            for i in 0..4usize {
+                let element = at * 4 + i;
+                first[i] = f32::new(0.0);
+                second[i] = f32::new(0.0);
+                if element < elements[t] as usize {
+                    let shift = comptime!(8 * i as u32);
+                    let m_code = ((m_word >> shift) & 255u32) as usize;
+                    let v_code = ((v_word >> shift) & 255u32) as usize;
+                    let grad = g.index(t)[element] * clip;
+                    let before = f32::reinterpret(tables[m_code]) * m_scale;
+                    first[i] = fma(grad, rest1, before * beta1);
+                    let before = f32::reinterpret(tables[v_code + 256]) * v_scale;
+                    second[i] = fma(rest2 * grad, grad, before * beta2);
+                    let denominator = f32::sqrt(second[i]) / bias2 + eps;
+                    let value = p.index(t)[element] * decay + step * first[i] / denominator;
+                    p.index_mut(t)[element] = value;
+                }
+            }
+            let lookup = comptime!(LOOKUP + LOOKUP_WORDS);
+            let (m_word, m_scale) = quantize(&first, tables, &mut scratch, LOOKUP, units);
+            let (v_word, v_scale) = quantize(&second, tables, &mut scratch, lookup, units);
+            m.index_mut(t)[at] = m_word;
+            v.index_mut(t)[at] = v_word;
+            if UNIT_POS == 0 {
+                m_max.index_mut(t)[block] = m_scale;
+                v_max.index_mut(t)[block] = v_scale;
+            }
         }
-    }
-    let lookup = comptime!(LOOKUP + LOOKUP_WORDS);
-    let (m_word, m_scale) = quantize(&first, tables, &mut scratch, LOOKUP, units);
-    let (v_word, v_scale) = quantize(&second, tables, &mut scratch, lookup, units);
-    m[at] = m_word;
-    v[at] = v_word;
-    if UNIT_POS == 0 {
-        m_max[block] = m_scale;
-        v_max[block] = v_scale;
     }
 }
 
@@ -156,49 +157,58 @@ impl Buffers {
     }
 }
 
-/// Updates `p`, which may not be shared, and both moments in place.
+/// A parameter, which may not be shared, and its two moments.
+pub struct Trained {
+    pub p: CubeTensor,
+    pub m: Buffers,
+    pub v: Buffers,
+}
+
+/// Updates parameters and moments in place.
 pub fn adamw_8bit(
-    p: &CubeTensor,
-    g: CubeTensor,
-    [m, v]: [&Buffers; 2],
-    squared_norm: CubeTensor,
+    params: &[Trained],
+    grads: &[CubeTensor],
+    squared_norm: &CubeTensor,
     max_norm: f64,
     h: &AdamW,
     device: &Device,
 ) {
     let t = h.step as i32;
-    let elements = p.meta.num_elements();
-    let blocks = elements.div_ceil(BLOCK);
     let units = BLOCK / WORD;
     let tables = integers(&tables(device));
-    // SAFETY: moments have a word for every unit of every block, filled up in the
-    // last; numbers beyond `elements` are not touched.
-    unsafe {
-        adamw_8bit_kernel::launch_unchecked(
-            &p.client,
-            cubes(blocks),
-            CubeDim::new_1d(units as u32),
-            p.clone().into_buffer_arg(),
-            g.into_buffer_arg(),
-            m.words.clone().into_buffer_arg(),
-            m.absmax.clone().into_buffer_arg(),
-            v.words.clone().into_buffer_arg(),
-            v.absmax.clone().into_buffer_arg(),
-            tables.into_buffer_arg(),
-            squared_norm.into_buffer_arg(),
-            max_norm as f32,
-            (1.0 - h.lr * h.weight_decay) as f32,
-            (-h.lr / (1.0 - h.beta1.powi(t))) as f32,
-            (1.0 - h.beta2.powi(t)).sqrt() as f32,
-            h.beta1 as f32,
-            h.beta2 as f32,
-            (1.0 - h.beta1) as f32,
-            (1.0 - h.beta2) as f32,
-            h.eps as f32,
-            blocks,
-            elements,
-            units,
-        );
+    let most = at_once(squared_norm, 6, 3);
+    for (params, grads) in params.chunks(most).zip(grads.chunks(most)) {
+        let counts = params.iter().map(|x| x.p.meta.num_elements());
+        let (firsts, blocks) = firsts(counts.map(|n| n.div_ceil(BLOCK)));
+        // SAFETY: moments have a word for every unit of every block, filled up in the
+        // last; numbers beyond a parameter's elements are not touched.
+        unsafe {
+            adamw_8bit_kernel::launch_unchecked(
+                &squared_norm.client,
+                cubes(blocks),
+                CubeDim::new_1d(units as u32),
+                buffers(params.iter().map(|x| &x.p)),
+                buffers(grads.iter()),
+                buffers(params.iter().map(|x| &x.m.words)),
+                buffers(params.iter().map(|x| &x.m.absmax)),
+                buffers(params.iter().map(|x| &x.v.words)),
+                buffers(params.iter().map(|x| &x.v.absmax)),
+                sizes(params.iter().map(|x| &x.p)),
+                firsts,
+                tables.clone().into_buffer_arg(),
+                squared_norm.clone().into_buffer_arg(),
+                max_norm as f32,
+                (1.0 - h.lr * h.weight_decay) as f32,
+                (-h.lr / (1.0 - h.beta1.powi(t))) as f32,
+                (1.0 - h.beta2.powi(t)).sqrt() as f32,
+                h.beta1 as f32,
+                h.beta2 as f32,
+                (1.0 - h.beta1) as f32,
+                (1.0 - h.beta2) as f32,
+                h.eps as f32,
+                units,
+            );
+        }
     }
 }
 
