@@ -6,12 +6,14 @@
 //   KILN_CARD_UNTIL=ENTRY:N   run nothing after the Nth launch of ENTRY; `none` runs nothing at all
 //   KILN_CARD_LOG=FILE        a line a launch: seconds, entry, grid, block, shared bytes, milliseconds
 //   KILN_CARD_REPORT=FILE     the counts
+//   KILN_CARD_FAULT=ENTRY     launches of ENTRY are illegal accesses; KILN_CARD_HANG=ENTRY never end
 //
 // A process in which Kiln tries its kernels (KILN_HOPPER_TRIAL) runs them all and reports nothing.
 //
 // Types and numbers of the driver's interface are those of cuda.h; only what cubecl-cuda calls is here.
 #include <dlfcn.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <chrono>
 #include <cstdint>
@@ -318,6 +320,12 @@ API cuLaunchKernel(void* function, unsigned gx, unsigned gy, unsigned gz, unsign
         // What was computed before would be read as results of what no longer runs.
         for (const auto& [at, bytes] : c.device) memset((void*)at, 0, bytes);
         c.wiped = true;
+    }
+    for (const char* way : {"KILN_CARD_FAULT", "KILN_CARD_HANG"}) {
+        const char* entry = getenv(way);
+        if (!entry || f.entry != entry) continue;
+        if (way[10] == 'F') return kIllegalAddress;
+        for (;;) pause();
     }
     if (c.running) {
         std::vector<standin::Range> ranges;
