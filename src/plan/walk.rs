@@ -2,18 +2,20 @@
 //! the same name in `model` or `train` and takes and lets go of memory where it
 //! does. When one changes, so must the other; tests/counted/plan.rs compares the two.
 
+mod layer;
+mod linear;
 mod load;
+
+use layer::Tape;
+use linear::block;
 
 use super::meter::{Memory, Meter, Part, Phase};
 use super::workload::{Batch, Similarity, Test, Workload};
 use super::{CONTEXT_BYTES, Dims, Place, Recipe};
-use crate::ops::cpu::{block_rows, frozen_scratch};
 use crate::ops::{chunk_rows, gpu_logit_rows};
 
 /// Bytes of the f32 numbers of adapters, moments, log-sums and logits.
 const F32: u64 = 4;
-/// Query rows of one task of the CPU's attention.
-const BLOCK: u64 = 64;
 
 impl Recipe {
     /// The most memory that a run takes.
@@ -37,18 +39,6 @@ struct Walk<'a> {
     meter: Meter,
     /// Whether the pass at hand drops adapter inputs.
     dropout: bool,
-}
-
-/// Bytes of the rows of a weight that the CPU makes f32 at once.
-fn block(out: u64, inn: u64) -> u64 {
-    F32 * inn * out.min(block_rows(inn as usize) as u64)
-}
-
-/// What a layer's forward leaves, besides its input and its output.
-struct Tape {
-    bytes: u64,
-    /// With what came of the activation.
-    activated: bool,
 }
 
 impl Walk<'_> {
@@ -212,310 +202,11 @@ impl Walk<'_> {
         self.dims.vocab * self.dims.d
     }
 
-    /// `Layer::forward`: the caller holds x; afterwards also y and the tape.
-    fn layer_forward(&mut self, layer: usize, batch: Batch) -> Tape {
-        let before = self.meter.held(Part::Layer);
-        let last = self.recipe.linears().len() - 1;
-        self.activate(layer, batch);
-        self.linear_forward(layer, last, batch.tokens); // y
-        let s = self.activation(batch.tokens, self.dims.f);
-        self.meter.release(Part::Layer, s);
-        let y = self.activation(batch.tokens, self.dims.d);
-        Tape {
-            bytes: self.meter.held(Part::Layer) - before - y,
-            activated: false,
-        }
-    }
-
-    /// `Layer::tape`: the caller holds x; afterwards also the tape.
-    fn layer_tape(&mut self, layer: usize, batch: Batch) -> Tape {
-        let before = self.meter.held(Part::Layer);
-        let last = self.recipe.linears().len() - 1;
-        self.activate(layer, batch);
-        self.linear_tape(layer, last, batch.tokens);
-        Tape {
-            bytes: self.meter.held(Part::Layer) - before,
-            activated: true,
-        }
-    }
-
-    /// A layer's forward up to the activation of its feed-forward part.
-    fn activate(&mut self, layer: usize, batch: Batch) {
-        let rows = batch.tokens;
-        let Dims {
-            d,
-            f,
-            hq,
-            hk,
-            heads,
-            qkv,
-            ..
-        } = self.dims;
-        let last = self.recipe.linears().len() - 1;
-        let hold = |walk: &mut Self, width: u64| {
-            walk.meter.hold(Part::Layer, walk.activation(rows, width));
-        };
-        let operands = self.operands(layer);
-        self.meter.hold(Part::Layer, operands);
-        hold(self, d); // n1
-        for i in 0..qkv {
-            self.linear_forward(layer, i, rows);
-        }
-        if self.recipe.arch.qk_norm {
-            hold(self, hq + hk); // q and k, normalised
-        }
-        hold(self, hq); // out
-        self.meter.hold(Part::Layer, F32 * rows * heads); // lse
-        // Of parts of one matrix, attention makes copies.
-        let copies = match qkv {
-            1 => self.activation(rows, hq + 2 * hk),
-            _ => 0,
-        };
-        self.meter.hold(Part::Layer, copies);
-        self.attention_buffers(batch, 1);
-        self.meter.release(Part::Layer, copies);
-        self.linear_forward(layer, qkv, rows); // h
-        hold(self, d); // n2
-        for i in qkv + 1..last {
-            self.linear_forward(layer, i, rows); // gate and up, or fc
-        }
-        hold(self, f); // s
-    }
-
-    /// A layer's LoRA matrices in the type of activations, where that is another.
-    fn operands(&self, layer: usize) -> u64 {
-        let bytes = self.recipe.precision.activation;
-        if bytes == F32 {
-            return 0;
-        }
-        let ranks = self.recipe.ranks[layer].iter().zip(self.recipe.linears());
-        let numbers = ranks.map(|(rank, (out, inn))| *rank as u64 * (out + inn));
-        bytes * numbers.sum::<u64>()
-    }
-
-    fn attention_buffers(&mut self, batch: Batch, buffers: u64) {
-        if let Place::Cpu { threads, .. } = self.place {
-            let scores = BLOCK.min(batch.longest) * batch.longest;
-            let bytes = F32 * scores * buffers * threads as u64;
-            self.meter.touch(Part::Attention, bytes);
-        }
-    }
-
-    /// A whole weight of `n` numbers as DoRA's norms need it, beside what is held.
-    fn whole(&self, n: u64) -> u64 {
-        let dense = self.recipe.precision.dense;
-        match (self.place, self.recipe.nf4) {
-            (Place::Gpu, Some(_)) => dense * n,
-            (Place::Cpu { .. }, None) if dense == F32 => 0,
-            (Place::Cpu { .. }, _) => F32 * n,
-            (Place::Gpu, None) => 0,
-        }
-    }
-
-    /// What stands for the weight of linear `i` while a product needs it: the dense
-    /// weight on a GPU, a block of its rows on the CPU.
-    fn with_dense(&mut self, i: usize, inside: impl FnOnce(&mut Self)) {
-        let (out, inn) = self.recipe.linears()[i];
-        let dense = self.recipe.precision.dense;
-        let trained = if self.recipe.full {
-            dense * out * inn
-        } else {
-            0
-        };
-        let bytes = match (self.place, self.recipe.nf4) {
-            (Place::Gpu, Some(_)) => dense * out * inn,
-            (Place::Gpu, None) => 0,
-            (Place::Cpu { .. }, None) if dense == F32 => 0,
-            // What trains has its operand made for the product.
-            (Place::Cpu { .. }, None) => block(out, inn) + trained,
-            (Place::Cpu { .. }, Some(_)) => block(out, inn),
-        };
-        self.meter.hold(Part::Dequantised, bytes);
-        inside(self);
-        self.meter.release(Part::Dequantised, bytes);
-    }
-
-    /// What the CPU's product of `rows` rows with a weight of `[out, in]`, transposed
-    /// or not, holds besides: packed operands, and the left one rounded to bf16 where
-    /// it multiplies in that.
-    fn product_buffers(&mut self, rows: u64, shape: (u64, u64), transposed: bool) {
-        let Place::Cpu { threads, .. } = self.place else {
-            return;
-        };
-        let in_bf16 = self.recipe.precision.dense != F32;
-        let shape = [shape.0 as usize, shape.1 as usize];
-        let bytes = frozen_scratch(rows as usize, shape, transposed, in_bf16, threads);
-        self.meter.touch(Part::Packed, bytes as u64);
-    }
-
-    /// `Linear::forward`: afterwards y is held, and u where there is an adapter.
-    fn linear_forward(&mut self, layer: usize, i: usize, rows: u64) {
-        let (out, inn) = self.recipe.linears()[i];
-        let y = self.activation(rows, out);
-        self.with_dense(i, |walk| {
-            walk.meter.hold(Part::Layer, y);
-            walk.product_buffers(rows, (out, inn), true);
-        });
-        let rank = self.recipe.ranks[layer][i] as u64;
-        if rank > 0 {
-            let dropped = self.dropped(rows, inn);
-            self.meter.hold(Part::Layer, dropped);
-            self.meter.hold(Part::Layer, self.activation(rows, rank));
-            if self.recipe.dora {
-                // The adapted output is kept; the base's of the dropped input and
-                // LoRA's go, with the dense weight that the norms need.
-                self.meter.hold(Part::Layer, y);
-                let plain = if self.dropout { y } else { 0 };
-                self.meter.hold(Part::Layer, plain);
-                let whole = self.whole(out * inn);
-                self.meter.hold(Part::Dequantised, whole);
-                self.meter.touch(Part::Layer, y);
-                self.meter.release(Part::Dequantised, whole);
-                self.meter.touch(Part::Layer, 2 * y);
-                self.meter.release(Part::Layer, plain);
-            }
-            self.meter.release(Part::Layer, dropped);
-        }
-    }
-
-    /// `Linear::tape`: afterwards u is held, where there is an adapter.
-    fn linear_tape(&mut self, layer: usize, i: usize, rows: u64) {
-        let (out, inn) = self.recipe.linears()[i];
-        let rank = self.recipe.ranks[layer][i] as u64;
-        if self.recipe.dora && rank > 0 {
-            self.linear_forward(layer, i, rows);
-            let y = self.activation(rows, out);
-            self.meter.release(Part::Layer, y);
-        } else if rank > 0 {
-            let dropped = self.dropped(rows, inn);
-            self.meter.hold(Part::Layer, dropped);
-            self.meter.hold(Part::Layer, self.activation(rows, rank));
-            self.meter.release(Part::Layer, dropped);
-        }
-    }
-
-    /// The adapter's input with dropout; without it, no copy is made.
-    fn dropped(&self, rows: u64, width: u64) -> u64 {
-        match self.dropout {
-            true => self.activation(rows, width),
-            false => 0,
-        }
-    }
-
-    /// `Linear::backward`: afterwards dx is held, if it is `new`; `used` runs between
-    /// its halves.
-    fn linear_backward(
-        &mut self,
-        layer: usize,
-        i: usize,
-        rows: u64,
-        new: bool,
-        used: impl FnOnce(&mut Self),
-    ) {
-        let (out, inn) = self.recipe.linears()[i];
-        let rank = self.recipe.ranks[layer][i] as u64;
-        if self.recipe.full {
-            self.gradients_of(out * inn);
-        }
-        let (mut back, mut dropped) = (0, 0);
-        if rank > 0 {
-            self.gradients_of(rank * (out + inn) + self.recipe.lengths(rank as usize, out));
-            let through = match self.recipe.dora {
-                // What reaches LoRA's output and the base's.
-                true => 2 * self.activation(rows, out),
-                false => 0,
-            };
-            back = self.activation(rows, rank) + through; // du
-            dropped = self.dropped(rows, inn);
-            self.meter.hold(Part::Layer, back);
-            self.meter.touch(Part::Layer, dropped);
-        }
-        used(self);
-        let dx = if new { self.activation(rows, inn) } else { 0 };
-        self.with_dense(i, |walk| {
-            walk.meter.hold(Part::Layer, dx);
-            walk.product_buffers(rows, (out, inn), false);
-        });
-        // The product with A, and its dropout.
-        self.meter.touch(Part::Layer, 2 * dropped);
-        self.meter.release(Part::Layer, back);
-    }
-
     /// Gradients that the first micro-batch makes and later ones add to.
     fn gradients_of(&mut self, n: u64) {
         let all = F32 * self.recipe.trainable();
         let missing = all - self.meter.held(Part::Gradients);
         self.meter.hold(Part::Gradients, missing.min(F32 * n));
-    }
-
-    /// `Layer::backward`: the caller holds x, the tape and dy; afterwards dx alone.
-    fn layer_backward(&mut self, layer: usize, batch: Batch, tape: Tape) {
-        let rows = batch.tokens;
-        let Dims {
-            d,
-            f,
-            hq,
-            hk,
-            heads,
-            qkv,
-            ..
-        } = self.dims;
-        let last = self.recipe.linears().len() - 1;
-        let inner = (last - qkv - 1) as u64;
-        let before = self.meter.held(Part::Layer);
-        let product = |walk: &mut Self, i: usize, new: bool| {
-            walk.linear_backward(layer, i, rows, new, |_| ());
-        };
-        let hold = |walk: &mut Self, width: u64| {
-            walk.meter.hold(Part::Layer, walk.activation(rows, width));
-        };
-        let release = |walk: &mut Self, width: u64| {
-            walk.meter
-                .release(Part::Layer, walk.activation(rows, width));
-        };
-        if !tape.activated {
-            hold(self, f); // s
-        }
-        // Which goes before ds comes.
-        self.linear_backward(layer, last, rows, true, |walk| release(walk, f));
-        // d_gate and d_up take the places of gate and up; dh takes one of its own.
-        let new = if inner == 1 { f } else { 0 };
-        hold(self, new);
-        release(self, new + f); // h, ds
-        for i in qkv + 1..last {
-            product(self, i, i == qkv + 1); // dn2
-            release(self, f); // d_gate, then d_up
-        }
-        release(self, d); // n2
-        hold(self, d); // dh
-        release(self, 3 * d); // h, dn2, dy
-        product(self, qkv, true); // d_out
-        hold(self, hq + 2 * hk); // dq, dk, dv
-        self.attention_buffers(batch, 2);
-        release(self, 3 * hq + 2 * hk); // q, k, v, out, d_out
-        self.meter.release(Part::Layer, F32 * rows * heads); // lse
-        if self.recipe.arch.qk_norm {
-            hold(self, hq); // dq after the norm
-            release(self, hq); // q
-            release(self, hq + hk); // dq and dk before it, and k
-            hold(self, hk);
-        }
-        if qkv == 1 {
-            self.meter
-                .touch(Part::Layer, self.activation(rows, hq + 2 * hk)); // all three in one
-        }
-        for i in 0..qkv {
-            product(self, i, i == 0); // dn1
-        }
-        release(self, d + hq + 2 * hk); // n1, dq, dk, dv
-        hold(self, d); // dx
-        // Afterwards there is dx in place of x, dy and the tape.
-        let after = before - tape.bytes - self.activation(rows, d);
-        let held = self.meter.held(Part::Layer);
-        self.meter.release(Part::Layer, held - after);
-        if self.recipe.full {
-            self.gradients_of(self.recipe.vectors());
-        }
     }
 
     /// `Decoder::head_backward`: x of all rows becomes dx of all rows.
