@@ -43,6 +43,14 @@ pub fn buffers<'a, E: CubePrimitive>(
     tensors.map(|x| x.clone().into_buffer_arg()).collect()
 }
 
+/// The elements that this cube has of its tensor, whose cubes begin at `first`: from,
+/// and up to.
+#[cube]
+pub fn run_of(first: u32, elements: u32, #[comptime] run: usize) -> (usize, usize) {
+    let begin = (CUBE_POS as u32 - first) as usize * run;
+    (begin, min(begin + run, elements as usize))
+}
+
 #[cube(launch_unchecked)]
 fn cast_kernel<A: Float, B: Float>(
     from: &Sequence<Box<[A]>>,
@@ -57,8 +65,7 @@ fn cast_kernel<A: Float, B: Float>(
     #[unroll]
     for t in 0..from.len() {
         if cube >= firsts[t] && cube < firsts[t + 1] {
-            let begin = (cube - firsts[t]) as usize * run;
-            let end = min(begin + run, elements[t] as usize);
+            let (begin, end) = run_of(firsts[t], elements[t], run);
             let mut i = begin + UNIT_POS as usize;
             while i < end {
                 to.index_mut(t)[i] = B::cast_from(from.index(t)[i]);

@@ -5,13 +5,14 @@ use burn::tensor::DType;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::many::{RUN, at_once, buffers, firsts, sizes};
+use super::many::{RUN, at_once, buffers, firsts, run_of, sizes};
 use super::reduce::cube_sum;
 use super::tensors::{UNITS, cubes, empty};
 use crate::ops::AdamW;
 
 /// Partial sums a tensor.
 const PARTS: usize = 64;
+
 /// The factor on gradients; see [`crate::ops::Clip`].
 #[cube]
 pub fn clip_factor(squared_norm: &[f32], max_norm: f32) -> f32 {
@@ -97,8 +98,7 @@ fn adamw_kernel(
     #[unroll]
     for t in 0..g.len() {
         if cube >= firsts[t] && cube < firsts[t + 1] {
-            let begin = (cube - firsts[t]) as usize * run;
-            let end = min(begin + run, elements[t] as usize);
+            let (begin, end) = run_of(firsts[t], elements[t], run);
             let mut i = begin + UNIT_POS as usize;
             while i < end {
                 let grad = g.index(t)[i] * clip;

@@ -34,20 +34,24 @@ struct Entry {
 /// The kernel in the form that asks for its shared memory, ready to be launched;
 /// where it cannot be made ready, the one that declares it, which a driver may refuse.
 pub fn form(kernel: &Kernel, like: &CubeTensor) -> Kernel {
-    static READY: Mutex<Option<HashMap<Kernel, bool>>> = Mutex::new(None);
+    static FORMS: Mutex<Option<HashMap<Kernel, Kernel>>> = Mutex::new(None);
     if kernel.shared <= STATIC {
         return kernel.clone();
     }
+    let mut forms = FORMS.lock().unwrap_or_else(|e| e.into_inner());
+    let forms = forms.get_or_insert_default();
+    // Every launch asks.
+    if let Some(form) = forms.get(kernel) {
+        return form.clone();
+    }
     let mut asking = kernel.clone();
     asking.defines.push(("KILN_DYNAMIC_SHARED", 1));
-    let mut ready = READY.lock().unwrap_or_else(|e| e.into_inner());
-    let ready = ready.get_or_insert_default();
-    let ready = ready.get(&asking).copied().unwrap_or_else(|| {
-        let placed = place(&asking, like).is_some();
-        ready.insert(asking.clone(), placed);
-        placed
-    });
-    if ready { asking } else { kernel.clone() }
+    let form = match place(&asking, like) {
+        Some(()) => asking,
+        None => kernel.clone(),
+    };
+    forms.insert(kernel.clone(), form.clone());
+    form
 }
 
 /// Puts the kernel among cubecl's compiled ones; `None` where that did not work.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use burn_cubecl::CubeDevice;
 use burn_cubecl::tensor::CubeTensor;
@@ -22,8 +22,10 @@ struct Kept {
     card: String,
     driver: String,
     #[serde(flatten)]
-    outcomes: BTreeMap<String, Option<String>>,
+    outcomes: Outcomes,
 }
+
+type Outcomes = BTreeMap<String, Option<String>>;
 
 /// The families that pass on the device of `like`; a line on stderr for each that
 /// does not.
@@ -35,14 +37,14 @@ pub fn passing(like: &CubeTensor) -> Vec<Family> {
         Family::ALL.iter().all(has)
     });
     let kept = known.unwrap_or_else(|| {
-        let (outcomes, final_) = tried(like);
+        let (outcomes, lasting) = tried(like);
         let kept = Kept {
             card,
             driver,
             outcomes,
         };
-        if final_ {
-            // Without it the next run tries again.
+        if lasting {
+            // Without the file the next run tries again.
             let _ = write(&file, &kept);
         }
         kept
@@ -65,8 +67,6 @@ pub fn passing(like: &CubeTensor) -> Vec<Family> {
     }
     passing
 }
-
-type Outcomes = BTreeMap<String, Option<String>>;
 
 /// Tries all families; the flag says whether the outcome is worth keeping.
 fn tried(like: &CubeTensor) -> (Outcomes, bool) {
@@ -136,7 +136,7 @@ fn read(file: &Path) -> Option<Kept> {
 }
 
 /// Whole or not at all: several runs may begin at once.
-fn write(file: &PathBuf, kept: &Kept) -> std::io::Result<()> {
+fn write(file: &Path, kept: &Kept) -> std::io::Result<()> {
     let folder = file.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;
     let mut part = tempfile::NamedTempFile::new_in(folder)?;
