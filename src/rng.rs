@@ -30,6 +30,12 @@ impl Stream {
         Self { key }
     }
 
+    /// The same sequence from counter `first` on.
+    pub fn from(self, first: u64) -> Self {
+        let key = self.key.wrapping_add(first.wrapping_mul(WEYL));
+        Self { key }
+    }
+
     /// What [`Stream::bits`] mixes with the counter.
     #[cfg(feature = "gpu")]
     pub(crate) fn key(self) -> u64 {
@@ -76,6 +82,7 @@ mod tests {
     fn streams_replay_and_differ() {
         let a = Stream::new(42, &[1, 7]);
         assert_eq!(a.bits(5), Stream::new(42, &[1, 7]).bits(5));
+        assert_eq!(a.from(3).bits(5), a.bits(8));
         assert_ne!(a.bits(5), Stream::new(42, &[7, 1]).bits(5));
         assert_ne!(a.bits(5), Stream::new(43, &[1, 7]).bits(5));
     }

@@ -66,6 +66,15 @@ pub struct Args {
     label: String,
 }
 
+impl Args {
+    fn keep(&self) -> Keep {
+        match self.checkpointing {
+            true => Keep::Inputs,
+            false => Keep::Tapes,
+        }
+    }
+}
+
 /// What is trained, and how.
 struct Run<'a> {
     args: &'a Args,
@@ -124,7 +133,8 @@ pub fn call(args: &Args, began: Instant) -> Result<bool> {
         done: 0,
     };
 
-    run.model.reserve_activations(args.batch * args.seq);
+    run.model
+        .reserve_activations(args.batch * args.seq, args.keep());
     let mut losses = vec![run.step()?];
     sync(&run.device)?;
     let first_step_s = began.elapsed().as_secs_f64();
@@ -239,10 +249,7 @@ impl Run<'_> {
         let mut grads = Grads::new(&self.model.params);
         let options = StepOptions {
             scale: 1.0 / supervised as f32,
-            keep: match self.args.checkpointing {
-                true => Keep::Inputs,
-                false => Keep::Tapes,
-            },
+            keep: self.args.keep(),
             dropout: (self.args.dropout > 0.0).then_some(DropoutKey {
                 seed: self.args.seed,
                 step: self.done as u64,

@@ -11,6 +11,7 @@ use super::dora::{Dora, row_squares};
 use super::hf_config::ArchConfig;
 use super::layer::Layer;
 use super::linear::{Lora, Pass};
+use super::mlp::MLP_ROWS;
 use super::options::{Adaptation, LoadOptions};
 use super::peft::{Adapter, AdapterConfig, LoraTensors, PeftError, resolve_targets};
 use crate::config::types::QuantMethod;
@@ -103,6 +104,8 @@ impl Decoder {
                     adapter: None,
                     dropout: None,
                     operands: None,
+                    first_row: 0,
+                    mlp_rows: MLP_ROWS,
                 };
                 let squares = row_squares(&linear.weight.dense(&pass));
                 // A fresh B is zero, so the lengths begin as the base's.

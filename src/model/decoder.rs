@@ -6,14 +6,15 @@ use super::hf_config::ArchConfig;
 use super::kv_cache::KvCache;
 use super::layer::{Layer, LayerContext, LayerTape};
 use super::linear::{DropoutKey, Pass, Weight};
+use super::mlp::{MLP_ROWS, tile_rows};
 use super::norm::Norm;
 use super::params::{Grads, Params};
 use super::peft::AdapterConfig;
 use super::ragged::Ragged;
 use crate::config::types::TrainingConfig;
 use crate::ops::{
-    AttentionShape, CrossEntropyGrad, HotOps, Indices, Offloaded, Precision, RopeTable, Scalar,
-    for_device,
+    AttentionShape, CrossEntropyGrad, HotOps, Indices, Offloaded, Precision, Room, RopeTable,
+    Scalar, for_device,
 };
 
 /// A causal language model with its trainable parameters.
@@ -33,6 +34,8 @@ pub struct Decoder {
     pub(super) active: usize,
     pub(super) rope: RopeTable,
     pub device: Device,
+    /// See [`Pass::mlp_rows`].
+    pub mlp_rows: usize,
     ops: &'static dyn HotOps,
 }
 
@@ -107,6 +110,7 @@ impl Decoder {
             active: 0,
             rope,
             device,
+            mlp_rows: MLP_ROWS,
             ops,
         }
     }
@@ -129,11 +133,22 @@ impl Decoder {
         }
     }
 
-    /// Readies the device's memory for passes over `tokens` tokens. Call when all that
-    /// stays is there, before the first of them.
-    pub fn reserve_activations(&self, tokens: usize) {
-        let widest = self.arch.intermediate_size.max(self.arch.hidden_size);
-        self.ops.make_room(tokens * widest, &self.device);
+    /// Readies the device's memory for training passes over `tokens` tokens. Call when
+    /// all that stays is there, before the first of them.
+    pub fn reserve_activations(&self, tokens: usize, keep: Keep) {
+        let wide = match keep {
+            Keep::Tapes => tokens,
+            Keep::Inputs | Keep::InputsOnHost => tile_rows(tokens, self.mlp_rows),
+        };
+        let arch = &self.arch;
+        let widths = [arch.hidden_size, arch.num_heads * arch.head_dim];
+        let widest = tokens * widths[0].max(widths[1]);
+        let room = Room {
+            input: tokens * arch.hidden_size,
+            widest: widest.max(wide.min(tokens) * arch.intermediate_size),
+            vocab: arch.vocab_size,
+        };
+        self.ops.make_room(room, &self.device);
     }
 
     fn pass(&self, adapter: bool, dropout: Option<DropoutKey>) -> Pass<'_> {
@@ -143,6 +158,8 @@ impl Decoder {
             adapter: adapter.then_some(self.active),
             dropout,
             operands: None,
+            first_row: 0,
+            mlp_rows: self.mlp_rows,
         }
     }
 
@@ -187,7 +204,7 @@ impl Decoder {
         let mut x = self.embed(&pass, batch);
         for (i, layer) in self.layers.iter().enumerate() {
             let cache = cache.as_deref_mut().map(|c| &mut c.layers[i]);
-            x = layer.forward(&cx, x, cache).0;
+            x = layer.output(&cx, x, cache);
         }
         let x = self.ops.gather_rows(&x, rows);
         self.norm.forward(&pass, &x)
@@ -242,9 +259,15 @@ impl Decoder {
                 Keep::Inputs => Some(Kept::Input(x.clone())),
                 Keep::InputsOnHost => Some(Kept::Away(ops.offload(&x))),
             };
-            let (y, tape) = layer.forward(&cx, x, None);
+            let (y, keep) = match input {
+                Some(input) => (layer.output(&cx, x, None), input),
+                None => {
+                    let (y, tape) = layer.forward(&cx, x, None);
+                    (y, Kept::Tape(tape))
+                }
+            };
             x = y;
-            kept.push(input.unwrap_or(Kept::Tape(tape)));
+            kept.push(keep);
         }
 
         let (loss, mut dx) = self.head_backward(&pass, batch, x, options.scale, grads);
@@ -254,14 +277,15 @@ impl Decoder {
         ];
         let trained = tables.map(|(table, ids)| (table.and_then(Weight::param), ids));
         for (i, layer) in self.layers.iter().enumerate().rev() {
-            let tape = match kept.pop() {
-                Some(Kept::Tape(tape)) => tape,
-                Some(Kept::Input(x)) => layer.tape(&cx, x),
-                Some(Kept::Away(x)) => layer.tape(&cx, x.back()),
+            let want_dx = i > 0 || trained.iter().any(|(id, _)| id.is_some());
+            let again = |x, dx, grads| layer.backward_again(&cx, x, dx, grads, want_dx);
+            let back = match kept.pop() {
+                Some(Kept::Tape(tape)) => layer.backward(&cx, tape, dx, grads, want_dx),
+                Some(Kept::Input(x)) => again(x, dx, grads),
+                Some(Kept::Away(x)) => again(x.back(), dx, grads),
                 None => unreachable!("one entry a layer was kept"),
             };
-            let want_dx = i > 0 || trained.iter().any(|(id, _)| id.is_some());
-            match layer.backward(&cx, tape, dx, grads, want_dx) {
+            match back {
                 Some(d) => dx = d,
                 None => return loss,
             }

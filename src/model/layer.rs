@@ -47,40 +47,17 @@ impl LayerContext<'_> {
 /// The intermediate results that the backward of a layer needs.
 pub struct LayerTape {
     operands: Operands,
-    x: Tensor<2>,
-    n1: Tensor<2>,
-    attention: AttentionTape,
-    h: Tensor<2>,
+    attended: Attended,
     n2: Tensor<2>,
     mlp: MlpTape,
 }
 
-/// A layer's results up to its feed-forward part.
+/// What the backward needs of a layer up to its feed-forward part.
 struct Attended {
+    x: Tensor<2>,
     n1: Tensor<2>,
     attention: AttentionTape,
     h: Tensor<2>,
-    n2: Tensor<2>,
-}
-
-impl Attended {
-    fn tape(self, operands: Operands, x: Tensor<2>, mlp: MlpTape) -> LayerTape {
-        let Self {
-            n1,
-            attention,
-            h,
-            n2,
-        } = self;
-        LayerTape {
-            operands,
-            x,
-            n1,
-            attention,
-            h,
-            n2,
-            mlp,
-        }
-    }
 }
 
 impl Layer {
@@ -109,39 +86,52 @@ impl Layer {
     ) -> (Tensor<2>, LayerTape) {
         let operands = Operands::of(&cx.pass, self.linears());
         let cx = &cx.with(&operands);
-        let attended = self.attend(cx, &x, cache);
-        let (y, mlp) = self.mlp.forward(&cx.pass, &attended.n2);
+        let (attended, n2) = self.attend(cx, x, cache);
+        let (y, mlp) = self.mlp.forward(&cx.pass, &n2);
         let y = cx.pass.ops.add(y, &attended.h);
-        (y, attended.tape(operands, x, mlp))
+        let tape = LayerTape {
+            operands,
+            attended,
+            n2,
+            mlp,
+        };
+        (y, tape)
     }
 
-    /// The tape of [`Layer::forward`] alone: what a recomputation needs, since the
-    /// output has been used long ago.
-    pub fn tape(&self, cx: &LayerContext<'_>, x: Tensor<2>) -> LayerTape {
+    /// The output of [`Layer::forward`] alone: what only a backward would need goes as
+    /// soon as it has been used.
+    pub fn output(
+        &self,
+        cx: &LayerContext<'_>,
+        x: Tensor<2>,
+        cache: Option<&mut LayerCache>,
+    ) -> Tensor<2> {
         let operands = Operands::of(&cx.pass, self.linears());
         let cx = &cx.with(&operands);
-        let attended = self.attend(cx, &x, None);
-        let mlp = self.mlp.tape(&cx.pass, &attended.n2);
-        attended.tape(operands, x, mlp)
+        let (Attended { h, .. }, n2) = self.attend(cx, x, cache);
+        let y = self.mlp.output(&cx.pass, n2);
+        cx.pass.ops.add(y, &h)
     }
 
+    /// Up to the feed-forward part, and what that is given.
     fn attend(
         &self,
         cx: &LayerContext<'_>,
-        x: &Tensor<2>,
+        x: Tensor<2>,
         cache: Option<&mut LayerCache>,
-    ) -> Attended {
+    ) -> (Attended, Tensor<2>) {
         let pass = &cx.pass;
-        let n1 = self.attention_norm.forward(pass, x);
+        let n1 = self.attention_norm.forward(pass, &x);
         let (y, attention) = self.attention.forward(cx, &n1, cache);
-        let h = pass.ops.add(y, x);
+        let h = pass.ops.add(y, &x);
         let n2 = self.mlp_norm.forward(pass, &h);
-        Attended {
+        let attended = Attended {
+            x,
             n1,
             attention,
             h,
-            n2,
-        }
+        };
+        (attended, n2)
     }
 
     /// Adds this layer's weight gradients to `grads`; returns the gradient of its
@@ -156,17 +146,50 @@ impl Layer {
     ) -> Option<Tensor<2>> {
         let LayerTape {
             operands,
-            x,
-            n1,
-            attention,
-            h,
+            attended,
             n2,
             mlp,
         } = tape;
         let cx = &cx.with(&operands);
+        let dn2 = self.mlp.backward(&cx.pass, n2, mlp, &dy, grads)?;
+        self.attend_backward(cx, attended, dn2, dy, grads, want_dx)
+    }
+
+    /// [`Layer::backward`] where only the input `x` was kept: the rest is computed
+    /// again, but for the output, which has been used long ago.
+    pub fn backward_again(
+        &self,
+        cx: &LayerContext<'_>,
+        x: Tensor<2>,
+        dy: Tensor<2>,
+        grads: &mut Grads,
+        want_dx: bool,
+    ) -> Option<Tensor<2>> {
+        let operands = Operands::of(&cx.pass, self.linears());
+        let cx = &cx.with(&operands);
+        let (attended, n2) = self.attend(cx, x, None);
+        let dn2 = self.mlp.backward_again(&cx.pass, n2, &dy, grads)?;
+        self.attend_backward(cx, attended, dn2, dy, grads, want_dx)
+    }
+
+    /// The backward of [`Layer::attend`]; `dy` is the gradient of the layer's output.
+    fn attend_backward(
+        &self,
+        cx: &LayerContext<'_>,
+        attended: Attended,
+        dn2: Tensor<2>,
+        dy: Tensor<2>,
+        grads: &mut Grads,
+        want_dx: bool,
+    ) -> Option<Tensor<2>> {
+        let Attended {
+            x,
+            n1,
+            attention,
+            h,
+        } = attended;
         let (pass, ops) = (&cx.pass, cx.pass.ops);
         // What has been used is dropped at once: the widest results come first.
-        let dn2 = self.mlp.backward(pass, n2, mlp, &dy, grads)?;
         let dh = self.mlp_norm.backward(pass, &h, &dn2, grads);
         let dh = ops.add(dh, &dy);
         drop((h, dn2, dy));

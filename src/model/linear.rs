@@ -35,9 +35,19 @@ pub struct Pass<'a> {
     pub dropout: Option<DropoutKey>,
     /// What a layer has prepared for its linears.
     pub operands: Option<&'a Operands>,
+    /// The row of the batch at which the tensors at hand begin.
+    pub first_row: usize,
+    /// Rows that a feed-forward part takes at once where its results are not kept.
+    pub mlp_rows: usize,
 }
 
 impl Pass<'_> {
+    /// The same pass over tensors that begin `rows` rows later.
+    pub fn from_row(&self, rows: usize) -> Self {
+        let first_row = self.first_row + rows;
+        Self { first_row, ..*self }
+    }
+
     /// A parameter among activations.
     pub fn operand(&self, id: ParamId) -> Tensor<2> {
         let prepared = self.operands.and_then(|all| all.get(id));
@@ -145,8 +155,9 @@ impl Lora {
         match pass.dropout {
             Some(key) if self.drops(pass) => {
                 let path = [DROPOUT, key.step, key.micro, self.stream];
-                pass.ops
-                    .dropout(x, self.dropout, Stream::new(key.seed, &path))
+                let first = pass.first_row as u64 * x.dims()[1] as u64;
+                let stream = Stream::new(key.seed, &path).from(first);
+                pass.ops.dropout(x, self.dropout, stream)
             }
             _ => x.clone(),
         }

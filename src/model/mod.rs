@@ -32,6 +32,7 @@ pub use decoder::{Decoder, Keep, StepOptions};
 pub use kv_cache::KvCache;
 pub use linear::{DropoutKey, Weight};
 pub use load::{LoadError, load};
+pub use mlp::{MLP_ROWS, tile_rows};
 pub use norm::Norm;
 pub use options::{Adaptation, LoadOptions};
 pub use params::{Grads, ParamId, Params};

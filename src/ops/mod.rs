@@ -141,12 +141,23 @@ pub enum CrossEntropyGrad {
     },
 }
 
+/// The buffers of a step that its memory is laid out for, in numbers.
+#[derive(Clone, Copy, Debug)]
+pub struct Room {
+    /// Of a layer's input, the one that there are most of.
+    pub input: usize,
+    /// Of the widest activation.
+    pub widest: usize,
+    /// Logits of a token.
+    pub vocab: usize,
+}
+
 /// The hot operations; shapes are `[rows, columns]`. Activations, their gradients
 /// and frozen weights have the compute type of the implementation ([`Precision`]);
 /// parameters, their gradients and moments, gains and log-sum-exps are f32.
 pub trait HotOps: Send + Sync {
-    /// Readies the device's memory for buffers of up to `numbers` activations.
-    fn make_room(&self, _numbers: usize, _device: &Device) {}
+    /// Readies the device's memory for what a step holds at once.
+    fn make_room(&self, _room: Room, _device: &Device) {}
 
     /// Starts the way of `x` to host memory. On the CPU it is there.
     fn offload(&self, x: &Tensor<2>) -> Box<dyn Offloaded> {

@@ -6,7 +6,6 @@ mod layer;
 mod linear;
 mod load;
 
-use layer::Tape;
 use linear::block;
 
 use super::meter::{Memory, Meter, Part, Phase};
@@ -161,35 +160,29 @@ impl Walk<'_> {
         let away = self.recipe.offloads && matches!(self.place, Place::Gpu);
         self.meter.hold(Part::Layer, width); // x
         for layer in 0..layers {
-            let tape = self.layer_forward(layer, batch);
-            let keep = match self.recipe.checkpointing {
+            let tape = match self.recipe.checkpointing {
                 true => {
-                    self.meter.release(Part::Layer, tape.bytes);
-                    width
+                    self.layer_output(layer, batch, !away);
+                    0
                 }
-                false => width + tape.bytes,
+                false => self.layer_forward(layer, batch),
             };
-            match away {
-                true => self.meter.release(Part::Layer, keep),
-                false => self.meter.turn(Part::Layer, Part::Kept, keep),
+            if !away {
+                self.meter.turn(Part::Layer, Part::Kept, width + tape);
             }
-            kept.push(keep);
+            kept.push(tape);
         }
         self.head_backward(batch); // x becomes dx
         for layer in (0..layers).rev() {
-            let keep = kept.pop().unwrap_or_default();
+            let tape = kept.pop().unwrap_or_default();
             match away {
-                true => self.meter.hold(Part::Layer, keep),
-                false => self.meter.turn(Part::Kept, Part::Layer, keep),
+                true => self.meter.hold(Part::Layer, width),
+                false => self.meter.turn(Part::Kept, Part::Layer, width + tape),
             }
-            let tape = match self.recipe.checkpointing {
-                true => self.layer_tape(layer, batch),
-                false => Tape {
-                    bytes: keep - width,
-                    activated: false,
-                },
-            };
-            self.layer_backward(layer, batch, tape);
+            match self.recipe.checkpointing {
+                true => self.layer_backward_again(layer, batch),
+                false => self.layer_backward(layer, batch, tape),
+            }
         }
         self.meter.release(Part::Layer, width); // dx
         if self.recipe.full {
@@ -260,8 +253,7 @@ impl Walk<'_> {
         let x = self.activation(batch.tokens, self.dims.d);
         self.meter.hold(Part::Layer, x);
         for layer in 0..self.recipe.arch.num_layers {
-            let tape = self.layer_forward(layer, batch);
-            self.meter.release(Part::Layer, x + tape.bytes);
+            self.layer_output(layer, batch, false);
         }
         let hidden = self.activation(rows, self.dims.d);
         self.meter.hold(Part::Layer, 2 * hidden);

@@ -106,7 +106,8 @@ impl Trainer<'_> {
         let longest = longest(self.train).max(longest(self.val));
         self.model.reserve_positions(longest.unwrap_or(1));
         if !is_cpu(&self.model.device) {
-            self.model.reserve_activations(self.largest_batch());
+            let keep = Keep::of(self.config);
+            self.model.reserve_activations(self.largest_batch(), keep);
         }
         let total = self.plan.total_steps();
         // Stopped early, and killed after the checkpoint of that step.

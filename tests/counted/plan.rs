@@ -32,13 +32,15 @@ const QWEN3: &str = r#"{"model_type": "qwen3", "vocab_size": 2048, "hidden_size"
 const GPT2: &str = r#"{"model_type": "gpt2", "vocab_size": 2048, "n_embd": 192, "n_layer": 4,
     "n_head": 6, "n_positions": 128, "tie_word_embeddings": false}"#;
 const SEQUENCES: usize = 6;
+/// More tokens than the feed-forward part takes at once.
+const MANY: usize = 24;
 const TOKENS: usize = 100;
 
 /// Sequences of which the second half is supervised.
-fn batch() -> Ragged {
+fn batch(sequences: usize) -> Ragged {
     let random = Stream::new(3, &[]);
     let mut batch = Ragged::default();
-    for row in 0..SEQUENCES {
+    for row in 0..sequences {
         let id = |i: usize| (random.bits((row * TOKENS + i) as u64) % 2048) as u32;
         let ids: Vec<u32> = (0..TOKENS).map(id).collect();
         let labels: Vec<i64> = (0..TOKENS)
@@ -76,7 +78,7 @@ fn write_model(dir: &Path, text: &str) {
 }
 
 /// What loading and two micro-batches of training took at most, and validation.
-fn counted(dir: &Path, config: &Config) -> [u64; 3] {
+fn counted(dir: &Path, config: &Config, sequences: usize) -> [u64; 3] {
     let device = Device::flex();
     let before = live();
     most_since(before);
@@ -99,7 +101,7 @@ fn counted(dir: &Path, config: &Config) -> [u64; 3] {
     .unwrap();
     let loading = most_since(before);
     check_weights(&model, dir, config);
-    let batch = batch();
+    let batch = batch(sequences);
     model.reserve_positions(TOKENS);
     let mut optimizer = Training::new(&model.params, config.training.optimizer);
     let mut grads = Grads::new(&model.params);
@@ -124,7 +126,7 @@ fn counted(dir: &Path, config: &Config) -> [u64; 3] {
 
 /// The bytes of the weights, part by part, to the byte.
 fn check_weights(model: &kiln::model::Decoder, dir: &Path, config: &Config) {
-    let memory = planned(dir, config);
+    let memory = planned(dir, config, SEQUENCES);
     let part = |wanted| {
         let found = memory.parts.iter().find(|(part, _)| *part == wanted);
         found.map_or(0, |(_, bytes)| *bytes as usize)
@@ -167,13 +169,13 @@ fn check_weights(model: &kiln::model::Decoder, dir: &Path, config: &Config) {
     }
 }
 
-fn planned(dir: &Path, config: &Config) -> Memory {
+fn planned(dir: &Path, config: &Config, sequences: usize) -> Memory {
     let arch = ArchConfig::from_dir(dir).unwrap();
     let batch = Batch {
-        tokens: (SEQUENCES * TOKENS) as u64,
-        supervised: (SEQUENCES * TOKENS / 2) as u64,
+        tokens: (sequences * TOKENS) as u64,
+        supervised: (sequences * TOKENS / 2) as u64,
         longest: TOKENS as u64,
-        sequences: SEQUENCES as u64,
+        sequences: sequences as u64,
     };
     let workload = Workload {
         train: batch,
@@ -217,7 +219,7 @@ fn the_plan_is_what_the_allocator_counts() {
         all(config);
         config.model.init = ModelInit::Pretrained;
     };
-    let cases: [Case; 16] = [
+    let cases: [Case; 18] = [
         ("QLoRA", &|_| {}),
         ("QLoRA from a checkpoint", &read),
         ("LoRA from a checkpoint", &|c| {
@@ -225,6 +227,11 @@ fn the_plan_is_what_the_allocator_counts() {
             c.quantization.method = QuantMethod::None;
         }),
         ("QLoRA, all linears", &all),
+        ("QLoRA, all linears, many tokens", &all),
+        ("full, many tokens", &|c| {
+            c.method = Method::Full;
+            c.quantization.method = QuantMethod::None;
+        }),
         ("QLoRA, tapes kept", &|c| {
             all(c);
             c.training.gradient_checkpointing = false;
@@ -284,7 +291,7 @@ fn the_plan_is_what_the_allocator_counts() {
     };
     let mut config = default();
     // Once for what is made on first use: threads, tables, buffers of products.
-    counted(dir, &config);
+    counted(dir, &config, SEQUENCES);
     let families: [(&str, &str); 3] = [("llama", MODEL), ("qwen3", QWEN3), ("gpt2", GPT2)];
     let all_cases = families
         .iter()
@@ -292,6 +299,7 @@ fn the_plan_is_what_the_allocator_counts() {
     // Families differ in what a layer keeps, not in how a run goes.
     let once = [
         "QLoRA, all linears",
+        "QLoRA, all linears, many tokens",
         "QLoRA from a checkpoint",
         "full, tapes kept",
     ];
@@ -307,8 +315,12 @@ fn the_plan_is_what_the_allocator_counts() {
         {
             config.lora.target_modules = TargetModules::List(vec!["c_attn".into()]);
         }
-        let memory = planned(dir, &config);
-        let counted = counted(dir, &config);
+        let sequences = match name.contains("many tokens") {
+            true => MANY,
+            false => SEQUENCES,
+        };
+        let memory = planned(dir, &config, sequences);
+        let counted = counted(dir, &config, sequences);
         let phases = [Phase::Loading, Phase::Step, Phase::Validation];
         for ((phase, plan), (wanted, counted)) in
             memory.phases.iter().zip(phases.iter().zip(counted))

@@ -8,4 +8,5 @@ mod log;
 mod packing;
 mod paged;
 mod reference;
+mod tiles;
 mod training_parity;

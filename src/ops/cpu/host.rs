@@ -18,13 +18,17 @@ pub fn is_cpu(device: &Device) -> bool {
 pub struct Host(FlexTensor);
 
 impl Host {
-    /// No copy unless the tensor is a transposed or strided view.
+    /// No copy unless the tensor is a transposed or strided view; rows of a larger
+    /// one are used where they lie.
     pub fn new<const D: usize>(tensor: &Tensor<D>) -> Self {
         let flex = tensor
             .clone()
             .try_into_primitive::<Flex>()
             .unwrap_or_else(|e| panic!("a CPU op was given a tensor of another device: {e:?}"));
-        Self(flex.to_contiguous())
+        match flex.layout().is_contiguous() {
+            true => Self(flex),
+            false => Self(flex.to_contiguous()),
+        }
     }
 
     pub fn slice(&self) -> &[f32] {

@@ -35,7 +35,7 @@ use tensors::{buffer, empty, integers, tensor, upload_floats, upload_integers, v
 
 use super::{
     AdamW, AttentionShape, Clip, CrossEntropy, CrossEntropyGrad, HotOps, Indices, Moments8,
-    Nf4Tensor, Offloaded, Precision, RopeTable, Scalar, Spans, gpu_logit_rows,
+    Nf4Tensor, Offloaded, Precision, Room, RopeTable, Scalar, Spans, gpu_logit_rows,
 };
 use crate::rng::Stream;
 
@@ -93,9 +93,13 @@ impl HotOps for Gpu {
         cast.into_iter().map(tensor).collect()
     }
 
-    fn make_room(&self, numbers: usize, device: &Device) {
+    fn make_room(&self, room: Room, device: &Device) {
         // cubecl's pages are as large as the largest buffer so far. Once they are of
         // their final size, what lies on smaller ones can move and give those back.
+        // Inputs fill a page of theirs without a rest.
+        let logits = 4 * gpu_logit_rows(room.vocab) * room.vocab;
+        let numbers = room.widest.max(logits / self.compute.size());
+        let numbers = numbers.next_multiple_of(room.input.max(1));
         let like = buffer(&Tensor::<1>::zeros([1], device));
         drop(empty(&like, &[numbers], self.compute));
         // Where it fails, the smaller pages stay.

@@ -4,58 +4,77 @@ use super::super::meter::Part;
 use super::super::workload::Batch;
 use super::super::{Dims, Place};
 use super::{F32, Walk};
+use crate::model::{MLP_ROWS, tile_rows};
 
 /// Query rows of one task of the CPU's attention.
 const BLOCK: u64 = 64;
 
-/// What a layer's forward leaves, besides its input and its output.
-pub(super) struct Tape {
-    pub(super) bytes: u64,
-    /// With what came of the activation.
-    pub(super) activated: bool,
-}
-
 impl Walk<'_> {
-    /// `Layer::forward`: the caller holds x; afterwards also y and the tape.
-    pub(super) fn layer_forward(&mut self, layer: usize, batch: Batch) -> Tape {
+    /// `Layer::forward`: the caller holds x; afterwards also y and the tape, whose
+    /// bytes are returned.
+    pub(super) fn layer_forward(&mut self, layer: usize, batch: Batch) -> u64 {
         let before = self.meter.held(Part::Layer);
         let last = self.recipe.linears().len() - 1;
-        self.activate(layer, batch);
+        self.attend(layer, batch);
+        self.activate(layer, batch.tokens);
         self.linear_forward(layer, last, batch.tokens); // y
         let s = self.activation(batch.tokens, self.dims.f);
         self.meter.release(Part::Layer, s);
         let y = self.activation(batch.tokens, self.dims.d);
-        Tape {
-            bytes: self.meter.held(Part::Layer) - before - y,
-            activated: false,
-        }
+        self.meter.held(Part::Layer) - before - y
     }
 
-    /// `Layer::tape`: the caller holds x; afterwards also the tape.
-    pub(super) fn layer_tape(&mut self, layer: usize, batch: Batch) -> Tape {
-        let before = self.meter.held(Part::Layer);
-        let last = self.recipe.linears().len() - 1;
-        self.activate(layer, batch);
-        self.linear_tape(layer, last, batch.tokens);
-        Tape {
-            bytes: self.meter.held(Part::Layer) - before,
-            activated: true,
+    /// `Layer::output`: the caller holds x; afterwards y in its place, or beside it
+    /// where it is `kept`.
+    pub(super) fn layer_output(&mut self, layer: usize, batch: Batch, kept: bool) {
+        let width = self.activation(batch.tokens, self.dims.d);
+        let x = if kept { width } else { 0 };
+        let without = self.meter.held(Part::Layer) - width + x;
+        self.attend(layer, batch);
+        // Of it there stay the operands, h and n2.
+        let stays = self.operands(layer) + 2 * width;
+        self.settle(without + stays);
+        for rows in self.tiles(layer, batch.tokens, false) {
+            let before = self.meter.held(Part::Layer);
+            self.activate(layer, rows);
+            let s = self.activation(rows, self.dims.f);
+            self.settle(before + s);
+            let last = self.recipe.linears().len() - 1;
+            self.linear_forward(layer, last, rows);
+            self.settle(before);
         }
+        self.settle(without + width);
     }
 
-    /// A layer's forward up to the activation of its feed-forward part.
-    fn activate(&mut self, layer: usize, batch: Batch) {
+    /// Lets go of all but `bytes`.
+    fn settle(&mut self, bytes: u64) {
+        let held = self.meter.held(Part::Layer);
+        self.meter.release(Part::Layer, held - bytes);
+    }
+
+    /// `Mlp::tile`: the rows that the feed-forward part takes one after the other.
+    fn tiles(&self, layer: usize, rows: u64, back: bool) -> Vec<u64> {
+        let recipe = self.recipe;
+        let mut adapted = recipe.ranks[layer][self.dims.qkv + 1..].iter();
+        if recipe.dora && adapted.any(|rank| *rank > 0) || back && recipe.full {
+            return vec![rows];
+        }
+        let tile = tile_rows(rows as usize, MLP_ROWS) as u64;
+        let starts = (0..rows).step_by(tile.max(1) as usize);
+        starts.map(|start| tile.min(rows - start)).collect()
+    }
+
+    /// `Layer::attend`: afterwards operands, n1, the tape of attention, h and n2.
+    fn attend(&mut self, layer: usize, batch: Batch) {
         let rows = batch.tokens;
         let Dims {
             d,
-            f,
             hq,
             hk,
             heads,
             qkv,
             ..
         } = self.dims;
-        let last = self.recipe.linears().len() - 1;
         let hold = |walk: &mut Self, width: u64| {
             walk.meter.hold(Part::Layer, walk.activation(rows, width));
         };
@@ -80,10 +99,16 @@ impl Walk<'_> {
         self.meter.release(Part::Layer, copies);
         self.linear_forward(layer, qkv, rows); // h
         hold(self, d); // n2
-        for i in qkv + 1..last {
-            self.linear_forward(layer, i, rows); // gate and up, or fc
+    }
+
+    /// `Mlp::activate`: gate and up, or fc, and what comes of the activation.
+    fn activate(&mut self, layer: usize, rows: u64) {
+        let last = self.recipe.linears().len() - 1;
+        for i in self.dims.qkv + 1..last {
+            self.linear_forward(layer, i, rows);
         }
-        hold(self, f); // s
+        self.meter
+            .hold(Part::Layer, self.activation(rows, self.dims.f)); // s
     }
 
     /// A layer's LoRA matrices in the type of activations, where that is another.
@@ -106,20 +131,71 @@ impl Walk<'_> {
     }
 
     /// `Layer::backward`: the caller holds x, the tape and dy; afterwards dx alone.
-    pub(super) fn layer_backward(&mut self, layer: usize, batch: Batch, tape: Tape) {
+    pub(super) fn layer_backward(&mut self, layer: usize, batch: Batch, tape: u64) {
+        let width = self.activation(batch.tokens, self.dims.d);
+        let after = self.meter.held(Part::Layer) - tape - width;
+        let s = self.activation(batch.tokens, self.dims.f);
+        self.meter.hold(Part::Layer, s);
+        self.mlp_backward(layer, batch.tokens);
+        self.meter.release(Part::Layer, width); // n2
+        self.attend_backward(layer, batch);
+        self.settle(after);
+    }
+
+    /// `Layer::backward_again`: the caller holds x and dy; afterwards dx alone.
+    pub(super) fn layer_backward_again(&mut self, layer: usize, batch: Batch) {
+        let width = self.activation(batch.tokens, self.dims.d);
+        let after = self.meter.held(Part::Layer) - width;
+        self.attend(layer, batch);
+        let last = self.recipe.linears().len() - 1;
+        let tiles = self.tiles(layer, batch.tokens, true);
+        for rows in &tiles {
+            let before = self.meter.held(Part::Layer);
+            self.activate(layer, *rows);
+            self.linear_tape(layer, last, *rows);
+            self.mlp_backward(layer, *rows);
+            if let [_] = tiles[..] {
+                self.meter.release(Part::Layer, width); // n2
+            } else {
+                self.settle(before); // dn2 takes n2's place
+            }
+        }
+        self.attend_backward(layer, batch);
+        self.settle(after);
+    }
+
+    /// `Mlp::backward`: the caller holds gate and up (or fc), s and dy; afterwards dn2
+    /// in their place.
+    fn mlp_backward(&mut self, layer: usize, rows: u64) {
+        let Dims { f, qkv, .. } = self.dims;
+        let last = self.recipe.linears().len() - 1;
+        let wide = self.activation(rows, f);
+        // s goes before ds comes.
+        self.linear_backward(layer, last, rows, true, |walk| {
+            walk.meter.release(Part::Layer, wide);
+        });
+        // d_gate and d_up take the places of gate and up; dh takes one of its own.
+        let new = if last - qkv == 2 { wide } else { 0 };
+        self.meter.hold(Part::Layer, new);
+        self.meter.release(Part::Layer, new + wide); // h, ds
+        for i in qkv + 1..last {
+            self.linear_backward(layer, i, rows, i == qkv + 1, |_| ()); // dn2
+            self.meter.release(Part::Layer, wide); // d_gate, then d_up
+        }
+    }
+
+    /// `Layer::attend_backward`: the caller holds what `attend` left but n2, and dn2
+    /// and dy; afterwards dx, x and what is small.
+    fn attend_backward(&mut self, layer: usize, batch: Batch) {
         let rows = batch.tokens;
         let Dims {
             d,
-            f,
             hq,
             hk,
             heads,
             qkv,
             ..
         } = self.dims;
-        let last = self.recipe.linears().len() - 1;
-        let inner = (last - qkv - 1) as u64;
-        let before = self.meter.held(Part::Layer);
         let product = |walk: &mut Self, i: usize, new: bool| {
             walk.linear_backward(layer, i, rows, new, |_| ());
         };
@@ -130,20 +206,6 @@ impl Walk<'_> {
             walk.meter
                 .release(Part::Layer, walk.activation(rows, width));
         };
-        if !tape.activated {
-            hold(self, f); // s
-        }
-        // Which goes before ds comes.
-        self.linear_backward(layer, last, rows, true, |walk| release(walk, f));
-        // d_gate and d_up take the places of gate and up; dh takes one of its own.
-        let new = if inner == 1 { f } else { 0 };
-        hold(self, new);
-        release(self, new + f); // h, ds
-        for i in qkv + 1..last {
-            product(self, i, i == qkv + 1); // dn2
-            release(self, f); // d_gate, then d_up
-        }
-        release(self, d); // n2
         hold(self, d); // dh
         release(self, 3 * d); // h, dn2, dy
         product(self, qkv, true); // d_out
@@ -166,10 +228,6 @@ impl Walk<'_> {
         }
         release(self, d + hq + 2 * hk); // n1, dq, dk, dv
         hold(self, d); // dx
-        // Afterwards there is dx in place of x, dy and the tape.
-        let after = before - tape.bytes - self.activation(rows, d);
-        let held = self.meter.held(Part::Layer);
-        self.meter.release(Part::Layer, held - after);
         if self.recipe.full {
             self.gradients_of(self.recipe.vectors());
         }
