@@ -274,23 +274,34 @@ impl Nf4 {
         }
         assert_eq!(out.len(), self.numel(), "elements of the output");
         for (row, values) in out.chunks_exact_mut(columns).enumerate() {
-            self.row_as_cpu_kernel(row, values);
+            self.part_as_cpu_kernel(row, 0, values);
         }
     }
 
-    /// One row of [`Nf4::dequantize_as_cpu_kernel`], on the calling thread.
+    /// Numbers of one row of [`Nf4::dequantize_as_cpu_kernel`] from column `from` on, on
+    /// the calling thread.
     ///
     /// # Panics
-    /// If there is no such row or `out` has another length.
-    pub fn row_as_cpu_kernel(&self, row: usize, out: &mut [f32]) {
+    /// If there is no such row or it has not as many as `out`.
+    pub fn part_as_cpu_kernel(&self, row: usize, from: usize, mut out: &mut [f32]) {
         let ([rows, columns], block) = (self.shape, self.block_size);
-        assert!(row < rows && out.len() == columns, "a row of the weight");
+        assert!(
+            row < rows && from + out.len() <= columns,
+            "a part of a row of the weight"
+        );
+        let start = row * columns;
         if columns % 2 == 1 || columns.is_multiple_of(block) {
-            return self.dequantize_from(row * columns, out);
+            return self.dequantize_from(start + from, out);
         }
-        for (piece, values) in out.chunks_mut(block).enumerate() {
+        let mut at = from;
+        while !out.is_empty() {
+            let piece = at / block;
+            let left = (piece + 1) * block - at;
+            let (now, rest) = out.split_at_mut(left.min(out.len()));
             let maximum = self.absmax.get(row * (columns / block) + piece);
-            unpack(&self.packed, row * columns + piece * block, maximum, values);
+            unpack(&self.packed, start + at, maximum, now);
+            at += now.len();
+            out = rest;
         }
     }
 

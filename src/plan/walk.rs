@@ -6,8 +6,6 @@ mod layer;
 mod linear;
 mod load;
 
-use linear::block;
-
 use super::meter::{Memory, Meter, Part, Phase};
 use super::workload::{Batch, Similarity, Test, Workload};
 use super::{CONTEXT_BYTES, Dims, Place, Recipe};
@@ -234,16 +232,10 @@ impl Walk<'_> {
         let rows = rows.min(most as u64);
         let bytes = number * rows * vocab;
         self.meter.hold(Part::Logits, bytes);
-        let head = match self.recipe.precision.dense {
-            F32 => 0,
-            _ => self.on_cpu(block(vocab, self.dims.d)),
-        };
-        self.meter.hold(Part::Dequantised, head);
-        self.product_buffers(rows, (vocab, self.dims.d), true);
+        self.product_buffers(rows, (vocab, self.dims.d), true, false);
         if back {
-            self.product_buffers(rows, (vocab, self.dims.d), false);
+            self.product_buffers(rows, (vocab, self.dims.d), false, false);
         }
-        self.meter.release(Part::Dequantised, head);
         self.meter.release(Part::Logits, bytes);
     }
 

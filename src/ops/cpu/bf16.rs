@@ -1,13 +1,8 @@
-//! Products of bf16 operands with f32 sums. Where the CPU multiplies pairs of bf16
-//! numbers itself (AVX512-BF16's `vdpbf16ps`), operands are packed as pairs; on others
-//! the same rounded numbers go through the f32 product, which is exact for each pair.
+//! Numbers rounded to bf16.
 
 use rayon::prelude::*;
 
 use super::elementwise::{by_rows, vectorised};
-use super::gemm::gemm_raw;
-use super::mat::{Mat, Threads};
-use super::pairs;
 
 /// `x` rounded to bf16, half to even, as the f32 of that value.
 #[inline(always)]
@@ -72,21 +67,6 @@ pub fn rounded(values: &[f32]) -> Vec<f32> {
         round_all(part);
     });
     out
-}
-
-/// `dst (+)= a . b` with f32 sums, for numbers that are bf16 already; rows of `dst`
-/// start `dst_stride` apart.
-///
-/// # Safety
-/// As of [`gemm_raw`].
-pub unsafe fn gemm(dst: *mut f32, dst_stride: usize, a: Mat<'_>, b: Mat<'_>, accumulate: bool) {
-    // SAFETY: the caller vouches for `dst`; the instruction is only used where it is.
-    unsafe {
-        match pairs::available() {
-            true => pairs::gemm(dst, dst_stride, a, b, accumulate),
-            false => gemm_raw(dst, dst_stride, a, b, 1.0, accumulate, Threads::All),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,8 @@
 
 use burn::tensor::{DType, Device, Tensor};
 
-use super::{CPU, CPU_BF16, block_rows, tensor2};
+use super::{CPU, CPU_BF16, tensor2};
+use crate::ops::cpu::frozen::block_rows;
 use crate::ops::{CrossEntropyGrad, HotOps, Indices, Nf4Tensor, nf4};
 use crate::rng::Stream;
 

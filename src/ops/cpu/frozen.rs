@@ -1,12 +1,14 @@
 //! Products with a frozen `[out, in]` weight that is held as something else than f32.
-//! Its rows become numbers a block at a time, so that no dense copy of it exists.
+//! Its rows become numbers as they are packed for a product of ours, or for the gemm
+//! crate a block at a time: no dense copy of it exists.
 
 use super::bf16;
 use super::elementwise::by_rows;
 use super::few_rows;
 use super::gemm::{gemm_raw, product_scratch};
 use super::mat::{Mat, Threads};
-use super::pairs;
+#[cfg(target_arch = "x86_64")]
+use super::tiles::{self, Operand};
 use super::weight_rows::Rows;
 
 /// Bytes of a block in f32: enough that its product takes far longer than making it,
@@ -14,12 +16,21 @@ use super::weight_rows::Rows;
 const BLOCK_BYTES: usize = 8 << 20;
 
 /// Rows of a block, of so many columns.
-pub fn block_rows(columns: usize) -> usize {
+pub(super) fn block_rows(columns: usize) -> usize {
     (BLOCK_BYTES / 4 / columns.max(1)).max(1)
 }
 
-/// Bytes that [`product`] takes for `rows` rows besides a block of the weight: packed
-/// operands, and with bf16 operands the left one, rounded.
+/// Whether the CPU multiplies bf16 numbers itself. Others multiply the same rounded
+/// numbers in f32, which is exact for each product.
+pub fn multiplies_bf16() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return tiles::multiplies_bf16();
+    #[cfg(not(target_arch = "x86_64"))]
+    return false;
+}
+
+/// Bytes that [`product`] takes for `rows` rows: packed operands, a block of the
+/// weight, and with bf16 operands the left one, rounded, each where it is needed.
 pub fn frozen_scratch(
     rows: usize,
     [out, inn]: [usize; 2],
@@ -28,16 +39,17 @@ pub fn frozen_scratch(
     threads: usize,
 ) -> usize {
     let [from, to] = if transposed { [inn, out] } else { [out, inn] };
-    let rounded = if in_bf16 { 4 * rows * from } else { 0 };
-    if in_bf16 && pairs::available() {
-        let depth = if transposed {
-            inn
-        } else {
-            out.min(block_rows(inn))
-        };
-        return rounded + pairs::scratch(rows, depth, threads);
+    let rounded = match in_bf16 && !multiplies_bf16() {
+        true => 4 * rows * from,
+        false => 0,
+    };
+    #[cfg(target_arch = "x86_64")]
+    if tiles::is_for(rows, to, in_bf16) {
+        return rounded + tiles::scratch_bytes(rows, from, to, in_bf16, threads);
     }
-    rounded + product_scratch(rows, from, to)
+    let _ = threads;
+    let block = 4 * inn * out.min(block_rows(inn));
+    rounded + block + product_scratch(rows, from, to)
 }
 
 /// `y (+)= x W^T` if `transposed`, else `y (+)= x W`, for the weight
@@ -53,10 +65,17 @@ pub fn product(
     let [from, to] = if transposed { [inn, out] } else { [out, inn] };
     let rows = x.len() / from.max(1);
     assert!(x.len() == rows * from && y.len() == rows * to, "shapes");
+    let few = transposed && few_rows::is_for(rows, inn);
+    #[cfg(target_arch = "x86_64")]
+    if !few && from > 0 && multiplies_bf16() && tiles::is_for(rows, to, true) && weight.in_bf16() {
+        let [a, b] = operands(x, weight, [out, inn], transposed);
+        // SAFETY: `y` has `rows` rows of `to` numbers and is borrowed for us alone.
+        return unsafe { tiles::gemm_bf16(y.as_mut_ptr(), to, a, b, accumulate) };
+    }
     // Once, not for every block.
     let rounded = weight.in_bf16().then(|| bf16::rounded(x));
     let x = rounded.as_deref().unwrap_or(x);
-    if transposed && few_rows::is_for(rows, inn) {
+    if few {
         if !accumulate {
             y.fill(0.0);
         }
@@ -65,7 +84,45 @@ pub fn product(
     if rows == 0 || to == 0 {
         return;
     }
-    if out == 0 && !accumulate {
+    #[cfg(target_arch = "x86_64")]
+    if from > 0 && tiles::is_for(rows, to, false) {
+        let [a, b] = operands(x, weight, [out, inn], transposed);
+        let (dst, all) = (y.as_mut_ptr(), Threads::All);
+        // SAFETY: as above.
+        return unsafe { tiles::gemm(dst, to, a, b, 1.0, accumulate, all) };
+    }
+    by_blocks(y, x, weight, [out, inn], transposed, accumulate);
+}
+
+/// A product for tiles: the lines of `x` and of the weight.
+#[cfg(target_arch = "x86_64")]
+fn operands<'a>(
+    x: &'a [f32],
+    weight: Rows<'a>,
+    shape: [usize; 2],
+    transposed: bool,
+) -> [Operand<'a>; 2] {
+    let from = shape[usize::from(transposed)];
+    let x = Operand::Numbers(Mat::row_major(x, x.len() / from, from));
+    let weight = match transposed {
+        true => Operand::Weight(weight, shape),
+        false => Operand::WeightColumns(weight, shape),
+    };
+    [x, weight]
+}
+
+/// [`product`] by the gemm crate.
+fn by_blocks(
+    y: &mut [f32],
+    x: &[f32],
+    weight: Rows<'_>,
+    [out, inn]: [usize; 2],
+    transposed: bool,
+    accumulate: bool,
+) {
+    let [from, to] = if transposed { [inn, out] } else { [out, inn] };
+    let rows = y.len() / to;
+    if from == 0 && !accumulate {
         y.fill(0.0);
     }
     let step = block_rows(inn);
@@ -76,7 +133,7 @@ pub fn product(
         if inn > 0 {
             by_rows(dense, inn, |row, part| {
                 for (i, out) in part.chunks_exact_mut(inn).enumerate() {
-                    weight.fill(first + row + i, out);
+                    weight.fill(first + row + i, inn, 0, out);
                 }
             });
         }
@@ -95,11 +152,6 @@ pub fn product(
             (y.as_mut_ptr(), x, block, accumulate || first > 0)
         };
         // SAFETY: `y` has `rows` rows of `to` numbers and is borrowed for us alone.
-        unsafe {
-            match weight.in_bf16() {
-                true => bf16::gemm(dst, to, a, b, accumulate),
-                false => gemm_raw(dst, to, a, b, 1.0, accumulate, Threads::All),
-            }
-        }
+        unsafe { gemm_raw(dst, to, a, b, 1.0, accumulate, Threads::All) }
     }
 }

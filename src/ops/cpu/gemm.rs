@@ -4,7 +4,7 @@
 
 use super::mat::{Mat, Threads};
 #[cfg(target_arch = "x86_64")]
-use super::tiles;
+use super::tiles::{self, Operand};
 
 /// The gemm crate packs so many rows of the right operand, and no more than a share of
 /// the third-level cache, for which this stands.
@@ -15,8 +15,8 @@ const PANEL_BYTES: usize = 32 << 20;
 /// operands.
 pub fn product_scratch(rows: usize, inner: usize, columns: usize) -> usize {
     #[cfg(target_arch = "x86_64")]
-    if tiles::is_for(rows, columns) {
-        return tiles::scratch_bytes(rows, inner, columns);
+    if tiles::is_for(rows, columns, false) {
+        return tiles::scratch_bytes(rows, inner, columns, false, 0);
     }
     let _ = rows;
     (4 * inner.min(PANEL_ROWS) * columns).min(PANEL_BYTES)
@@ -75,7 +75,8 @@ pub unsafe fn gemm_raw(
         false => threads,
     };
     #[cfg(target_arch = "x86_64")]
-    if k > 0 && tiles::is_for(m, n) {
+    if k > 0 && tiles::is_for(m, n, false) {
+        let [a, b] = [a, b.t()].map(Operand::Numbers);
         // SAFETY: the caller vouches for `dst`.
         return unsafe { tiles::gemm(dst, dst_stride, a, b, alpha, accumulate, threads) };
     }

@@ -17,7 +17,6 @@ mod loss;
 mod mat;
 mod norm;
 mod optim;
-mod pairs;
 pub mod svd;
 #[cfg(target_arch = "x86_64")]
 mod tiles;
@@ -25,10 +24,10 @@ mod weight_rows;
 
 use burn::tensor::{Device, Tensor};
 pub use elementwise::vectorised;
-pub use frozen::{block_rows, frozen_scratch};
+pub use frozen::{frozen_scratch, multiplies_bf16};
+pub use gemm::product_scratch;
 use host::{Host, HostBf16, bf16_tensor2, in_f32, into_host_mut, is_bf16};
 pub use host::{is_cpu, tensor2};
-pub use pairs::available as multiplies_bf16;
 use weight_rows::Rows;
 
 use super::{
@@ -366,7 +365,7 @@ impl HotOps for Cpu {
             let table = HostBf16::new(table);
             let mut rows = vec![0.0; ids.len() * width];
             for (out, &id) in rows.chunks_exact_mut(width).zip(ids.iter()) {
-                table.rows().fill(id as usize, out);
+                table.rows().fill(id as usize, out.len(), 0, out);
             }
             return tensor2(rows, [ids.len(), width]);
         }

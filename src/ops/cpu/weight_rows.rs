@@ -1,5 +1,7 @@
 //! Rows of a weight in whatever form it is held.
 
+use std::ops::Range;
+
 use super::bf16::{round_all, widen};
 use super::elementwise::vectorised;
 use crate::ops::nf4::Nf4;
@@ -38,23 +40,43 @@ impl<'a> Rows<'a> {
         }
         let buffer = &mut buffer[..n * columns];
         for (i, row) in buffer.chunks_exact_mut(columns.max(1)).enumerate() {
-            self.fill(first + i, row);
+            self.fill(first + i, columns, 0, row);
         }
         buffer
     }
 
-    /// Writes a row into `out`.
-    pub fn fill(self, row: usize, out: &mut [f32]) {
-        let at = row * out.len()..(row + 1) * out.len();
+    /// Numbers `part` of a row of `columns`, as f32; `buffer` has room for as many.
+    pub fn part<'b>(
+        self,
+        row: usize,
+        columns: usize,
+        part: Range<usize>,
+        buffer: &'b mut [f32],
+    ) -> &'b [f32]
+    where
+        'a: 'b,
+    {
+        if let Self::Dense(weight) = self {
+            return &weight[row * columns..][part];
+        }
+        let buffer = &mut buffer[..part.len()];
+        self.fill(row, columns, part.start, buffer);
+        buffer
+    }
+
+    /// Writes the numbers of a row of `columns` from `from` on, as many as `out` takes.
+    pub fn fill(self, row: usize, columns: usize, from: usize, out: &mut [f32]) {
+        let start = row * columns + from;
+        let at = start..start + out.len();
         match self {
             Self::Dense(weight) => out.copy_from_slice(&weight[at]),
             Self::Bf16(weight) => vectorised(
                 #[inline(always)]
                 || widen(&weight[at.clone()], out),
             ),
-            Self::Nf4(weight) => weight.row_as_cpu_kernel(row, out),
+            Self::Nf4(weight) => weight.part_as_cpu_kernel(row, from, out),
             Self::Nf4AsBf16(weight) => {
-                weight.row_as_cpu_kernel(row, out);
+                weight.part_as_cpu_kernel(row, from, out);
                 round_all(out);
             }
         }

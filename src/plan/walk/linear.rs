@@ -3,12 +3,7 @@
 use super::super::Place;
 use super::super::meter::Part;
 use super::{F32, Walk};
-use crate::ops::cpu::{block_rows, frozen_scratch};
-
-/// Bytes of the rows of a weight that the CPU makes f32 at once.
-pub(super) fn block(out: u64, inn: u64) -> u64 {
-    F32 * inn * out.min(block_rows(inn as usize) as u64)
-}
+use crate::ops::cpu::{frozen_scratch, product_scratch};
 
 impl Walk<'_> {
     /// A whole weight of `n` numbers as DoRA's norms need it, beside what is held.
@@ -22,39 +17,42 @@ impl Walk<'_> {
         }
     }
 
-    /// What stands for the weight of linear `i` while a product needs it: the dense
-    /// weight on a GPU, a block of its rows on the CPU.
+    /// What stands for the weight of linear `i` while a product needs it: on a GPU the
+    /// dense weight; on the CPU, of one that trains, its form in bf16.
     pub(super) fn with_dense(&mut self, i: usize, inside: impl FnOnce(&mut Self)) {
         let (out, inn) = self.recipe.linears()[i];
         let dense = self.recipe.precision.dense;
-        let trained = if self.recipe.full {
-            dense * out * inn
-        } else {
-            0
+        let needed = match self.place {
+            Place::Gpu => self.recipe.nf4.is_some(),
+            Place::Cpu { .. } => self.recipe.full && dense != F32,
         };
-        let bytes = match (self.place, self.recipe.nf4) {
-            (Place::Gpu, Some(_)) => dense * out * inn,
-            (Place::Gpu, None) => 0,
-            (Place::Cpu { .. }, None) if dense == F32 => 0,
-            // What trains has its operand made for the product.
-            (Place::Cpu { .. }, None) => block(out, inn) + trained,
-            (Place::Cpu { .. }, Some(_)) => block(out, inn),
-        };
+        let bytes = if needed { dense * out * inn } else { 0 };
         self.meter.hold(Part::Dequantised, bytes);
         inside(self);
         self.meter.release(Part::Dequantised, bytes);
     }
 
     /// What the CPU's product of `rows` rows with a weight of `[out, in]`, transposed
-    /// or not, holds besides: packed operands, and the left one rounded to bf16 where
-    /// it multiplies in that.
-    pub(super) fn product_buffers(&mut self, rows: u64, shape: (u64, u64), transposed: bool) {
+    /// or not, holds besides; `nf4` if the weight is.
+    pub(super) fn product_buffers(
+        &mut self,
+        rows: u64,
+        shape: (u64, u64),
+        transposed: bool,
+        nf4: bool,
+    ) {
         let Place::Cpu { threads, .. } = self.place else {
             return;
         };
         let in_bf16 = self.recipe.precision.dense != F32;
-        let shape = [shape.0 as usize, shape.1 as usize];
-        let bytes = frozen_scratch(rows as usize, shape, transposed, in_bf16, threads);
+        let (rows, shape) = (rows as usize, [shape.0 as usize, shape.1 as usize]);
+        let bytes = match nf4 || in_bf16 {
+            true => frozen_scratch(rows, shape, transposed, in_bf16, threads),
+            false => {
+                let [from, to] = [usize::from(transposed), usize::from(!transposed)];
+                product_scratch(rows, shape[from], shape[to])
+            }
+        };
         self.meter.touch(Part::Packed, bytes as u64);
     }
 
@@ -64,7 +62,7 @@ impl Walk<'_> {
         let y = self.activation(rows, out);
         self.with_dense(i, |walk| {
             walk.meter.hold(Part::Layer, y);
-            walk.product_buffers(rows, (out, inn), true);
+            walk.product_buffers(rows, (out, inn), true, walk.recipe.nf4.is_some());
         });
         let rank = self.recipe.ranks[layer][i] as u64;
         if rank > 0 {
@@ -144,7 +142,7 @@ impl Walk<'_> {
         let dx = if new { self.activation(rows, inn) } else { 0 };
         self.with_dense(i, |walk| {
             walk.meter.hold(Part::Layer, dx);
-            walk.product_buffers(rows, (out, inn), false);
+            walk.product_buffers(rows, (out, inn), false, walk.recipe.nf4.is_some());
         });
         // The product with A, and its dropout.
         self.meter.touch(Part::Layer, 2 * dropped);
