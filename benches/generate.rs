@@ -27,6 +27,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 
 fn main() {
     kiln::device::keep_freed_memory();
+    kiln::device::compute_here();
     let given = options();
     let options: HashMap<&str, &str> = given
         .iter()

@@ -19,6 +19,7 @@ use kiln::model::{Adaptation, LoadOptions, load};
 
 fn main() {
     kiln::device::keep_freed_memory();
+    kiln::device::compute_here();
     let given = options();
     let options: HashMap<&str, &str> = given
         .iter()

@@ -22,6 +22,7 @@ use kiln::train::Optimizer;
 
 fn main() {
     kiln::device::keep_freed_memory();
+    kiln::device::compute_here();
     let given = options();
     let options: HashMap<&str, &str> = given
         .iter()

@@ -9,6 +9,7 @@ fn main() -> ExitCode {
         return code;
     }
     kiln::device::keep_freed_memory();
+    kiln::device::compute_here();
     match cli::guard(|| cli::parse(std::env::args_os()).and_then(cli::call)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

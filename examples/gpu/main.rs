@@ -61,6 +61,7 @@ fn main() -> ExitCode {
         return code;
     }
     kiln::device::keep_freed_memory();
+    kiln::device::compute_here();
     let command = Cli::parse().command;
     let mut passed = true;
     let outcome = cli::guard(|| {

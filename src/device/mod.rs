@@ -178,6 +178,22 @@ pub fn keep_freed_memory() {
     }
 }
 
+/// Makes the calling thread one of those that compute on the CPU, which spares each of
+/// its operations the way to another thread and back. Call once, in `main`, before the
+/// first of them. `RAYON_NUM_THREADS` says how many there are, else all cores are used.
+pub fn compute_here() {
+    let given = std::env::var("RAYON_NUM_THREADS").ok();
+    let given = given.and_then(|n| n.parse().ok()).filter(|n| *n > 0);
+    let cores = || std::thread::available_parallelism().map_or(1, |n| n.get());
+    let threads = given.unwrap_or_else(cores);
+    // A single one would not get to work of other threads while it waits for them.
+    if threads > 1 {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+        // Where there is a pool already, that one is used.
+        let _ = pool.use_current_thread().build_global();
+    }
+}
+
 /// Gives back what [`keep_freed_memory`] kept. Between runs in one process: the
 /// next one is not charged for the memory of the one before.
 pub fn give_back_freed_memory() {

@@ -43,7 +43,7 @@ pub struct Pass<'a> {
 
 impl Pass<'_> {
     /// The same pass over tensors that begin `rows` rows later.
-    pub fn from_row(&self, rows: usize) -> Self {
+    pub fn later(&self, rows: usize) -> Self {
         let first_row = self.first_row + rows;
         Self { first_row, ..*self }
     }

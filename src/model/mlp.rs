@@ -91,7 +91,7 @@ impl Mlp {
             return tile(pass, &x);
         }
         tiles(rows, at_once).fold(x, |x, part| {
-            let pass = pass.from_row(part.start);
+            let pass = pass.later(part.start);
             let y = tile(&pass, &x.clone().slice([part.clone()]));
             x.slice_assign([part], y)
         })
@@ -113,7 +113,7 @@ impl Mlp {
             return self.backward(pass, x, tape, dy, grads);
         }
         tiles(rows, at_once).try_fold(x, |x, part| {
-            let pass = pass.from_row(part.start);
+            let pass = pass.later(part.start);
             let rows = |all: &Tensor<2>| all.clone().slice([part.clone()]);
             let (input, dy) = (rows(&x), rows(dy));
             let tape = self.tape(&pass, &input);

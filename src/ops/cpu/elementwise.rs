@@ -48,7 +48,8 @@ pub fn exp(x: f32) -> f32 {
     let x = x.clamp(-87.336_54, 88.376_26);
     // Adding 1.5 x 2^23 rounds to the nearest integer in the low mantissa bits.
     let magic = 12_582_912.0f32;
-    let n = x.mul_add(std::f32::consts::LOG2_E, magic) - magic;
+    let shifted = x.mul_add(std::f32::consts::LOG2_E, magic);
+    let n = shifted - magic;
     let r = n.mul_add(-0.693_359_4, x);
     let r = n.mul_add(2.121_944_4e-4, r);
     let p = 1.987_569_1e-4f32;
@@ -58,7 +59,9 @@ pub fn exp(x: f32) -> f32 {
     let p = p.mul_add(r, 1.666_666_5e-1);
     let p = p.mul_add(r, 0.5);
     let y = p.mul_add(r * r, r) + 1.0;
-    y * f32::from_bits(((n as i32 + 127) as u32) << 23)
+    // 2^n: the shift leaves n + 127 of the bits, where a conversion to an integer, which
+    // must saturate, would go number by number.
+    y * f32::from_bits(shifted.to_bits().wrapping_add(127) << 23)
 }
 
 #[inline(always)]
