@@ -82,14 +82,14 @@ def correctness(logs):
             print(f"{name[:-4]}: {line}")
 
 
-def hopper(logs):
-    """Which kernels for Hopper the card runs."""
-    found = document(logs, "hopper.json")
+def verdict(logs):
+    """Which kernels in CUDA C++ the card runs."""
+    found = document(logs, "verdict.json")
     for family, why in found.items():
         if family not in ("card", "driver"):
-            print(f"kernels for Hopper, {family}: {'passed' if why is None else 'FAILED, ' + why}")
+            print(f"CUDA kernels, {family}: {'passed' if why is None else 'FAILED, ' + why}")
     if not found:
-        print("kernels for Hopper: not checked")
+        print("CUDA kernels: not checked")
 
 
 def speed(kiln, peers):
@@ -226,7 +226,7 @@ def everything(logs):
         if "left out" in line or "out of time" in line:
             print(f"peer {line}")
     print("\n== Right?")
-    hopper(logs)
+    verdict(logs)
     correctness(logs)
     print("\n== QLoRA, NF4 double-quantised, r=16 on all linears, 2 sequences a step")
     if kiln or peers:

@@ -8,7 +8,7 @@
 //   KILN_CARD_REPORT=FILE     the counts
 //   KILN_CARD_FAULT=ENTRY     launches of ENTRY are illegal accesses; KILN_CARD_HANG=ENTRY never end
 //
-// A process in which Kiln tries its kernels (KILN_HOPPER_TRIAL) runs them all and reports nothing.
+// A process in which Kiln tries its kernels (KILN_KERNEL_TRIAL) runs them all and reports nothing.
 //
 // Types and numbers of the driver's interface are those of cuda.h; only what cubecl-cuda calls is here.
 #include <dlfcn.h>
@@ -35,7 +35,7 @@ constexpr size_t kMemory = 80ull << 30;
 
 double seconds() { return std::chrono::duration<double>(Clock::now() - kStart).count(); }
 const char* environment(const char* name) {
-    if (getenv("KILN_HOPPER_TRIAL")) return nullptr;
+    if (getenv("KILN_KERNEL_TRIAL")) return nullptr;
     const char* value = getenv(name);
     return value && *value ? value : nullptr;
 }

@@ -9,7 +9,7 @@ use burn_cubecl::tensor::CubeTensor;
 use super::attention_backward;
 use super::attention_forward;
 #[cfg(feature = "cuda")]
-use super::hopper;
+use super::cuda;
 use super::tensors::{dims, empty, integers, upload_integers};
 use crate::ops::{AttentionShape, Span, Spans};
 
@@ -175,7 +175,7 @@ pub fn forward(
 ) -> (CubeTensor, CubeTensor) {
     #[cfg(feature = "cuda")]
     if let Some(plan) = flash_plan(&q, device, spans, shape) {
-        let (out, mut lse) = hopper::flash_forward(&plan, [&q, &k, &v]);
+        let (out, mut lse) = cuda::flash_forward(&plan, [&q, &k, &v]);
         lse.meta.swap(0, 1);
         return (out, lse);
     }
@@ -200,7 +200,7 @@ pub fn backward(
         let mut lse = lse;
         lse.meta.swap(0, 1);
         let delta = attention_backward::delta_by_head(out, dout.clone(), shape);
-        return hopper::flash_backward(&plan, [&q, &k, &v], &dout, &lse, &delta);
+        return cuda::flash_backward(&plan, [&q, &k, &v], &dout, &lse, &delta);
     }
     let plan = Plan::new(&q, device, spans, shape);
     let ([rows, q_width], [key_rows, k_width]) = (dims(&q), dims(&k));
@@ -228,14 +228,14 @@ fn flash_plan(
     device: &Device,
     spans: &Spans,
     shape: AttentionShape,
-) -> Option<hopper::FlashPlan> {
-    if !hopper::FlashPlan::takes(q, shape) || !hopper::on(q, hopper::Family::Attention) {
+) -> Option<cuda::FlashPlan> {
+    if !cuda::FlashPlan::takes(q, shape) || !cuda::on(q, cuda::Family::Attention) {
         return None;
     }
     let starts = spans.starts_on_device(|spans| {
-        hopper::starts(spans).map(|starts| upload_integers(device, &starts))
+        cuda::starts(spans).map(|starts| upload_integers(device, &starts))
     })?;
-    Some(hopper::FlashPlan {
+    Some(cuda::FlashPlan {
         shape,
         starts: integers(starts),
     })

@@ -9,9 +9,9 @@ use cubek::matmul::launch::launch_ref;
 use cubek::matmul::multi_level::Strategy;
 use cubek::std::InputBinding;
 
-use super::elementwise::{add, scale};
 #[cfg(feature = "cuda")]
-use super::hopper;
+use super::cuda;
+use super::elementwise::{add, scale};
 use super::tensors::{buffer, dims, elem, empty};
 
 /// A product `factor x op(a) . op(b)`, summed in f32. Both operands have one type.
@@ -28,8 +28,8 @@ impl Product<'_> {
     pub fn compute(&self, sum: Option<CubeTensor>, dtype: DType) -> CubeTensor {
         let (a, b) = (buffer(self.a), buffer(self.b));
         #[cfg(feature = "cuda")]
-        let sum = if hopper::on(&a, hopper::Family::Products) {
-            let taken = hopper::product(hopper::Product {
+        let sum = if cuda::on(&a, cuda::Family::Products) {
+            let taken = cuda::product(cuda::Product {
                 a: &a,
                 ta: self.ta,
                 b: &b,

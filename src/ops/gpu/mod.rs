@@ -7,10 +7,10 @@ mod attention;
 mod attention_backward;
 mod attention_forward;
 mod attention_tile;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod dropout;
 mod elementwise;
-#[cfg(feature = "cuda")]
-mod hopper;
 mod loss;
 mod many;
 mod matmul;
@@ -27,7 +27,7 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use burn_cubecl::tensor::CubeTensor;
 
 #[cfg(feature = "cuda")]
-pub use hopper::answer as trial_process;
+pub use cuda::answer as trial_process;
 use matmul::Product;
 pub use nf4::GpuNf4;
 use offload::Away;
@@ -169,10 +169,10 @@ impl HotOps for Gpu {
         let rows = buffer(x);
         let mut sum = sum.map(writable);
         if let Nf4Tensor::Gpu(weight) = weight
-            && hopper::on(&rows, hopper::Family::Nf4Products)
-            && let Some(buffers) = weight.hopper_buffers()
+            && cuda::on(&rows, cuda::Family::Nf4Products)
+            && let Some(buffers) = weight.cuda_buffers()
         {
-            match hopper::nf4_product(&rows, &buffers, sum, transposed) {
+            match cuda::nf4_product(&rows, &buffers, sum, transposed) {
                 Ok(out) => return tensor(out),
                 Err(given) => sum = given,
             }

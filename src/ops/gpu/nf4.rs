@@ -63,8 +63,8 @@ impl GpuNf4 {
 
     /// The buffers as Hopper's kernels take them, which know blocks of 64.
     #[cfg(feature = "cuda")]
-    pub fn hopper_buffers(&self) -> Option<super::hopper::Nf4Buffers> {
-        use super::hopper::{Maxima, Nf4Buffers};
+    pub fn cuda_buffers(&self) -> Option<super::cuda::Nf4Buffers> {
+        use super::cuda::{Maxima, Nf4Buffers};
         if self.block_size != 64 {
             return None;
         }

@@ -4,7 +4,7 @@
 //!
 //! A card must have shown that it runs them: each family is compared with the CPU on
 //! random inputs, in a process of its own ([`process`]), once for a card, driver and
-//! version of the kernels ([`verdict`]). A family that fails stays out. `KILN_HOPPER=0`
+//! version of the kernels ([`verdict`]). A family that fails stays out. `KILN_CUDA_KERNELS=0`
 //! keeps all of them out from the start.
 
 mod attention;
@@ -54,7 +54,7 @@ pub fn on(like: &CubeTensor, family: Family) -> bool {
         return passing.contains(&family);
     }
     let hopper = like.client.properties().identity.fingerprint == "ptx_sm90";
-    let wanted = std::env::var("KILN_HOPPER").as_deref() != Ok("0");
+    let wanted = std::env::var("KILN_CUDA_KERNELS").as_deref() != Ok("0");
     let passing = match hopper && wanted {
         true => verdict::passing(like),
         false => Vec::new(),

@@ -31,7 +31,7 @@ type Outcomes = BTreeMap<String, Option<String>>;
 /// does not.
 pub fn passing(like: &CubeTensor) -> Vec<Family> {
     let (card, driver) = identity(&like.device);
-    let file = own_cache().join(format!("hopper-{:016x}.json", key(&card, &driver)));
+    let file = own_cache().join(format!("cuda-kernels-{:016x}.json", key(&card, &driver)));
     let known = read(&file).filter(|kept| {
         let has = |family: &Family| kept.outcomes.contains_key(family.name());
         Family::ALL.iter().all(has)
@@ -57,7 +57,7 @@ pub fn passing(like: &CubeTensor) -> Vec<Family> {
                 // cubecl's errors go on for lines; the file has all of it.
                 let why: String = why.chars().take(200).collect();
                 eprintln!(
-                    "warning: the kernels for Hopper of {} failed their check and stay out, training is slower: {why} (delete {} to have them checked again)",
+                    "warning: the CUDA kernels for {} failed their check and stay out, training is slower: {why} (delete {} to have them checked again)",
                     family.name(),
                     file.display()
                 );

@@ -18,9 +18,9 @@ use crate::device::runtime;
 use crate::ops::gpu::tensors::buffer;
 
 /// `FAMILY:DEVICE` in a process that is to try kernels.
-const TASK: &str = "KILN_HOPPER_TRIAL";
+const TASK: &str = "KILN_KERNEL_TRIAL";
 /// Seconds that a comparison may take, compiling included, where 60 do not suit.
-const LIMIT: &str = "KILN_HOPPER_TRIAL_SECONDS";
+const LIMIT: &str = "KILN_KERNEL_TRIAL_SECONDS";
 
 /// Set once this program has shown that it knows [`TASK`].
 static ANSWERS: AtomicBool = AtomicBool::new(false);

@@ -90,7 +90,7 @@ fn compile(text: &str) -> Option<Vec<c_char>> {
             Some(bytes.into_iter().map(|byte| byte as c_char).collect())
         }
         Err(why) => {
-            eprintln!("warning: a kernel for Hopper does not compile: {why:?}");
+            eprintln!("warning: a CUDA kernel does not compile: {why:?}");
             None
         }
     }

@@ -13,11 +13,11 @@ use cubecl::server::{KernelArguments, MetadataBindingInfo};
 
 use super::dynamic;
 
-const PRIMITIVES: &str = include_str!("../cuda/primitives.cuh");
-const GEMM: &str = include_str!("../cuda/gemm.cuh");
-const NF4: &str = include_str!("../cuda/nf4.cuh");
-const NF4_GEMM: &str = include_str!("../cuda/nf4_gemm.cuh");
-const FLASH: &str = include_str!("../cuda/flash.cuh");
+const PRIMITIVES: &str = include_str!("primitives.cuh");
+const GEMM: &str = include_str!("gemm.cuh");
+const NF4: &str = include_str!("nf4.cuh");
+const NF4_GEMM: &str = include_str!("nf4_gemm.cuh");
+const FLASH: &str = include_str!("flash.cuh");
 
 /// A file of src/ops/gpu/cuda with the headers that it includes, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -44,23 +44,19 @@ impl File {
         let nf4 = [PRIMITIVES, GEMM, NF4, NF4_GEMM];
         let nf4 = |last| nf4.into_iter().chain([last]).collect();
         match self {
-            Self::Nf4Gemm => nf4(include_str!("../cuda/nf4_gemm.cu")),
-            Self::Nf4GemmDx => nf4(include_str!("../cuda/nf4_gemm_dx.cu")),
-            Self::Bf16Gemm => vec![PRIMITIVES, GEMM, include_str!("../cuda/bf16_gemm.cu")],
+            Self::Nf4Gemm => nf4(include_str!("nf4_gemm.cu")),
+            Self::Nf4GemmDx => nf4(include_str!("nf4_gemm_dx.cu")),
+            Self::Bf16Gemm => vec![PRIMITIVES, GEMM, include_str!("bf16_gemm.cu")],
             Self::Bf16GemmReduce => {
-                vec![PRIMITIVES, include_str!("../cuda/bf16_gemm_reduce.cu")]
+                vec![PRIMITIVES, include_str!("bf16_gemm_reduce.cu")]
             }
             Self::Flash => {
-                vec![
-                    PRIMITIVES,
-                    FLASH,
-                    include_str!("../cuda/flash_attention.cu"),
-                ]
+                vec![PRIMITIVES, FLASH, include_str!("flash_attention.cu")]
             }
             Self::FlashBackward => vec![
                 PRIMITIVES,
                 FLASH,
-                include_str!("../cuda/flash_attention_backward.cu"),
+                include_str!("flash_attention_backward.cu"),
             ],
         }
     }
