@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Compiles the CUDA C++ kernels for sm_90a without a GPU and prints what ptxas made of them.
 
-Every .cu file lists its variants in lines `// variant: NAME ENTRY [-DNAME=VALUE ...]`. Each variant
-is pasted together as the Rust side does it (`#include "x"` replaced by the file's text, defines put
+Every .cu file lists its variants in lines `// variant: NAME ENTRY [-DNAME=VALUE ...]`, and the
+architectures that it is compiled for besides in a line `// elsewhere: sm_80 ...`: there with dynamic
+shared memory, since ptxas allows 48 KiB of static memory. Each variant is pasted together as the Rust side does it (`#include "x"` replaced by the file's text, defines put
 in front), compiled by NVRTC with cubecl's options, assembled by ptxas and disassembled. Fails on a
 compile error, a spill, a stack frame, a warning that wgmma was serialised, or more shared memory
 than the launch may ask for.
@@ -25,6 +26,7 @@ ROOT = next(p for p in glob.glob(os.path.join(list(nvidia.__path__)[0], "cu1*"))
 KERNELS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "src/ops/gpu/cuda")
 # What ptxas 13.0 and the card allow one block of sm_90a.
 STATIC_SHARED_LIMIT = 227 * 1024
+DYNAMIC = "-DKILN_DYNAMIC_SHARED=1"
 
 
 def paste(path, seen=None):
@@ -50,6 +52,16 @@ def variants(path):
             match = re.match(r"// variant: (\S+) (\S+)(.*)", line)
             if match:
                 yield match.group(1), match.group(2), match.group(3).split()
+
+
+def elsewhere(path):
+    """The variants for other architectures."""
+    with open(path) as file:
+        found = re.search(r"^// elsewhere: (.*)$", file.read(), re.M)
+    for arch in found.group(1).split() if found else []:
+        for name, entry, defines in variants(path):
+            if DYNAMIC not in defines:
+                yield f"{name}_{arch}", entry, defines + [DYNAMIC], arch
 
 
 def nvrtc(source, arch):
@@ -148,6 +160,8 @@ def main():
             print(f"{os.path.basename(path)}: no variant line")
             failed += 1
         jobs += found
+        if args.arch == "sm_90a":
+            jobs += [(path, n, e, d, arch, args.keep) for n, e, d, arch in elsewhere(path) if args.only in n]
     print(f"{'variant':34} {'regs':>4} {'spill':>5} {'static smem':>11} {'SASS':>6} {'HGMMA':>5} {'HMMA':>5} {'s':>5}")
     with concurrent.futures.ProcessPoolExecutor(max_workers=os.cpu_count()) as pool:
         for row in pool.map(check, jobs):

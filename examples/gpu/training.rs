@@ -9,7 +9,7 @@ use burn::tensor::Device;
 use kiln::config::types::{ModelInit, Scheduler, TrainingConfig};
 use kiln::data::batch::Schedule as Plan;
 use kiln::data::encode::{IGNORED, Sample};
-use kiln::model::{Adaptation, Decoder, Keep, LoadOptions, load};
+use kiln::model::{Adaptation, Decoder, Keep, LoadOptions, MLP_ROWS, load};
 use kiln::ops::Precision;
 use kiln::rng::Stream;
 use kiln::train::{Event, Observer, Optimizer, Progress, Schedule, Trainer};
@@ -17,6 +17,8 @@ use kiln::train::{Event, Observer, Optimizer, Progress, Schedule, Trainer};
 use super::{common, table};
 
 const STEPS: usize = 20;
+/// Rows of a tile of the feed-forward part, where it is taken in tiles.
+const TILE: usize = 16;
 const VOCABULARY: u64 = 1000;
 /// Sequences draw their tokens from so many, so that there is something to learn.
 const USED: u64 = 50;
@@ -99,9 +101,12 @@ pub fn call(args: &Args) -> Result<bool> {
         args.seed,
         samples.len()
     );
-    let run = |device: &Device, precision, keep| {
-        train(&base, &samples, device, precision, keep, args.seed)
+    let run_tiled = |device: &Device, precision, keep, mlp_rows| {
+        train(
+            &base, &samples, device, precision, keep, mlp_rows, args.seed,
+        )
     };
+    let run = |device: &Device, precision, keep| run_tiled(device, precision, keep, MLP_ROWS);
     let cpu = run(&Device::flex(), Precision::F32, Keep::Inputs)?;
     println!(
         "the CPU's loss went from {:.4} to {:.4} in {:.1} s",
@@ -121,10 +126,14 @@ pub fn call(args: &Args) -> Result<bool> {
         let again = run(&device, precision, Keep::Inputs)?;
         let kept = run(&device, precision, Keep::Tapes)?;
         let offloaded = run(&device, precision, Keep::InputsOnHost)?;
+        let tiled = run_tiled(&device, precision, Keep::Inputs, TILE)?;
         let worst = difference(&first.losses, &cpu.losses);
         report.number(name, "losses beside the CPU's", worst, Some(bound));
         let worst = difference(&first.norms, &cpu.norms);
         report.number(name, "gradient norms beside the CPU's", worst, None);
+        // Sums over rows are cut differently.
+        let worst = difference(&tiled.losses, &first.losses);
+        report.number(name, "the feed-forward part in tiles", worst, Some(bound));
         report.equal(name, "the same run again", &first, &again);
         report.equal(name, "without recomputation", &first, &kept);
         report.equal(name, "inputs in host memory", &first, &offloaded);
@@ -210,6 +219,7 @@ fn train(
     device: &Device,
     precision: Precision,
     keep: Keep,
+    mlp_rows: usize,
     seed: u64,
 ) -> Result<Outcome> {
     let began = Instant::now();
@@ -223,6 +233,7 @@ fn train(
         device,
         precision,
     })?;
+    model.mlp_rows = mlp_rows;
     let config = TrainingConfig {
         max_steps: Some(STEPS),
         batch_size: 2,

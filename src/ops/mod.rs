@@ -473,8 +473,8 @@ pub(crate) fn gpu_logit_rows(vocab: usize) -> usize {
     (rows / 32 * 32).clamp(32, 512)
 }
 
-/// Rows of logits that the chunked cross-entropy holds at once, so that a chunk
-/// stays near 16 MiB.
+/// Rows of logits that the chunked cross-entropy holds at once, so that a chunk stays
+/// near 32 MiB: each reads and packs the whole head anew.
 pub(crate) fn chunk_rows(vocab: usize) -> usize {
-    ((4 << 20) / vocab.max(1)).clamp(16, 1024)
+    ((8 << 20) / vocab.max(1)).clamp(16, 1024)
 }

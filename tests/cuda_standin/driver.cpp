@@ -1,11 +1,12 @@
 // A stand-in for NVIDIA's driver, libcuda.so.1: a card that is this machine's memory and CPU. Modules
 // are the shared libraries that the stand-in for NVRTC makes (nvrtc.cpp), and a launch runs them at once.
-// It answers like an H100 of compute capability 9.0. What is asked of it is counted; at the end of the
+// It answers like an H100 of compute capability 9.0, or like a card of KILN_CARD_CAPABILITY. What is asked of it is counted; at the end of the
 // process the counts go to stderr, and to the file $KILN_CARD_REPORT as JSON.
 //
 //   KILN_CARD_UNTIL=ENTRY:N   run nothing after the Nth launch of ENTRY; `none` runs nothing at all
 //   KILN_CARD_LOG=FILE        a line a launch: seconds, entry, grid, block, shared bytes, milliseconds
 //   KILN_CARD_REPORT=FILE     the counts
+//   KILN_CARD_CAPABILITY=8.9  another capability; below 9.0 with the 99 KiB of shared memory of such cards
 //   KILN_CARD_FAULT=ENTRY     launches of ENTRY are illegal accesses; KILN_CARD_HANG=ENTRY never end
 //
 // A process in which Kiln tries its kernels (KILN_KERNEL_TRIAL) runs them all and reports nothing.
@@ -39,6 +40,14 @@ const char* environment(const char* name) {
     const char* value = getenv(name);
     return value && *value ? value : nullptr;
 }
+
+// Trials are on the same card.
+std::pair<int, int> capability() {
+    const char* given = getenv("KILN_CARD_CAPABILITY");
+    const char* point = given ? strchr(given, '.') : nullptr;
+    return {given ? atoi(given) : 9, point ? atoi(point + 1) : 0};
+}
+int most_shared() { return capability().first < 9 ? 101376 : 232448; }
 
 struct Function {
     std::string entry;
@@ -174,7 +183,8 @@ API cuDriverGetVersion(int* version) { return *version = 13000, 0; }
 API cuDeviceGetCount(int* count) { return *count = 1, 0; }
 API cuDeviceGet(int* device, int ordinal) { return *device = ordinal, ordinal ? 101 : 0; }
 API cuDeviceGetName(char* name, int bytes, int) {
-    snprintf(name, (size_t)bytes, "NVIDIA H100 (stand-in on the CPU)");
+    const auto [major, minor] = capability();
+    snprintf(name, (size_t)bytes, "NVIDIA card of capability %d.%d (stand-in on the CPU)", major, minor);
     return 0;
 }
 API cuDeviceTotalMem_v2(size_t* bytes, int) { return *bytes = kMemory, 0; }
@@ -188,6 +198,8 @@ API cuDeviceGetUuid_v2(char* uuid, int) {
 }
 API cuDeviceGetUuid(char* uuid, int device) { return cuDeviceGetUuid_v2(uuid, device); }
 API cuDeviceGetAttribute(int* value, int attribute, int) {
+    const auto [major, minor] = capability();
+    const bool small = major < 9;
     static const std::map<int, int> known = {
         {1, 1024},      // threads of a block
         {2, 1024},      {3, 1024},   {4, 64},      // its sides
@@ -197,8 +209,9 @@ API cuDeviceGetAttribute(int* value, int attribute, int) {
         {12, 65536},    // registers of a block
         {16, 132},      // multiprocessors
         {39, 2048},     // threads of one
-        {75, 9},        {76, 0},                   // compute capability
-        {81, 233472},   {82, 65536}, {97, 232448}, // shared memory and registers of a multiprocessor; most of a block
+        {75, major},    {76, minor}, // compute capability
+        // Shared memory and registers of a multiprocessor; most of a block.
+        {81, small ? 102400 : 233472}, {82, 65536}, {97, most_shared()},
     };
     const auto it = known.find(attribute);
     return *value = it == known.end() ? 1 : it->second, 0;
@@ -311,7 +324,7 @@ API cuLaunchKernel(void* function, unsigned gx, unsigned gy, unsigned gz, unsign
     c.launches++;
     f.launched++;
     const double began = seconds();
-    if (!gx || !gy || !gz || gy > 65535 || gz > 65535 || (size_t)bx * by * bz > 1024 || shared > 232448) {
+    if (!gx || !gy || !gz || gy > 65535 || gz > 65535 || (size_t)bx * by * bz > 1024 || shared > (unsigned)most_shared()) {
         fprintf(stderr, "stand-in card: %s: no such grid: %u %u %u of %u %u %u, %u bytes\n", f.entry.c_str(), gx, gy,
                 gz, bx, by, bz, shared);
         return kInvalid;

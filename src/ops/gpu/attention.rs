@@ -221,7 +221,7 @@ pub fn backward(
     [dq, dk, dv]
 }
 
-/// The way over Hopper's matrix units, where it is open.
+/// The way over NVIDIA's matrix units, where it is open.
 #[cfg(feature = "cuda")]
 fn flash_plan(
     q: &CubeTensor,

@@ -1,4 +1,4 @@
-//! Matrix products: Hopper's own kernels where the device has shown that it runs
+//! Matrix products: the kernels for Hopper where the device has shown that it runs
 //! them, else cubek's, which take transposed operands as strides.
 
 use burn::tensor::{DType, Tensor};

@@ -68,7 +68,7 @@ fn place(kernel: &Kernel, like: &CubeTensor) -> Option<()> {
     let entry = Entry {
         entrypoint_name: kernel.entry.into(),
         shared_mem_bytes: wanted,
-        ptx: compile(&kernel.text())?,
+        ptx: compile(&kernel.text(), super::capability(like)?)?,
         io: None,
     };
     // Another process may have been faster; what counts is what can be read back.
@@ -77,10 +77,9 @@ fn place(kernel: &Kernel, like: &CubeTensor) -> Option<()> {
 }
 
 /// PTX with its closing zero.
-fn compile(text: &str) -> Option<Vec<c_char>> {
+fn compile(text: &str, capability: u32) -> Option<Vec<c_char>> {
     let options = CompileOptions {
-        arch: Some("compute_90a"),
-        options: vec!["-lineinfo".into()],
+        options: vec![architecture(capability), "-lineinfo".into()],
         ..Default::default()
     };
     match compile_ptx_with_opts(text, options) {
@@ -94,4 +93,10 @@ fn compile(text: &str) -> Option<Vec<c_char>> {
             None
         }
     }
+}
+
+/// NVRTC's option. What is Hopper's alone has an architecture of its own.
+fn architecture(capability: u32) -> String {
+    let alone = if capability == super::HOPPER { "a" } else { "" };
+    format!("--gpu-architecture=compute_{capability}{alone}")
 }

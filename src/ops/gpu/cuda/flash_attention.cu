@@ -10,6 +10,7 @@
 // variant: flash_attention_128 flash_attention
 // variant: flash_attention_128_dynamic flash_attention -DKILN_DYNAMIC_SHARED=1
 // variant: flash_attention_64 flash_attention -DKILN_D=64
+// elsewhere: sm_80 sm_86 sm_89 sm_100 sm_120
 #include "flash.cuh"
 
 extern "C" __global__ void __launch_bounds__(KILN_FLASH_THREADS, 2)

@@ -16,6 +16,7 @@
 // variant: flash_attention_dkv_128 flash_attention_dkv
 // variant: flash_attention_dkv_128_dynamic flash_attention_dkv -DKILN_DYNAMIC_SHARED=1
 // variant: flash_attention_dkv_64 flash_attention_dkv -DKILN_D=64
+// elsewhere: sm_80 sm_86 sm_89 sm_100 sm_120
 #include "flash.cuh"
 
 extern "C" __global__ void __launch_bounds__(KILN_FLASH_THREADS, 2)

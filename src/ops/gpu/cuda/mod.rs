@@ -1,11 +1,12 @@
-//! Kernels for Hopper's matrix units (compute capability 9.0), in CUDA C++: the
-//! `#[cube]` language has no wgmma. They lie in src/ops/gpu/cuda, are compiled by
-//! NVRTC at their first use, and are described in docs/kernels.md.
+//! Kernels in CUDA C++ for matrix units that the `#[cube]` language does not reach:
+//! Hopper's wgmma for products, the mma of cards since Ampere for attention. The `.cu`
+//! files beside this one are compiled by NVRTC at their first use, and are described in
+//! docs/kernels.md.
 //!
 //! A card must have shown that it runs them: each family is compared with the CPU on
 //! random inputs, in a process of its own ([`process`]), once for a card, driver and
-//! version of the kernels ([`verdict`]). A family that fails stays out. `KILN_CUDA_KERNELS=0`
-//! keeps all of them out from the start.
+//! version of the kernels ([`verdict`]). A family that fails stays out.
+//! `KILN_CUDA_KERNELS=0` keeps all of them out from the start.
 
 mod attention;
 mod dynamic;
@@ -44,6 +45,25 @@ impl Family {
             Self::Attention => "attention",
         }
     }
+
+    /// Whether cards of this compute capability have the instructions; 89 is 8.9.
+    fn is_for(self, capability: u32) -> bool {
+        match self {
+            Self::Nf4Products | Self::Products => capability == HOPPER,
+            Self::Attention => capability >= AMPERE,
+        }
+    }
+}
+
+/// Compute capabilities: the first with mma of bf16 and copies without waiting, and the
+/// only one with wgmma.
+const AMPERE: u32 = 80;
+const HOPPER: u32 = 90;
+
+/// As of [`Family::is_for`]; `None` where the device is no NVIDIA card.
+fn capability(like: &CubeTensor) -> Option<u32> {
+    let identity = &like.client.properties().identity;
+    identity.fingerprint.strip_prefix("ptx_sm")?.parse().ok()
 }
 
 /// Whether a family's kernels run on the device of `like`.
@@ -53,10 +73,11 @@ pub fn on(like: &CubeTensor, family: Family) -> bool {
     if let Some((_, passing)) = known.iter().find(|(device, _)| *device == like.device) {
         return passing.contains(&family);
     }
-    let hopper = like.client.properties().identity.fingerprint == "ptx_sm90";
+    let mut families = Family::ALL.to_vec();
+    families.retain(|family| capability(like).is_some_and(|c| family.is_for(c)));
     let wanted = std::env::var("KILN_CUDA_KERNELS").as_deref() != Ok("0");
-    let passing = match hopper && wanted {
-        true => verdict::passing(like),
+    let passing = match wanted && !families.is_empty() {
+        true => verdict::passing(like, &families),
         false => Vec::new(),
     };
     let on = passing.contains(&family);
@@ -68,4 +89,19 @@ pub fn on(like: &CubeTensor, family: Family) -> bool {
 fn multiprocessors(like: &CubeTensor) -> u32 {
     let hardware = &like.client.properties().hardware;
     hardware.num_streaming_multiprocessors.unwrap_or(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn older_and_newer_cards_than_hopper_have_attention_alone() {
+        let all = |capability| Family::ALL.map(|family| family.is_for(capability));
+        assert_eq!(all(75), [false, false, false]);
+        for capability in [80, 86, 89, 100, 120] {
+            assert_eq!(all(capability), [false, false, true]);
+        }
+        assert_eq!(all(90), [true, true, true]);
+    }
 }

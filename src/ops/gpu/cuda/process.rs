@@ -86,15 +86,21 @@ fn say(line: &str) {
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }
 
-/// The outcomes in the order of [`Family::ALL`], tried at the same time.
-pub fn try_all(device: usize) -> Vec<Outcome> {
+/// The outcomes of the families, tried at the same time.
+pub fn try_all(families: &[Family], device: usize) -> Vec<Outcome> {
     if !ANSWERS.load(Ordering::Relaxed) {
-        return Family::ALL.map(|_| Outcome::NotTried).into();
+        return families.iter().map(|_| Outcome::NotTried).collect();
     }
     thread::scope(|scope| {
-        let running = Family::ALL.map(|family| scope.spawn(move || try_one(family, device)));
-        let outcomes = running.map(|one| one.join().unwrap_or(Outcome::NotTried));
-        outcomes.into()
+        let start = |family: &Family| {
+            let family = *family;
+            scope.spawn(move || try_one(family, device))
+        };
+        let running: Vec<_> = families.iter().map(start).collect();
+        let outcomes = running.into_iter();
+        outcomes
+            .map(|one| one.join().unwrap_or(Outcome::NotTried))
+            .collect()
     })
 }
 

@@ -27,17 +27,17 @@ struct Kept {
 
 type Outcomes = BTreeMap<String, Option<String>>;
 
-/// The families that pass on the device of `like`; a line on stderr for each that
+/// Which of `families` pass on the device of `like`; a line on stderr for each that
 /// does not.
-pub fn passing(like: &CubeTensor) -> Vec<Family> {
+pub fn passing(like: &CubeTensor, families: &[Family]) -> Vec<Family> {
     let (card, driver) = identity(&like.device);
     let file = own_cache().join(format!("cuda-kernels-{:016x}.json", key(&card, &driver)));
     let known = read(&file).filter(|kept| {
         let has = |family: &Family| kept.outcomes.contains_key(family.name());
-        Family::ALL.iter().all(has)
+        families.iter().all(has)
     });
     let kept = known.unwrap_or_else(|| {
-        let (outcomes, lasting) = tried(like);
+        let (outcomes, lasting) = tried(like, families);
         let kept = Kept {
             card,
             driver,
@@ -50,7 +50,7 @@ pub fn passing(like: &CubeTensor) -> Vec<Family> {
         kept
     });
     let mut passing = Vec::new();
-    for family in Family::ALL {
+    for &family in families {
         match kept.outcomes.get(family.name()) {
             Some(None) => passing.push(family),
             Some(Some(why)) => {
@@ -68,12 +68,12 @@ pub fn passing(like: &CubeTensor) -> Vec<Family> {
     passing
 }
 
-/// Tries all families; the flag says whether the outcome is worth keeping.
-fn tried(like: &CubeTensor) -> (Outcomes, bool) {
+/// Tries the families; the flag says whether the outcome is worth keeping.
+fn tried(like: &CubeTensor, families: &[Family]) -> (Outcomes, bool) {
     let here = |family| trial::run(like, family, &mut |_| ()).err();
     let mut isolated = true;
-    let tried = process::try_all(device_index(&like.device));
-    let outcomes = Family::ALL.into_iter().zip(tried).map(|(family, outcome)| {
+    let tried = process::try_all(families, device_index(&like.device));
+    let outcomes = families.iter().zip(tried).map(|(&family, outcome)| {
         let why = match outcome {
             process::Outcome::Passed => None,
             process::Outcome::Failed(why) => Some(why),
