@@ -96,6 +96,24 @@ impl Weight {
         pass.ops.operand(&rows)
     }
 
+    /// `sum + x W^T` if `transposed`, else `sum + x W`; and with LoRA's operands `low`
+    /// their product, `left right^T` or `left right`.
+    fn product_low(
+        &self,
+        pass: &Pass<'_>,
+        sum: Option<Tensor<2>>,
+        x: &Tensor<2>,
+        low: [&Tensor<2>; 2],
+        transposed: bool,
+    ) -> Tensor<2> {
+        let ops = pass.ops;
+        if let Self::Nf4(w) = self {
+            return ops.nf4_gemm_low(sum, x, w, low, transposed);
+        }
+        let y = self.product(pass, sum, x, transposed);
+        ops.gemm_add(y, low[0], false, low[1], transposed, 1.0)
+    }
+
     /// `sum + x W^T` if `transposed`, else `sum + x W`.
     fn product(
         &self,
@@ -185,7 +203,7 @@ pub struct LinearTape(Option<LoraTape>);
 pub struct LoraBack(Option<(Tensor<2>, Option<Tensor<2>>)>);
 
 struct LoraTape {
-    /// `dropout(x) A^T`.
+    /// `scale x dropout(x) A^T`.
     u: Tensor<2>,
     dora: Option<DoraTape>,
 }
@@ -199,23 +217,24 @@ impl Linear {
     /// `x` is `[tokens, in]`; returns `[tokens, out]`.
     pub fn forward(&self, pass: &Pass<'_>, x: &Tensor<2>) -> (Tensor<2>, LinearTape) {
         let ops = pass.ops;
-        let y = self.weight.product(pass, None, x, true);
         let Some(lora) = pass.adapter.and_then(|number| self.lora(number)) else {
+            let y = self.weight.product(pass, None, x, true);
             return (self.add_bias(pass, y), LinearTape(None));
         };
         let dropped = lora.dropout(pass, x);
         let (a, b) = (pass.operand(lora.a), pass.operand(lora.b));
-        let u = ops.gemm(&dropped, false, &a, true, 1.0);
+        let u = ops.gemm(&dropped, false, &a, true, lora.scale);
         let Some(dora) = &lora.dora else {
+            let y = self.weight.product_low(pass, None, x, [&u, &b], true);
             let y = self.add_bias(pass, y);
-            let y = ops.gemm_add(y, &u, false, &b, true, lora.scale);
             return (y, LinearTape(Some(LoraTape { u, dora: None })));
         };
+        let y = self.weight.product(pass, None, x, true);
         let plain = match lora.drops(pass) {
             true => self.weight.product(pass, None, &dropped, true),
             false => y.clone(),
         };
-        let delta = ops.gemm(&u, false, &b, true, lora.scale);
+        let delta = ops.gemm(&u, false, &b, true, 1.0);
         let y = self.add_bias(pass, y);
         let (y, tape) = dora.forward(pass, lora, &self.weight, plain, delta, y);
         let dora = Some(tape);
@@ -231,7 +250,7 @@ impl Linear {
             Some(lora) => {
                 let dropped = lora.dropout(pass, x);
                 let a = pass.operand(lora.a);
-                let u = pass.ops.gemm(&dropped, false, &a, true, 1.0);
+                let u = pass.ops.gemm(&dropped, false, &a, true, lora.scale);
                 LinearTape(Some(LoraTape { u, dora: None }))
             }
         }
@@ -292,7 +311,7 @@ impl Linear {
             }
             _ => (dy.clone(), None),
         };
-        grads.add_product(ops, lora.b, &d_delta, true, &tape.u, false, lora.scale);
+        grads.add_product(ops, lora.b, &d_delta, true, &tape.u, false, 1.0);
         let du = ops.gemm(&d_delta, false, &pass.operand(lora.b), false, lora.scale);
         let dropped = lora.dropout(pass, x);
         grads.add_product(ops, lora.a, &du, true, &dropped, false, 1.0);
@@ -308,12 +327,15 @@ impl Linear {
         dx: Option<Tensor<2>>,
     ) -> Tensor<2> {
         let ops = pass.ops;
-        let dx = self.weight.product(pass, dx, dy, false);
         let lora = pass.adapter.and_then(|number| self.lora(number));
         let (Some(lora), Some((du, d_plain))) = (lora, back.0) else {
-            return dx;
+            return self.weight.product(pass, dx, dy, false);
         };
         let a = pass.operand(lora.a);
+        if d_plain.is_none() && !lora.drops(pass) {
+            return self.weight.product_low(pass, dx, dy, [&du, &a], false);
+        }
+        let dx = self.weight.product(pass, dx, dy, false);
         // Of what LoRA sees: through A, and with DoRA through the base too.
         let seen = |sum: Option<Tensor<2>>| {
             let sum = match &d_plain {

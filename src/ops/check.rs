@@ -206,12 +206,13 @@ impl Checker {
     /// Products with a weight that stays in NF4. The sides are such that each kernel
     /// for it gets ragged and whole tiles, and shapes that it leaves to another.
     fn nf4_products(&mut self) {
-        for (shape, rows, block, double) in [
-            ([7, 1], 9, 64, true),
-            ([3, 43], 5, 64, false),
-            ([64, 160], 33, 128, false),
-            ([192, 320], 70, 64, false),
-            ([320, 192], 300, 64, true),
+        for (shape, rows, block, double, rank) in [
+            ([7, 1], 9, 64, true, 1),
+            ([3, 43], 5, 64, false, 8),
+            ([64, 160], 33, 128, false, 16),
+            ([192, 320], 70, 64, false, 40),
+            ([320, 192], 300, 64, true, 16),
+            ([128, 64], 20, 64, true, 12),
         ] {
             let (w, _) = self.parameters(shape);
             let values: Vec<f32> = w.into_data().iter::<f32>().collect();
@@ -238,8 +239,21 @@ impl Checker {
                 self.record("nf4_gemm", &case, &got, &want);
                 let (sum, gsum) = self.activations([rows, out]);
                 let want = CPU.gemm_add(sum, &x, false, &dense, transposed, 1.0);
-                let got = self.gpu.nf4_gemm(Some(gsum), &gx, &weight, transposed);
+                let got = self
+                    .gpu
+                    .nf4_gemm(Some(gsum.clone()), &gx, &weight, transposed);
                 self.record("nf4_gemm added", &case, &got, &want);
+                let case = format!("{case}, rank {rank}");
+                let (left, gleft) = self.activations([rows, rank]);
+                let (right, gright) = self.activations(match transposed {
+                    true => [out, rank],
+                    false => [rank, out],
+                });
+                let low = [&gleft, &gright];
+                let want = CPU.gemm_add(want, &left, false, &right, transposed, 1.0);
+                let sum = Some(gsum);
+                let got = self.gpu.nf4_gemm_low(sum, &gx, &weight, low, transposed);
+                self.record("nf4_gemm with low rank", &case, &got, &want);
             }
         }
     }

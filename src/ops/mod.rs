@@ -234,6 +234,20 @@ pub trait HotOps: Send + Sync {
         through_dense(self, sum, x, weight, transposed)
     }
 
+    /// [`HotOps::nf4_gemm`] and a product of low rank: `+ left . right^T` if
+    /// `transposed`, else `+ left . right`. By default the one after the other.
+    fn nf4_gemm_low(
+        &self,
+        sum: Option<Tensor<2>>,
+        x: &Tensor<2>,
+        weight: &Nf4Tensor,
+        [left, right]: [&Tensor<2>; 2],
+        transposed: bool,
+    ) -> Tensor<2> {
+        let sum = self.nf4_gemm(sum, x, weight, transposed);
+        self.gemm_add(sum, left, false, right, transposed, 1.0)
+    }
+
     /// `x / rms(x) x gain` by rows; `gain` is `[1, d]` (Zhang and Sennrich, 2019).
     fn rms_norm(&self, x: &Tensor<2>, gain: &Tensor<2>, eps: f32) -> Tensor<2>;
 

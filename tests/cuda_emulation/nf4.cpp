@@ -60,23 +60,33 @@ static std::string run(const Case& c, bool dx) {
     if (c.accumulate)
         for (u16& v : y) v = emu::to_bf16(test::normal() * 3);
     const std::vector<u16> before = y;
+    // Of the last step of the contraction it is a part, of any multiple of 8.
+    const int rank = KILN_LOW ? 16 * (KILN_LOW - 1) + (test::random() % 2 ? 8 : 16) : 0;
+    std::vector<u16> left = test::bf16_matrix((size_t)c.m * rank), right = test::bf16_matrix((size_t)cols * rank);
 
     emu::buffers.clear();
     emu::allow(x, false);
     emu::allow(codes, false);
     emu::allow(y, true);
-    Nf4GemmParams p{(u64)c.m, (u64)c.n, (u64)c.k, c.accumulate ? 1u : 0u, 0};
+    Nf4GemmParams p{(u64)c.m, (u64)c.n, (u64)c.k, c.accumulate ? 1u : 0u, 0, (u64)rank};
+#if KILN_LOW
+    emu::allow(left, false);
+    emu::allow(right, false);
+#define LOW_OPERANDS left.data(), right.data(),
+#else
+#define LOW_OPERANDS
+#endif
 #if KILN_DOUBLE_QUANT
     emu::allow(scale_codes, false);
     emu::allow(nested, false);
     emu::allow(map, false);
     p.offset_bits = as_u32(offset);
     const std::string error = emu::launch({c.grid}, {KILN_THREADS}, 227 * 1024, dx ? nf4_gemm_dx : nf4_gemm, x.data(),
-                                          codes.data(), scale_codes.data(), nested.data(), map.data(), y.data(), p);
+                                          codes.data(), scale_codes.data(), nested.data(), map.data(), LOW_OPERANDS y.data(), p);
 #else
     emu::allow(absmax, false);
     const std::string error = emu::launch({c.grid}, {KILN_THREADS}, 227 * 1024, dx ? nf4_gemm_dx : nf4_gemm, x.data(),
-                                          codes.data(), absmax.data(), y.data(), p);
+                                          codes.data(), absmax.data(), LOW_OPERANDS y.data(), p);
 #endif
     if (!error.empty()) return error;
 
@@ -87,6 +97,12 @@ static std::string run(const Case& c, bool dx) {
             for (int d = 0; d < depth; d++) {
                 const size_t at = dx ? (size_t)d * c.k + j : (size_t)j * c.k + d;
                 const double v = (double)emu::from_bf16(x[(size_t)i * depth + d]) * emu::from_bf16(w[at]);
+                sum += v;
+                size += std::fabs(v);
+            }
+            for (int d = 0; d < rank; d++) {
+                const size_t at = dx ? (size_t)d * cols + j : (size_t)j * rank + d;
+                const double v = (double)emu::from_bf16(left[(size_t)i * rank + d]) * emu::from_bf16(right[at]);
                 sum += v;
                 size += std::fabs(v);
             }

@@ -78,6 +78,18 @@ fn norm_on_device(clip: &Clip, device: &Device) -> CubeTensor {
     }
 }
 
+/// The weight's buffers for the kernels of [`cuda`], where the card has shown that it
+/// runs them.
+#[cfg(feature = "cuda")]
+fn for_cuda(like: &CubeTensor, weight: &Nf4Tensor) -> Option<cuda::Nf4Buffers> {
+    match weight {
+        Nf4Tensor::Gpu(weight) if cuda::on(like, cuda::Family::Nf4Products) => {
+            weight.cuda_buffers()
+        }
+        _ => None,
+    }
+}
+
 impl HotOps for Gpu {
     fn operand(&self, parameter: &Tensor<2>) -> Tensor<2> {
         only(self.operands(&[parameter]))
@@ -168,17 +180,40 @@ impl HotOps for Gpu {
     ) -> Tensor<2> {
         let rows = buffer(x);
         let mut sum = sum.map(writable);
-        if let Nf4Tensor::Gpu(weight) = weight
-            && cuda::on(&rows, cuda::Family::Nf4Products)
-            && let Some(buffers) = weight.cuda_buffers()
-        {
-            match cuda::nf4_product(&rows, &buffers, sum, transposed) {
+        if let Some(buffers) = for_cuda(&rows, weight) {
+            match cuda::nf4_product(&rows, &buffers, None, sum, transposed) {
                 Ok(out) => return tensor(out),
                 Err(given) => sum = given,
             }
         }
         let dense = self.nf4_dequantize(weight);
         tensor(product(x, false, &dense, transposed, 1.0).compute(sum, x.dtype()))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn nf4_gemm_low(
+        &self,
+        sum: Option<Tensor<2>>,
+        x: &Tensor<2>,
+        weight: &Nf4Tensor,
+        [left, right]: [&Tensor<2>; 2],
+        transposed: bool,
+    ) -> Tensor<2> {
+        let rows = buffer(x);
+        let mut sum = sum;
+        if let Some(buffers) = for_cuda(&rows, weight) {
+            let low = [buffer(left), buffer(right)];
+            let low = [&low[0], &low[1]];
+            if cuda::takes_low_rank(low) {
+                let given = sum.map(writable);
+                match cuda::nf4_product(&rows, &buffers, Some(low), given, transposed) {
+                    Ok(out) => return tensor(out),
+                    Err(given) => sum = given.map(tensor),
+                }
+            }
+        }
+        let sum = self.nf4_gemm(sum, x, weight, transposed);
+        self.gemm_add(sum, left, false, right, transposed, 1.0)
     }
 
     fn nf4_dequantize(&self, weight: &Nf4Tensor) -> Tensor<2> {

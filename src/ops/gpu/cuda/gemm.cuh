@@ -186,10 +186,31 @@ struct Announcer {
 
 // ---- the consumers' side ------------------------------------------------------------------------
 
-// `steps` of the contraction into `acc`.
-template <class T>
-KILN_FN void consume(u32 base, Ring<T::STAGES>& ring, u32 steps, u32 group, u32 lane, float (&acc)[T::MT][T::BN / 2]) {
+// The next stage, once it has been filled: COUNT times 16 of its depth into `acc`.
+template <class T, int COUNT>
+KILN_FN void multiply(u32 base, const Ring<T::STAGES>& ring, u32 group, float (&acc)[T::MT][T::BN / 2]) {
     constexpr u32 MODE = T::BK == 64 ? 1 : 2, ROW = T::BK * 2, COLUMN = T::BK * 128;
+    const u32 a = base + ring.stage * T::STAGE, b = a + T::A_BYTES;
+    mbar_wait(full_barrier<T>(base, ring.stage), ring.phase);
+    wgmma_fence();
+    const u64 db = T::B_MN ? wgmma_operand(b, COLUMN, 1024, 1) : wgmma_operand(b, 16, 8 * ROW, MODE);
+    const u32 first = group * T::MT;
+    const u64 da = T::A_MN ? wgmma_operand(a + first * COLUMN, COLUMN, 1024, 1)
+                           : wgmma_operand(a + first * 64 * ROW, 16, 8 * ROW, MODE);
+#pragma unroll
+    for (int kk = 0; kk < COUNT; kk++) {
+#pragma unroll
+        for (int mt = 0; mt < T::MT; mt++) {
+            const u64 ia = da + mt * ((T::A_MN ? COLUMN : 64 * ROW) / 16) + kk * (T::A_MN ? 128 : 2);
+            Wgmma<T::BN, T::A_MN, T::B_MN>::run(acc[mt], ia, db + kk * (T::B_MN ? 128 : 2), 1);
+        }
+    }
+    wgmma_commit();
+}
+
+// `steps` of the contraction into `acc`, and of one step more the first LOW times 16 of its depth.
+template <class T, int LOW = 0>
+KILN_FN void consume(u32 base, Ring<T::STAGES>& ring, u32 steps, u32 group, u32 lane, float (&acc)[T::MT][T::BN / 2]) {
 #pragma unroll
     for (int mt = 0; mt < T::MT; mt++)
 #pragma unroll
@@ -197,31 +218,23 @@ KILN_FN void consume(u32 base, Ring<T::STAGES>& ring, u32 steps, u32 group, u32 
     u32 last = 0;
 #pragma unroll 1
     for (u32 step = 0; step < steps; step++) {
-        const u32 a = base + ring.stage * T::STAGE, b = a + T::A_BYTES;
-        mbar_wait(full_barrier<T>(base, ring.stage), ring.phase);
-        wgmma_fence();
-        const u64 db = T::B_MN ? wgmma_operand(b, COLUMN, 1024, 1) : wgmma_operand(b, 16, 8 * ROW, MODE);
-        const u32 first = group * T::MT;
-        const u64 da = T::A_MN ? wgmma_operand(a + first * COLUMN, COLUMN, 1024, 1)
-                               : wgmma_operand(a + first * 64 * ROW, 16, 8 * ROW, MODE);
-#pragma unroll
-        for (int kk = 0; kk < T::BK / 16; kk++) {
-#pragma unroll
-            for (int mt = 0; mt < T::MT; mt++) {
-                const u64 ia = da + mt * ((T::A_MN ? COLUMN : 64 * ROW) / 16) + kk * (T::A_MN ? 128 : 2);
-                Wgmma<T::BN, T::A_MN, T::B_MN>::run(acc[mt], ia, db + kk * (T::B_MN ? 128 : 2), 1);
-            }
-        }
-        wgmma_commit();
+        multiply<T, T::BK / 16>(base, ring, group, acc);
         wgmma_wait<1>();
         if (step > 0 && lane == 0) mbar_arrive(empty_barrier<T>(base, last));
+        last = ring.stage;
+        ring.next();
+    }
+    if constexpr (LOW > 0) {
+        multiply<T, LOW>(base, ring, group, acc);
+        wgmma_wait<1>();
+        if (steps > 0 && lane == 0) mbar_arrive(empty_barrier<T>(base, last));
         last = ring.stage;
         ring.next();
     }
     wgmma_wait<0>();
 #pragma unroll
     for (int mt = 0; mt < T::MT; mt++) wgmma_settled(acc[mt]);
-    if (steps > 0 && lane == 0) mbar_arrive(empty_barrier<T>(base, last));
+    if (steps + LOW > 0 && lane == 0) mbar_arrive(empty_barrier<T>(base, last));
 }
 
 // ---- epilogues ----------------------------------------------------------------------------------

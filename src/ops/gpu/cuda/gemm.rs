@@ -125,20 +125,34 @@ pub enum Maxima {
     },
 }
 
+/// Both operands of a product of low rank, row-major: `[rows, r]`, and `[out, r]` of a
+/// transposed product or `[r, in]`.
+pub type LowRank<'a> = [&'a CubeTensor; 2];
+
+/// Whether the NF4 products take such an operand in their last step.
+pub fn takes_low_rank(low: LowRank<'_>) -> bool {
+    let [_, rank] = dims(low[0]);
+    let bf16 = low.iter().all(|part| part.dtype == DType::BF16);
+    bf16 && rank > 0 && rank.is_multiple_of(8) && rank <= STEP
+}
+
 /// `x . W^T (+ sum)` if `transposed`, else `x . W (+ sum)`, dequantised tile by
-/// tile; `sum` is written in place. Gives `sum` back where no kernel takes the shape.
+/// tile, and with `low` a product more; `sum` is written in place. Gives `sum` back
+/// where no kernel takes the shape.
 #[allow(clippy::result_large_err)] // the sum goes back as it came
 pub fn nf4_product(
     x: &CubeTensor,
     weight: &Nf4Buffers,
+    low: Option<LowRank<'_>>,
     sum: Option<CubeTensor>,
     transposed: bool,
 ) -> Result<CubeTensor, Option<CubeTensor>> {
     let ([rows, _], [n, k]) = (dims(x), weight.shape);
     let taken = n.is_multiple_of(64) && k.is_multiple_of(64) && rows > 0;
-    if !taken || x.dtype != DType::BF16 {
+    if !taken || x.dtype != DType::BF16 || !low.is_none_or(takes_low_rank) {
         return Err(sum);
     }
+    let rank = low.map_or(0, |[left, _]| dims(left)[1]);
     let columns = if transposed { n } else { k };
     let accumulate = sum.is_some();
     let out = sum.unwrap_or_else(|| empty(x, &[rows, columns], DType::BF16));
@@ -163,11 +177,15 @@ pub fn nf4_product(
             (1, *offset)
         }
     };
+    buffers.extend(low.into_iter().flatten());
     buffers.push(&out);
     let kernel = Kernel {
         file,
         entry,
-        defines: vec![("KILN_DOUBLE_QUANT", double)],
+        defines: vec![
+            ("KILN_DOUBLE_QUANT", double),
+            ("KILN_LOW", rank.div_ceil(16) as u32),
+        ],
         threads: THREADS,
         shared: shared(NF4_ROWS, NF4_COLUMNS),
     };
@@ -175,7 +193,8 @@ pub fn nf4_product(
     let grid = [blocks.min(multiprocessors(x) as usize) as u32, 1, 1];
     let sizes = [rows, n, k].map(|v| v as u64);
     let mut words = sizes.to_vec();
-    words.extend([u64::from(accumulate), u64::from(offset.to_bits())]);
+    let offset = u64::from(offset.to_bits());
+    words.extend([u64::from(accumulate), offset, rank as u64]);
     kernel.launch(grid, &buffers, words);
     Ok(out)
 }

@@ -3,8 +3,8 @@
 //
 // Launch: entry nf4_gemm; grid (min(multiprocessors, ceil(M / KILN_BM) * ceil(N / 128)), 1, 1), any
 // smaller grid is right too; block (384, 1, 1); no cluster.
-// Arguments: x bf16[M*K], codes u32[N*K/8], absmax f32[N*K/64], y bf16[M*N]; then by value the five 64-bit
-// words of Nf4GemmParams. With KILN_DOUBLE_QUANT=1 instead of absmax: absmax codes u8[N*K/64], nested
+// Arguments: x bf16[M*K], codes u32[N*K/8], absmax f32[N*K/64], y bf16[M*N]; then by value the six 64-bit
+// words of Nf4GemmParams. With KILN_LOW bf16 left and right of LowRank come before the last one. With KILN_DOUBLE_QUANT=1 instead of absmax: absmax codes u8[N*K/64], nested
 // absmax f32[ceil(N*K/64 / 256)], dynamic map f32[256].
 // Shared memory: static, 196,672 bytes; with KILN_DYNAMIC_SHARED=1 dynamic, ask for 197,696. The 48k
 // variant (KILN_BM=128, KILN_BK=32, KILN_STAGES=2) has 32,800 bytes and needs no more than any card gives.
@@ -14,20 +14,32 @@
 // variant: nf4_gemm nf4_gemm
 // variant: nf4_gemm_dq nf4_gemm -DKILN_DOUBLE_QUANT=1
 // variant: nf4_gemm_dynamic nf4_gemm -DKILN_DYNAMIC_SHARED=1
+// variant: nf4_gemm_low1 nf4_gemm -DKILN_DOUBLE_QUANT=1 -DKILN_LOW=1 -DKILN_DYNAMIC_SHARED=1
+// variant: nf4_gemm_low4 nf4_gemm -DKILN_DOUBLE_QUANT=1 -DKILN_LOW=4 -DKILN_DYNAMIC_SHARED=1
 // variant: nf4_gemm_48k nf4_gemm -DKILN_BM=128 -DKILN_BK=32 -DKILN_STAGES=2
 #include "nf4_gemm.cuh"
 
 extern "C" __global__ void __launch_bounds__(KILN_THREADS, 1)
+nf4_gemm(const u16* __restrict__ x, const u32* __restrict__ codes,
 #if KILN_DOUBLE_QUANT
-nf4_gemm(const u16* __restrict__ x, const u32* __restrict__ codes, const u8* __restrict__ absmax_codes,
-         const float* __restrict__ nested_absmax, const float* __restrict__ dynamic_map, u16* y,
-         const __grid_constant__ Nf4GemmParams p) {
+         const u8* __restrict__ absmax_codes, const float* __restrict__ nested_absmax, const float* __restrict__ dynamic_map,
+#else
+         const float* __restrict__ absmax,
+#endif
+#if KILN_LOW
+         const u16* __restrict__ left, const u16* __restrict__ right,
+#endif
+         u16* y, const __grid_constant__ Nf4GemmParams p) {
+#if KILN_DOUBLE_QUANT
     const Nf4Scale scales{absmax_codes, nested_absmax, dynamic_map, as_float((u32)p.offset_bits)};
 #else
-nf4_gemm(const u16* __restrict__ x, const u32* __restrict__ codes, const float* __restrict__ absmax, u16* y,
-         const __grid_constant__ Nf4GemmParams p) {
     const Nf4Scale scales{absmax};
 #endif
+#if KILN_LOW
+    const LowRank low{left, right};
+#else
+    const LowRank low{x, x};
+#endif
     KILN_SHARED(base, (Tile<KILN_BM, 128, KILN_BK, KILN_STAGES, false, false>::SHARED))
-    nf4_gemm_body<false>(base, x, codes, scales, y, p);
+    nf4_gemm_body<false>(base, x, codes, scales, low, y, p);
 }

@@ -16,12 +16,24 @@
 #ifndef KILN_STAGES
 #define KILN_STAGES 4
 #endif
+// Times 16: the depth that a product of low rank takes of its step (LoRA's second one); 0 for none.
+#ifndef KILN_LOW
+#define KILN_LOW 0
+#endif
+static_assert(KILN_LOW * 16 <= KILN_BK, "");
 
-// By value, after the buffers: five 64-bit words.
+// By value, after the buffers: six 64-bit words.
 struct Nf4GemmParams {
     u64 m, n, k;
     u64 accumulate;  // 1: add to what the output holds
     u64 offset_bits; // double quantisation: the f32 added to every absmax, in the low 32 bits
+    u64 rank;        // with KILN_LOW: a multiple of 8, at most 16 * KILN_LOW
+};
+
+// With KILN_LOW: left[M][rank] times right is added, right[N][rank]^T in Y = X W^T, right[rank][K] in
+// dX = dY W.
+struct LowRank {
+    const u16 *left, *right;
 };
 
 // absmax of a quantisation block, in two steps so that the loads of one do not wait for another's.
@@ -54,13 +66,13 @@ struct Nf4Piece {
 };
 
 template <bool TRANSPOSED>
-KILN_FN void nf4_gemm_body(u32 base, const u16* x, const u32* codes, const Nf4Scale& scales, u16* y,
+KILN_FN void nf4_gemm_body(u32 base, const u16* x, const u32* codes, const Nf4Scale& scales, const LowRank& low, u16* y,
                            const Nf4GemmParams& p) {
     // The contraction is over K of W[N][K] in Y = X W^T, over N in dX = dY W.
     typedef Tile<KILN_BM, 128, KILN_BK, KILN_STAGES, false, TRANSPOSED> T;
     constexpr int WORDS = T::BK * T::BN / 128 / 8;
     const u32 rows = (u32)p.m, n = (u32)p.n, k = (u32)p.k;
-    const u32 cols = TRANSPOSED ? k : n, depth = TRANSPOSED ? n : k, steps = depth / T::BK;
+    const u32 cols = TRANSPOSED ? k : n, depth = TRANSPOSED ? n : k, steps = depth / T::BK, rank = (u32)p.rank;
     const Walk walk{(rows + T::BM - 1) / T::BM, (cols + T::BN - 1) / T::BN};
     const u32 group = threadIdx.x / 128, t = threadIdx.x % 128, lane = t % 32;
     barriers_init<T>(base);
@@ -68,6 +80,7 @@ KILN_FN void nf4_gemm_body(u32 base, const u16* x, const u32* codes, const Nf4Sc
     if (group == 2) {
         registers_lower<104>();
         const Operand operand(x, depth, rows, depth);
+        const Operand left(low.left, rank, rows, rank), right(low.right, TRANSPOSED ? cols : rank, cols, rank);
         // Where the thread's piece of W lies: its row of W and its first element in it, both within
         // the tile; and where that goes in the stage.
         u32 row, element, to;
@@ -107,14 +120,26 @@ KILN_FN void nf4_gemm_body(u32 base, const u16* x, const u32* codes, const Nf4Sc
             if (tile < walk.count()) {
                 mbar_wait(empty_barrier<T>(base, ring.stage), ring.phase ^ 1);
                 const u32 a = base + ring.stage * T::STAGE, b = a + T::A_BYTES;
-                operand.template load<T::BM, T::BK, false>(a, tile_m * T::BM, step * T::BK, t);
+                const bool is_low = KILN_LOW > 0 && step == steps;
+                if (is_low) {
+                    left.template load<T::BM, T::BK, false>(a, tile_m * T::BM, 0, t);
+                    right.template load<T::BN, T::BK, TRANSPOSED>(b, tile_n * T::BN, 0, t);
+                } else {
+                    operand.template load<T::BM, T::BK, false>(a, tile_m * T::BM, step * T::BK, t);
+                }
                 const Nf4Piece<WORDS> now = piece;
-                if (++step == steps) {
+                if (++step == steps + (KILN_LOW > 0)) {
                     step = 0;
                     tile += gridDim.x;
                     if (tile < walk.count()) walk.at(tile, tile_m, tile_n);
                 }
-                if (tile < walk.count()) piece = fetch(tile_n, step);
+                if (tile < walk.count() && !(KILN_LOW > 0 && step == steps)) piece = fetch(tile_n, step);
+                ring.next();
+                announcer.filled++;
+                if (is_low) {
+                    announcer.commit(base, lane);
+                    continue;
+                }
                 const Nf4Table table = nf4_table(now.exists ? scales.value(now.scale) : 0.0f);
 #pragma unroll
                 for (int i = 0; i < WORDS / 4; i++) {
@@ -126,8 +151,6 @@ KILN_FN void nf4_gemm_body(u32 base, const u16* x, const u32* codes, const Nf4Sc
                                   nf4_word(table, word[j]));
                     }
                 }
-                ring.next();
-                announcer.filled++;
             }
             announcer.commit(base, lane);
         }
@@ -141,7 +164,7 @@ KILN_FN void nf4_gemm_body(u32 base, const u16* x, const u32* codes, const Nf4Sc
         u32 tile_m, tile_n;
         walk.at(tile, tile_m, tile_n);
         float acc[T::MT][T::BN / 2];
-        consume<T>(base, ring, steps, group, lane, acc);
+        consume<T, KILN_LOW>(base, ring, steps, group, lane, acc);
 #pragma unroll
         for (int mt = 0; mt < T::MT; mt++)
             store_bf16<T::BN>(acc[mt], y, out, tile_m * T::BM + (group * T::MT + mt) * 64, tile_n * T::BN, t / 32, lane);

@@ -85,10 +85,24 @@ impl Trial<'_> {
                 let name = format!("NF4 product, transposed {transposed}, double {double}");
                 (self.say)(&name);
                 let want = CPU.gemm(&x, false, &dense, transposed, 1.0);
-                let got = nf4_product(&gx, &buffers, None, transposed);
+                let got = nf4_product(&gx, &buffers, None, None, transposed);
                 compare(&name, got.map_err(|_| format!("{name}: not taken"))?, &want)?;
                 let want = CPU.add(sum, &want);
-                let got = nf4_product(&gx, &buffers, Some(gsum), transposed);
+                let got = nf4_product(&gx, &buffers, None, Some(gsum.clone()), transposed);
+                compare(&name, got.map_err(|_| format!("{name}: not taken"))?, &want)?;
+                // With a product of low rank, added to what the last one left.
+                let rank = if double { 16 } else { 40 };
+                let (left, gleft) = self.draw([rows, rank]);
+                let (right, gright) = self.draw(match transposed {
+                    true => [n, rank],
+                    false => [rank, k],
+                });
+                let name = format!("{name}, with rank {rank}");
+                (self.say)(&name);
+                let want = CPU.add(want, &CPU.gemm(&x, false, &dense, transposed, 1.0));
+                let want = CPU.gemm_add(want, &left, false, &right, transposed, 1.0);
+                let low = Some([&gleft, &gright]);
+                let got = nf4_product(&gx, &buffers, low, Some(gsum), transposed);
                 compare(&name, got.map_err(|_| format!("{name}: not taken"))?, &want)?;
             }
         }
