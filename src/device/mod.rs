@@ -11,6 +11,7 @@ mod headers;
 mod host;
 mod library;
 mod nvidia;
+mod oom;
 mod units;
 
 use std::path::Path;
@@ -30,6 +31,7 @@ pub use decide::Problem;
 pub use headers::Headers;
 pub use host::{Cpu, Memory};
 pub use nvidia::{Cuda, Driver, Gpu, Nvrtc, Version};
+pub use oom::{Asked, out_of_memory};
 pub use units::{memory_size, parse_memory_size};
 
 /// All facts about this machine that matter to a run.

@@ -9,7 +9,6 @@
 
 mod fit;
 mod meter;
-mod oom;
 mod walk;
 mod work;
 mod workload;
@@ -21,7 +20,6 @@ use crate::ops::moments::{PAGE, Storage};
 
 pub use fit::{Change, fit};
 pub use meter::{Memory, Part, Phase};
-pub use oom::{Asked, out_of_memory};
 pub use work::{Work, layer_product};
 pub use workload::{Batch, Lengths, Similarity, Test, Workload};
 

@@ -19,11 +19,10 @@ use super::setup::{ModelUse, Setup};
 use crate::config::Job;
 use crate::config::types::Config;
 use crate::data::encode::EncodeError;
-use crate::device::{Memory as HostMemory, give_back_freed_memory};
+use crate::device::{Asked, Memory as HostMemory, give_back_freed_memory, out_of_memory};
 use crate::ops::{Precision, for_device};
 use crate::plan::{
-    Asked, Change, Memory, Place, Precision as Numbers, Recipe, Work, Workload, fit, layer_product,
-    out_of_memory,
+    Change, Memory, Place, Precision as Numbers, Recipe, Work, Workload, fit, layer_product,
 };
 
 use sizes::Sizes;

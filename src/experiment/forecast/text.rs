@@ -5,8 +5,9 @@ use std::fmt::Write;
 use serde_json::json;
 
 use super::{Capacity, Forecast, Speed};
+use crate::device::Asked;
 use crate::device::memory_size;
-use crate::plan::{Asked, Change, Place};
+use crate::plan::{Change, Place};
 
 /// From this share of the memory on, a plan is tight: it may be off by so much.
 const TIGHT: f64 = 0.9;

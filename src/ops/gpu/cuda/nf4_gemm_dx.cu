@@ -4,8 +4,9 @@
 // Launch: entry nf4_gemm_dx; grid (min(multiprocessors, ceil(M / KILN_BM) * ceil(K / 128)), 1, 1), any
 // smaller grid is right too; block (384, 1, 1); no cluster.
 // Arguments: dy bf16[M*N], codes u32[N*K/8], absmax f32[N*K/64], dx bf16[M*K]; then by value the six 64-bit
-// words of Nf4GemmParams. With KILN_LOW bf16 left and right of LowRank come before the last one. With KILN_DOUBLE_QUANT=1 instead of absmax: absmax codes u8[N*K/64], nested
-// absmax f32[ceil(N*K/64 / 256)], dynamic map f32[256].
+// words of Nf4GemmParams. With KILN_DOUBLE_QUANT=1 instead of absmax: absmax codes u8[N*K/64], nested
+// absmax f32[ceil(N*K/64 / 256)], dynamic map f32[256]. With KILN_LOW, before the output, left and right of
+// LowRank in bf16.
 // Shared memory: static, 196,672 bytes; with KILN_DYNAMIC_SHARED=1 dynamic, ask for 197,696. The 48k
 // variant (KILN_BM=128, KILN_BK=32, KILN_STAGES=2) has 32,800 bytes and needs no more than any card gives.
 // Needs: N and K multiples of 64, M > 0, every pointer a multiple of 16, N*K/64 < 2^32. Every

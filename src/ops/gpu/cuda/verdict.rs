@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::kernel::File;
 use super::{Family, process, trial};
-use crate::device::{Cuda, Driver, own_cache};
+use crate::device::{Cuda, Driver, out_of_memory, own_cache};
 
 /// What a file keeps: for each family nothing, or why it failed.
 #[derive(Serialize, Deserialize)]
@@ -84,8 +84,12 @@ fn tried(like: &CubeTensor, families: &[Family]) -> (Outcomes, bool) {
         };
         (family.name().to_string(), why)
     });
-    let outcomes = outcomes.collect();
-    (outcomes, isolated)
+    let outcomes: Outcomes = outcomes.collect();
+    // What others had left of the memory says nothing of the kernels.
+    let starved =
+        |why: &Option<String>| why.as_ref().is_some_and(|why| out_of_memory(why).is_some());
+    let lasting = isolated && !outcomes.values().any(starved);
+    (outcomes, lasting)
 }
 
 /// N of `cuda:N`.
