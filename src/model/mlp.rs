@@ -10,7 +10,7 @@ use super::params::Grads;
 /// Most rows that are taken at once where nothing is kept: beyond it, products gain no
 /// more from being larger.
 pub const MLP_ROWS: usize = 2048;
-/// Of the rows of a tile.
+/// A tile has a multiple of so many rows.
 const ALIGN: usize = 64;
 
 /// The feed-forward part.
