@@ -82,7 +82,7 @@ def correctness(logs):
             print(f"{name[:-4]}: {line}")
 
 
-def verdict(logs):
+def trials(logs):
     """Which kernels in CUDA C++ the card runs."""
     found = document(logs, "verdict.json")
     for family, why in found.items():
@@ -226,7 +226,7 @@ def everything(logs):
         if "left out" in line or "out of time" in line:
             print(f"peer {line}")
     print("\n== Right?")
-    verdict(logs)
+    trials(logs)
     correctness(logs)
     print("\n== QLoRA, NF4 double-quantised, r=16 on all linears, 2 sequences a step")
     if kiln or peers:
