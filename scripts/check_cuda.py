@@ -3,9 +3,9 @@
 
 Every .cu file lists its variants in lines `// variant: NAME ENTRY [-DNAME=VALUE ...]`, and the
 architectures that it is compiled for besides in a line `// elsewhere: sm_80 ...`: there with dynamic
-shared memory, since ptxas allows 48 KiB of static memory. Each variant is pasted together as the Rust side does it (`#include "x"` replaced by the file's text, defines put
-in front), compiled by NVRTC with cubecl's options, assembled by ptxas and disassembled. Fails on a
-compile error, a spill, a stack frame, a warning that wgmma was serialised, or more shared memory
+shared memory, since ptxas allows 48 KiB of static memory. Each variant is pasted together as the Rust
+side does it (`#include "x"` replaced by the file's text, defines put in front), compiled by NVRTC with
+cubecl's options, assembled by ptxas and disassembled. Fails on a compile error, a spill, a stack frame, a warning that wgmma was serialised, or more shared memory
 than the launch may ask for.
 """
 import argparse

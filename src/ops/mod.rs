@@ -241,11 +241,10 @@ pub trait HotOps: Send + Sync {
         sum: Option<Tensor<2>>,
         x: &Tensor<2>,
         weight: &Nf4Tensor,
-        [left, right]: [&Tensor<2>; 2],
+        low: [&Tensor<2>; 2],
         transposed: bool,
     ) -> Tensor<2> {
-        let sum = self.nf4_gemm(sum, x, weight, transposed);
-        self.gemm_add(sum, left, false, right, transposed, 1.0)
+        low_apart(self, sum, x, weight, low, transposed)
     }
 
     /// `x / rms(x) x gain` by rows; `gain` is `[1, d]` (Zhang and Sennrich, 2019).
@@ -432,6 +431,19 @@ pub trait HotOps: Send + Sync {
 
     /// Sum of squares of all elements of all tensors.
     fn sum_squares(&self, tensors: &[&Tensor<2>]) -> Scalar;
+}
+
+/// [`HotOps::nf4_gemm_low`] as two products.
+fn low_apart<O: HotOps + ?Sized>(
+    ops: &O,
+    sum: Option<Tensor<2>>,
+    x: &Tensor<2>,
+    weight: &Nf4Tensor,
+    [left, right]: [&Tensor<2>; 2],
+    transposed: bool,
+) -> Tensor<2> {
+    let sum = ops.nf4_gemm(sum, x, weight, transposed);
+    ops.gemm_add(sum, left, false, right, transposed, 1.0)
 }
 
 /// [`HotOps::nf4_gemm`] by way of the dense weight.

@@ -60,7 +60,7 @@ static std::string run(const Case& c, bool dx) {
     if (c.accumulate)
         for (u16& v : y) v = emu::to_bf16(test::normal() * 3);
     const std::vector<u16> before = y;
-    // Of the last step of the contraction it is a part, of any multiple of 8.
+    // Any multiple of 8 that needs KILN_LOW times 16 of the last step.
     const int rank = KILN_LOW ? 16 * (KILN_LOW - 1) + (test::random() % 2 ? 8 : 16) : 0;
     std::vector<u16> left = test::bf16_matrix((size_t)c.m * rank), right = test::bf16_matrix((size_t)cols * rank);
 
@@ -82,7 +82,8 @@ static std::string run(const Case& c, bool dx) {
     emu::allow(map, false);
     p.offset_bits = as_u32(offset);
     const std::string error = emu::launch({c.grid}, {KILN_THREADS}, 227 * 1024, dx ? nf4_gemm_dx : nf4_gemm, x.data(),
-                                          codes.data(), scale_codes.data(), nested.data(), map.data(), LOW_OPERANDS y.data(), p);
+                                          codes.data(), scale_codes.data(), nested.data(), map.data(),
+                                          LOW_OPERANDS y.data(), p);
 #else
     emu::allow(absmax, false);
     const std::string error = emu::launch({c.grid}, {KILN_THREADS}, 227 * 1024, dx ? nf4_gemm_dx : nf4_gemm, x.data(),

@@ -1,7 +1,8 @@
 // A stand-in for NVIDIA's driver, libcuda.so.1: a card that is this machine's memory and CPU. Modules
 // are the shared libraries that the stand-in for NVRTC makes (nvrtc.cpp), and a launch runs them at once.
-// It answers like an H100 of compute capability 9.0, or like a card of KILN_CARD_CAPABILITY. What is asked of it is counted; at the end of the
-// process the counts go to stderr, and to the file $KILN_CARD_REPORT as JSON.
+// It answers like an H100 of compute capability 9.0, or like a card of KILN_CARD_CAPABILITY. What is asked
+// of it is counted; at the end of the process the counts go to stderr, and to the file $KILN_CARD_REPORT as
+// JSON.
 //
 //   KILN_CARD_UNTIL=ENTRY:N   run nothing after the Nth launch of ENTRY; `none` runs nothing at all
 //   KILN_CARD_LOG=FILE        a line a launch: seconds, entry, grid, block, shared bytes, milliseconds
@@ -324,7 +325,8 @@ API cuLaunchKernel(void* function, unsigned gx, unsigned gy, unsigned gz, unsign
     c.launches++;
     f.launched++;
     const double began = seconds();
-    if (!gx || !gy || !gz || gy > 65535 || gz > 65535 || (size_t)bx * by * bz > 1024 || shared > (unsigned)most_shared()) {
+    if (!gx || !gy || !gz || gy > 65535 || gz > 65535 || (size_t)bx * by * bz > 1024 ||
+        shared > (unsigned)most_shared()) {
         fprintf(stderr, "stand-in card: %s: no such grid: %u %u %u of %u %u %u, %u bytes\n", f.entry.c_str(), gx, gy,
                 gz, bx, by, bz, shared);
         return kInvalid;

@@ -8,7 +8,7 @@ use super::few_rows;
 use super::gemm::{gemm_raw, product_scratch};
 use super::mat::{Mat, Threads};
 #[cfg(target_arch = "x86_64")]
-use super::tiles::{self, Operand};
+use super::tiles::{self, Operand, Target};
 use super::weight_rows::Rows;
 
 /// Bytes of a block in f32: enough that its product takes far longer than making it,
@@ -39,12 +39,11 @@ pub fn frozen_scratch(
     threads: usize,
 ) -> usize {
     let [from, to] = if transposed { [inn, out] } else { [out, inn] };
-    let rounded = match in_bf16 && !multiplies_bf16() {
-        true => 4 * rows * from,
-        false => 0,
-    };
+    let rounded = if in_bf16 { 4 * rows * from } else { 0 };
     #[cfg(target_arch = "x86_64")]
     if tiles::is_for(rows, to, in_bf16) {
+        // Pairs are rounded as they are packed.
+        let rounded = if multiplies_bf16() { 0 } else { rounded };
         return rounded + tiles::scratch_bytes(rows, from, to, in_bf16, threads);
     }
     let _ = threads;
@@ -67,10 +66,17 @@ pub fn product(
     assert!(x.len() == rows * from && y.len() == rows * to, "shapes");
     let few = transposed && few_rows::is_for(rows, inn);
     #[cfg(target_arch = "x86_64")]
+    let target = Target {
+        dst: y.as_mut_ptr(),
+        stride: to,
+        accumulate,
+        alpha: 1.0,
+    };
+    #[cfg(target_arch = "x86_64")]
     if !few && from > 0 && multiplies_bf16() && tiles::is_for(rows, to, true) && weight.in_bf16() {
         let [a, b] = operands(x, weight, [out, inn], transposed);
         // SAFETY: `y` has `rows` rows of `to` numbers and is borrowed for us alone.
-        return unsafe { tiles::gemm_bf16(y.as_mut_ptr(), to, a, b, accumulate) };
+        return unsafe { tiles::gemm_bf16(target, a, b) };
     }
     // Once, not for every block.
     let rounded = weight.in_bf16().then(|| bf16::rounded(x));
@@ -87,9 +93,8 @@ pub fn product(
     #[cfg(target_arch = "x86_64")]
     if from > 0 && tiles::is_for(rows, to, false) {
         let [a, b] = operands(x, weight, [out, inn], transposed);
-        let (dst, all) = (y.as_mut_ptr(), Threads::All);
         // SAFETY: as above.
-        return unsafe { tiles::gemm(dst, to, a, b, 1.0, accumulate, all) };
+        return unsafe { tiles::gemm(target, a, b, Threads::All) };
     }
     by_blocks(y, x, weight, [out, inn], transposed, accumulate);
 }

@@ -4,7 +4,7 @@
 
 use super::mat::{Mat, Threads};
 #[cfg(target_arch = "x86_64")]
-use super::tiles::{self, Operand};
+use super::tiles::{self, Operand, Target};
 
 /// The gemm crate packs so many rows of the right operand, and no more than a share of
 /// the third-level cache, for which this stands.
@@ -77,8 +77,14 @@ pub unsafe fn gemm_raw(
     #[cfg(target_arch = "x86_64")]
     if k > 0 && tiles::is_for(m, n, false) {
         let [a, b] = [a, b.t()].map(Operand::Numbers);
+        let target = Target {
+            dst,
+            stride: dst_stride,
+            accumulate,
+            alpha,
+        };
         // SAFETY: the caller vouches for `dst`.
-        return unsafe { tiles::gemm(dst, dst_stride, a, b, alpha, accumulate, threads) };
+        return unsafe { tiles::gemm(target, a, b, threads) };
     }
     let parallelism = match threads {
         Threads::All => gemm::Parallelism::Rayon(0),

@@ -37,6 +37,8 @@ use super::{
     AdamW, AttentionShape, Clip, CrossEntropy, CrossEntropyGrad, HotOps, Indices, Moments8,
     Nf4Tensor, Offloaded, Precision, Room, RopeTable, Scalar, Spans, gpu_logit_rows,
 };
+#[cfg(feature = "cuda")]
+use super::{low_apart, through_dense};
 use crate::rng::Stream;
 
 /// The GPU implementation of [`HotOps`].
@@ -78,15 +80,32 @@ fn norm_on_device(clip: &Clip, device: &Device) -> CubeTensor {
     }
 }
 
-/// The weight's buffers for the kernels of [`cuda`], where the card has shown that it
-/// runs them.
+/// The product with a weight in NF4, and with that of `low`, by the kernels of
+/// [`cuda`]; `sum` back where the card or they do not take it.
 #[cfg(feature = "cuda")]
-fn for_cuda(like: &CubeTensor, weight: &Nf4Tensor) -> Option<cuda::Nf4Buffers> {
-    match weight {
-        Nf4Tensor::Gpu(weight) if cuda::on(like, cuda::Family::Nf4Products) => {
+#[allow(clippy::result_large_err)] // the sum goes back as it came
+fn by_cuda(
+    sum: Option<Tensor<2>>,
+    x: &Tensor<2>,
+    weight: &Nf4Tensor,
+    low: Option<[&Tensor<2>; 2]>,
+    transposed: bool,
+) -> Result<Tensor<2>, Option<Tensor<2>>> {
+    let rows = buffer(x);
+    let buffers = match weight {
+        Nf4Tensor::Gpu(weight) if cuda::on(&rows, cuda::Family::Nf4Products) => {
             weight.cuda_buffers()
         }
         _ => None,
+    };
+    let Some(buffers) = buffers else {
+        return Err(sum);
+    };
+    let low = low.map(|both| both.map(buffer));
+    let low = low.as_ref().map(|[left, right]| [left, right]);
+    match cuda::nf4_product(&rows, &buffers, low, sum.map(writable), transposed) {
+        Ok(y) => Ok(tensor(y)),
+        Err(sum) => Err(sum.map(tensor)),
     }
 }
 
@@ -178,16 +197,8 @@ impl HotOps for Gpu {
         weight: &Nf4Tensor,
         transposed: bool,
     ) -> Tensor<2> {
-        let rows = buffer(x);
-        let mut sum = sum.map(writable);
-        if let Some(buffers) = for_cuda(&rows, weight) {
-            match cuda::nf4_product(&rows, &buffers, None, sum, transposed) {
-                Ok(out) => return tensor(out),
-                Err(given) => sum = given,
-            }
-        }
-        let dense = self.nf4_dequantize(weight);
-        tensor(product(x, false, &dense, transposed, 1.0).compute(sum, x.dtype()))
+        by_cuda(sum, x, weight, None, transposed)
+            .unwrap_or_else(|sum| through_dense(self, sum, x, weight, transposed))
     }
 
     #[cfg(feature = "cuda")]
@@ -196,24 +207,11 @@ impl HotOps for Gpu {
         sum: Option<Tensor<2>>,
         x: &Tensor<2>,
         weight: &Nf4Tensor,
-        [left, right]: [&Tensor<2>; 2],
+        low: [&Tensor<2>; 2],
         transposed: bool,
     ) -> Tensor<2> {
-        let rows = buffer(x);
-        let mut sum = sum;
-        if let Some(buffers) = for_cuda(&rows, weight) {
-            let low = [buffer(left), buffer(right)];
-            let low = [&low[0], &low[1]];
-            if cuda::takes_low_rank(low) {
-                let given = sum.map(writable);
-                match cuda::nf4_product(&rows, &buffers, Some(low), given, transposed) {
-                    Ok(out) => return tensor(out),
-                    Err(given) => sum = given.map(tensor),
-                }
-            }
-        }
-        let sum = self.nf4_gemm(sum, x, weight, transposed);
-        self.gemm_add(sum, left, false, right, transposed, 1.0)
+        by_cuda(sum, x, weight, Some(low), transposed)
+            .unwrap_or_else(|sum| low_apart(self, sum, x, weight, low, transposed))
     }
 
     fn nf4_dequantize(&self, weight: &Nf4Tensor) -> Tensor<2> {

@@ -69,13 +69,15 @@ trait Kernel {
     unsafe fn tile(left: &[u32], right: &[u32], target: Target);
 }
 
-/// Where sums are written; tasks write rows and columns of their own.
+/// Where `alpha x` sums are written, or added: a row for each line of the left operand,
+/// `stride` apart, with an element for each of the right one. Tasks write rows and
+/// columns of their own.
 #[derive(Clone, Copy)]
-struct Target {
-    dst: *mut f32,
-    stride: usize,
-    accumulate: bool,
-    alpha: f32,
+pub struct Target {
+    pub dst: *mut f32,
+    pub stride: usize,
+    pub accumulate: bool,
+    pub alpha: f32,
 }
 
 // SAFETY: no two tasks share a sum.
@@ -119,31 +121,15 @@ fn scratch<K: Kernel>(rows: usize, inner: usize, columns: usize, threads: usize)
     4 * depth * (rows + columns + threads * LINES * K::NUMBERS)
 }
 
-/// `dst (+)= alpha x` the products of the lines of `a` with those of `b`, a row for each
-/// of `a`.
+/// The products of the lines of `a` with those of `b`.
 ///
 /// # Panics
 /// The CPU lacks AVX2 or FMA, or the lines differ in length.
 ///
 /// # Safety
-/// `dst` must be valid for writes of a row for each line of `a`, `stride` apart, of as
-/// many elements as `b` has lines, which no other thread touches meanwhile.
-pub unsafe fn gemm(
-    dst: *mut f32,
-    stride: usize,
-    a: Operand<'_>,
-    b: Operand<'_>,
-    alpha: f32,
-    accumulate: bool,
-    threads: Threads,
-) {
+/// The target must be valid for writes, and no other thread may touch it meanwhile.
+pub unsafe fn gemm(target: Target, a: Operand<'_>, b: Operand<'_>, threads: Threads) {
     assert!(avx2::available());
-    let target = Target {
-        dst,
-        stride,
-        accumulate,
-        alpha,
-    };
     // SAFETY: the CPU has the instructions, the rest is the caller's.
     unsafe { product::<Avx2>(target, a, b, threads) }
 }
@@ -155,20 +141,8 @@ pub unsafe fn gemm(
 ///
 /// # Safety
 /// As of [`gemm`].
-pub unsafe fn gemm_bf16(
-    dst: *mut f32,
-    stride: usize,
-    a: Operand<'_>,
-    b: Operand<'_>,
-    accumulate: bool,
-) {
+pub unsafe fn gemm_bf16(target: Target, a: Operand<'_>, b: Operand<'_>) {
     assert!(multiplies_bf16());
-    let target = Target {
-        dst,
-        stride,
-        accumulate,
-        alpha: 1.0,
-    };
     // SAFETY: the CPU has the instructions, the rest is the caller's.
     unsafe { product::<Avx512Bf16>(target, a, b, Threads::All) }
 }

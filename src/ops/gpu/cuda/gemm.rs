@@ -130,7 +130,7 @@ pub enum Maxima {
 pub type LowRank<'a> = [&'a CubeTensor; 2];
 
 /// Whether the NF4 products take such an operand in their last step.
-pub fn takes_low_rank(low: LowRank<'_>) -> bool {
+fn takes_low_rank(low: LowRank<'_>) -> bool {
     let [_, rank] = dims(low[0]);
     let bf16 = low.iter().all(|part| part.dtype == DType::BF16);
     bf16 && rank > 0 && rank.is_multiple_of(8) && rank <= STEP

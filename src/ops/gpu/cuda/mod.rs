@@ -22,7 +22,7 @@ use burn_cubecl::CubeDevice;
 use burn_cubecl::tensor::CubeTensor;
 
 pub use attention::{FlashPlan, flash_backward, flash_forward, starts};
-pub use gemm::{Maxima, Nf4Buffers, Product, nf4_product, product, takes_low_rank};
+pub use gemm::{Maxima, Nf4Buffers, Product, nf4_product, product};
 pub use process::answer;
 
 /// Kernels that stand or fall together.

@@ -23,7 +23,8 @@
 extern "C" __global__ void __launch_bounds__(KILN_THREADS, 1)
 nf4_gemm(const u16* __restrict__ x, const u32* __restrict__ codes,
 #if KILN_DOUBLE_QUANT
-         const u8* __restrict__ absmax_codes, const float* __restrict__ nested_absmax, const float* __restrict__ dynamic_map,
+         const u8* __restrict__ absmax_codes, const float* __restrict__ nested_absmax,
+         const float* __restrict__ dynamic_map,
 #else
          const float* __restrict__ absmax,
 #endif
