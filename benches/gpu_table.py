@@ -13,6 +13,8 @@ GIB = 1 << 30
 # Goals: tokens/s at first landing, tokens/s aimed at, floor on an H200, memory in GiB.
 GOALS = {True: ("small", 6000, 11000, 16000, 6.8), False: ("fast", 9000, 15000, 24000, None)}
 PEER_FACTOR = 1.5
+# Runs without some of the kernels: for comparison, not towards the goals.
+LESSER = ("mma", "portable")
 FIRST_STEP_S = {"warm": 30, "cold": 60}
 PLAN_TOLERANCE = 0.05
 WORST = 14
@@ -128,7 +130,7 @@ def goals(kiln, peers, plans):
         rows.append([goal, mode, seen, wanted, verdict(reached)])
 
     for checkpointing, (mode, landing, aim, floor, memory) in GOALS.items():
-        own = [r for r in kiln if r["checkpointing"] == checkpointing and r["label"] != "portable"]
+        own = [r for r in kiln if r["checkpointing"] == checkpointing and r["label"] not in LESSER]
         warm = [r for r in own if r["label"] != "cold"] or own
         if not warm:
             rows.append(["no run of Kiln", mode, "-", "-", "-"])
@@ -166,7 +168,7 @@ def goals(kiln, peers, plans):
 
 def same_losses(kiln, rows):
     """Runs of one seed: cold beside warm, recomputed beside kept."""
-    alike = [r for r in kiln if r["label"] != "portable"]
+    alike = [r for r in kiln if r["label"] not in LESSER]
     for a, b in zip(alike, alike[1:]):
         steps = min(len(a["losses"]), len(b["losses"]))
         equal = a["losses"][:steps] == b["losses"][:steps]
@@ -207,7 +209,7 @@ def everything(logs):
         # A plan is one JSON object over many lines.
         if name.endswith(".out") and not name.startswith("plan-"):
             results += objects(logs, name)
-    order = {"small-cold": 0, "small-warm": 1, "fast-warm": 2, "fast-cold": 3, "fast-portable": 4}
+    order = {"small-cold": 0, "small-warm": 1, "fast-warm": 2, "fast-cold": 3, "fast-mma": 4, "fast-portable": 5}
     kiln = [r for r in results if r.get("side") == "kiln"]
     kiln.sort(key=lambda r: order.get(f"{GOALS[r['checkpointing']][0]}-{r['label']}", 9))
     peers = [r for r in results if r.get("side") == "torch"]

@@ -2,8 +2,8 @@
 """Compiles the CUDA C++ kernels for sm_90a without a GPU and prints what ptxas made of them.
 
 Every .cu file lists its variants in lines `// variant: NAME ENTRY [-DNAME=VALUE ...]`, and the
-architectures that it is compiled for besides in a line `// elsewhere: sm_80 ...`: there with dynamic
-shared memory, since ptxas allows 48 KiB of static memory. Each variant is pasted together as the Rust
+architectures that it is compiled for besides in a line `// elsewhere: sm_80 ... [for PART]`, PART of the
+names of the variants: there with dynamic shared memory, since ptxas allows 48 KiB of static memory. Each variant is pasted together as the Rust
 side does it (`#include "x"` replaced by the file's text, defines put in front), compiled by NVRTC with
 cubecl's options, assembled by ptxas and disassembled. Fails on a compile error, a spill, a stack frame, a warning that wgmma was serialised, or more shared memory
 than the launch may ask for.
@@ -57,10 +57,10 @@ def variants(path):
 def elsewhere(path):
     """The variants for other architectures."""
     with open(path) as file:
-        found = re.search(r"^// elsewhere: (.*)$", file.read(), re.M)
+        found = re.search(r"^// elsewhere: ([\w ]+?)(?: for (\w+))?$", file.read(), re.M)
     for arch in found.group(1).split() if found else []:
         for name, entry, defines in variants(path):
-            if DYNAMIC not in defines:
+            if DYNAMIC not in defines and (found.group(2) or "") in name:
                 yield f"{name}_{arch}", entry, defines + [DYNAMIC], arch
 
 

@@ -127,7 +127,7 @@ verdict=$(compgen -G "$work/cache-first/kiln/cuda-kernels-*.json" | head -n 1)
 if [ -n "$verdict" ]; then
   cp "$verdict" "$logs/verdict.json"
   if ! python3 -c 'import json, sys; sys.exit(any(v for k, v in json.load(open(sys.argv[1])).items() if k not in ("card", "driver")))' "$verdict"; then
-    for cache in warm fast portable; do
+    for cache in warm fast portable mma; do
       mkdir -p "$work/cache-$cache/kiln" && cp "$verdict" "$work/cache-$cache/kiln/"
     done
   fi
@@ -152,7 +152,8 @@ ceilings=$(timeout 10 python3 "$benches/gpu_table.py" ceilings "$logs")
 kiln kernels 100 25 warm kernels --json "$logs/kernels.jsonl" $ceilings
 peers peers-dense-2 80 d true
 bench fast-cold 90 30 fast false cold --steps 5 --warmup 2
-# Without the kernels in CUDA C++: what they are worth.
+# Without wgmma, as on every card but Hopper, and without the kernels in CUDA C++: what they are worth.
+KILN_CUDA_KERNELS=mma bench fast-mma 60 25 mma false mma --steps 10 --warmup 2 --at-most 20
 KILN_CUDA_KERNELS=0 bench fast-portable 90 30 portable false portable --steps 10 --warmup 2 --at-most 20
 
 # Few files: whoever lends the machine may limit how many come back.

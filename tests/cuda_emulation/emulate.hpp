@@ -348,6 +348,7 @@ inline void st_global_u16(u16* p, u32 v) { emu::store(p, (u16)v, "st.global.b16"
 inline void st_global_f32(float* p, float v) { emu::store(p, v, "st.global.f32"); }
 
 inline u32 pack_bf16(float lo, float hi) { return (u32)emu::to_bf16(lo) | (u32)emu::to_bf16(hi) << 16; }
+inline u32 anew(u32 v) { return v; }
 inline float as_float(u32 v) { return std::bit_cast<float>(v); }
 inline u32 as_u32(float v) { return std::bit_cast<u32>(v); }
 inline float mul_rn(float a, float b) { return a * b; }
@@ -491,7 +492,7 @@ struct MmaArgs {
     const u32* a;
     u32 b[2];
 };
-inline void mma_16816(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) {
+inline void mma_16816(float* d, const u32 (&a)[4], u32 b0, u32 b1) {
     MmaArgs mine{d, a, {b0, b1}};
     emu::warp_collective(4, &mine, [](void** all) {
         float A[16][16], B[16][8];

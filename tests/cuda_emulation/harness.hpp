@@ -6,6 +6,13 @@ namespace test {
 inline std::mt19937 random;
 inline int passed = 0, failed = 0;
 
+// What a block may have: on Hopper, or on the cards since Ampere that have least.
+#if defined(KILN_WGMMA) && !KILN_WGMMA
+const u32 SHARED = 98 * 1024;
+#else
+const u32 SHARED = 227 * 1024;
+#endif
+
 inline float uniform(float lo, float hi) { return lo + (hi - lo) * (float)(random() / 4294967296.0); }
 inline float normal() {
     float s = 0;

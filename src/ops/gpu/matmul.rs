@@ -1,5 +1,5 @@
-//! Matrix products: the kernels for Hopper where the device has shown that it runs
-//! them, else cubek's, which take transposed operands as strides.
+//! Matrix products: those in CUDA C++ where the device has shown that it runs them, else
+//! cubek's, which take transposed operands as strides.
 
 use burn::tensor::{DType, Tensor};
 use burn_cubecl::kernel::matmul::{MatmulStrategy, matmul};
@@ -28,22 +28,23 @@ impl Product<'_> {
     pub fn compute(&self, sum: Option<CubeTensor>, dtype: DType) -> CubeTensor {
         let (a, b) = (buffer(self.a), buffer(self.b));
         #[cfg(feature = "cuda")]
-        let sum = if cuda::on(&a, cuda::Family::Products) {
-            let taken = cuda::product(cuda::Product {
-                a: &a,
-                ta: self.ta,
-                b: &b,
-                tb: self.tb,
-                scale: self.factor,
-                sum,
-                dtype,
-            });
-            match taken {
-                Ok(out) => return out,
-                Err(sum) => sum,
+        let sum = match cuda::units(&a, cuda::Family::Products) {
+            Some(units) => {
+                let product = cuda::Product {
+                    a: &a,
+                    ta: self.ta,
+                    b: &b,
+                    tb: self.tb,
+                    scale: self.factor,
+                    sum,
+                    dtype,
+                };
+                match cuda::product(units, product) {
+                    Ok(out) => return out,
+                    Err(sum) => sum,
+                }
             }
-        } else {
-            sum
+            None => sum,
         };
         let mut out = portable(operand(a, self.ta), operand(b, self.tb), dtype);
         if self.factor != 1.0 {

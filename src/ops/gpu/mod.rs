@@ -92,18 +92,17 @@ fn by_cuda(
     transposed: bool,
 ) -> Result<Tensor<2>, Option<Tensor<2>>> {
     let rows = buffer(x);
+    let units = cuda::units(&rows, cuda::Family::Nf4Products);
     let buffers = match weight {
-        Nf4Tensor::Gpu(weight) if cuda::on(&rows, cuda::Family::Nf4Products) => {
-            weight.cuda_buffers()
-        }
-        _ => None,
+        Nf4Tensor::Gpu(weight) => weight.cuda_buffers(),
+        Nf4Tensor::Host(_) => None,
     };
-    let Some(buffers) = buffers else {
+    let (Some(units), Some(buffers)) = (units, buffers) else {
         return Err(sum);
     };
     let low = low.map(|both| both.map(buffer));
     let low = low.as_ref().map(|[left, right]| [left, right]);
-    match cuda::nf4_product(&rows, &buffers, low, sum.map(writable), transposed) {
+    match cuda::nf4_product(units, &rows, &buffers, low, sum.map(writable), transposed) {
         Ok(y) => Ok(tensor(y)),
         Err(sum) => Err(sum.map(tensor)),
     }

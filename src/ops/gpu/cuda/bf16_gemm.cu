@@ -6,6 +6,7 @@
 //   KILN_OUT_F32 1: C is f32
 //   KILN_ALIGNED 0: any pitches and pointers (see gemm.cuh)
 //   KILN_BM 128 or 256, KILN_BN 64 or 128: the block's tile
+//   KILN_WGMMA 0: for cards without wgmma (see gemm.cuh)
 //
 // With gridDim.y > 1 the contraction is split: block row s sums steps [s, s+1) * ceil(steps / splits)
 // and writes its own [M][N] f32 plane at C + s * M * N (KILN_OUT_F32 1, accumulate 0, scale 1); then
@@ -26,8 +27,14 @@
 // variant: bf16_gemm_128x64 bf16_gemm
 // variant: bf16_gemm_128x64_b_mn_f32 bf16_gemm -DKILN_B_MN=1 -DKILN_OUT_F32=1
 // variant: bf16_gemm_128x64_any bf16_gemm -DKILN_ALIGNED=0
+// variant: bf16_gemm_128x128_any bf16_gemm -DKILN_BN=128 -DKILN_ALIGNED=0
 // variant: bf16_gemm_128x128_ab_mn_f32 bf16_gemm -DKILN_BN=128 -DKILN_A_MN=1 -DKILN_B_MN=1 -DKILN_OUT_F32=1
 // variant: bf16_gemm_48k bf16_gemm -DKILN_BK=32 -DKILN_STAGES=3
+// variant: bf16_gemm_mma_256x128 bf16_gemm -DKILN_WGMMA=0 -DKILN_BK=32 -DKILN_BM=256 -DKILN_BN=128
+// variant: bf16_gemm_mma_128x128_ab_mn_f32 bf16_gemm -DKILN_WGMMA=0 -DKILN_BK=32 -DKILN_BN=128 -DKILN_A_MN=1 -DKILN_B_MN=1 -DKILN_OUT_F32=1
+// variant: bf16_gemm_mma_128x128_any bf16_gemm -DKILN_WGMMA=0 -DKILN_BK=32 -DKILN_BN=128 -DKILN_ALIGNED=0
+// variant: bf16_gemm_mma_128x64_b_mn bf16_gemm -DKILN_WGMMA=0 -DKILN_BK=32 -DKILN_B_MN=1
+// elsewhere: sm_80 sm_86 sm_89 sm_100 sm_120 for mma
 #ifndef KILN_BM
 #define KILN_BM 128
 #endif
@@ -78,7 +85,7 @@ bf16_gemm(const u16* __restrict__ a, const u16* __restrict__ b, Bf16GemmOut* c,
     barriers_init<T>(base);
 
     if (group == 2) {
-        registers_lower<104>();
+        producer_registers();
         const Operand oa(a, p.pitch_a, rows, depth), ob(b, p.pitch_b, cols, depth);
         Announcer<T> announcer;
         Ring<T::STAGES> ring;
@@ -86,8 +93,8 @@ bf16_gemm(const u16* __restrict__ a, const u16* __restrict__ b, Bf16GemmOut* c,
         if (tile < walk.count()) walk.at(tile, tile_m, tile_n);
         while (tile < walk.count() || announcer.due()) {
             if (tile < walk.count()) {
-                mbar_wait(empty_barrier<T>(base, ring.stage), ring.phase ^ 1);
-                const u32 at = base + ring.stage * T::STAGE, k = (first + step) * T::BK;
+                mbar_wait(empty_barrier<T>(base, ring.stage()), ring.phase() ^ 1);
+                const u32 at = base + ring.stage() * T::STAGE, k = (first + step) * T::BK;
                 oa.template load<T::BM, T::BK, T::A_MN>(at, tile_m * T::BM, k, t);
                 ob.template load<T::BN, T::BK, T::B_MN>(at + T::A_BYTES, tile_n * T::BN, k, t);
                 if (++step == steps) {
@@ -103,24 +110,24 @@ bf16_gemm(const u16* __restrict__ a, const u16* __restrict__ b, Bf16GemmOut* c,
         return;
     }
 
-    registers_raise<200>();
+    consumer_registers();
     Ring<T::STAGES> ring;
     Bf16GemmOut* plane = c + (u64)blockIdx.y * rows * cols;
     const u64 pitch = gridDim.y > 1 ? cols : p.pitch_c;
     const bool vector = ((u64)plane & 15) == 0 && (pitch & (KILN_OUT_F32 ? 3 : 7)) == 0;
     const Output out{rows, cols, pitch, as_float((u32)p.scale_bits), p.accumulate != 0, vector};
-    for (u32 tile = blockIdx.x; tile < walk.count(); tile += gridDim.x) {
+    for (u32 number = 0; blockIdx.x + number * gridDim.x < walk.count(); number++) {
+        Sums<T> acc;
+        consume<T>(base, ring, number, steps, group, t, acc);
         u32 tile_m, tile_n;
-        walk.at(tile, tile_m, tile_n);
-        float acc[T::MT][T::BN / 2];
-        consume<T>(base, ring, steps, group, lane, acc);
+        walk.at(blockIdx.x + number * gridDim.x, tile_m, tile_n);
 #pragma unroll
         for (int mt = 0; mt < T::MT; mt++) {
             const u32 row0 = tile_m * T::BM + (group * T::MT + mt) * 64;
 #if KILN_OUT_F32
-            store_f32<T::BN>(acc[mt], plane, out, row0, tile_n * T::BN, t / 32, lane);
+            store_f32<T::BN>(acc.of[mt], plane, out, row0, tile_n * T::BN, t / 32, lane);
 #else
-            store_bf16<T::BN>(acc[mt], plane, out, row0, tile_n * T::BN, t / 32, lane);
+            store_bf16<T::BN>(acc.of[mt], plane, out, row0, tile_n * T::BN, t / 32, lane);
 #endif
         }
     }

@@ -1,11 +1,12 @@
 // What the three matrix-product kernels share. One block is three warpgroups: two consume, each
 // MT x 64 rows of the block's tile, and the third produces: it fills the stages of a ring in shared
-// memory with cp.async (bf16 operands) or by dequantising (nf4.cuh).
+// memory with cp.async (bf16 operands) or by dequantising (nf4.cuh). The consumers multiply with
+// Hopper's wgmma, or with KILN_WGMMA=0 with the mma of every card since Ampere (sm_80).
 //
 //   a tile BM x BK of A, and BN x BK of B, per stage; D[m][n] += sum over k of A[m][k] B[n][k]
 //   full[s]   one arrival a producer warp, once what it wrote to stage s has arrived and is visible
-//             to wgmma
-//   empty[s]  one arrival a consumer warp, once its wgmma on stage s are done
+//             to the consumers
+//   empty[s]  one arrival a consumer warp, once it has read stage s
 //
 // An operand lies in memory with the contraction contiguous ("K-major", rows of BK elements) or with
 // its own index contiguous ("MN-major", kept in shared memory as columns of 64 own indices, each BK
@@ -16,6 +17,9 @@
 #include "primitives.cuh"
 
 #define KILN_THREADS 384
+#ifndef KILN_WGMMA
+#define KILN_WGMMA 1
+#endif
 // 1: every matrix starts at a multiple of 16 bytes and its pitch is a multiple of 8 elements, and so is
 // the number of columns of the result. 0: anything goes, more slowly where it is not so.
 #ifndef KILN_ALIGNED
@@ -32,8 +36,8 @@ struct Tile {
     static constexpr int MT = BM / 128;
     static constexpr u32 A_BYTES = BM * BK * 2, B_BYTES = BN * BK * 2, STAGE = A_BYTES + B_BYTES;
     static constexpr u32 BARRIERS = STAGES * STAGE, SHARED = BARRIERS + STAGES * 16;
-    // A stage is announced LAG steps after its copies were issued. The consumers free a stage one step
-    // after they have read it, so a larger LAG would wait for itself.
+    // A stage is announced LAG steps after its copies were issued. With wgmma the consumers free a stage
+    // one step after they have read it, so a larger LAG would wait for itself.
     static constexpr int LAG = STAGES - 2;
     static_assert(BM % 128 == 0 && (BN == 64 || BN == 128) && (BK == 64 || BK == 32), "");
     static_assert(STAGES >= 2, "");
@@ -55,16 +59,13 @@ struct Walk {
     }
 };
 
-// Position in the ring of stages.
+// Position in the ring of stages: one number, since registers are scarce.
 template <int STAGES>
 struct Ring {
-    u32 stage = 0, phase = 0;
-    KILN_FN void next() {
-        if (++stage == STAGES) {
-            stage = 0;
-            phase ^= 1;
-        }
-    }
+    u32 at = 0;
+    KILN_FN u32 stage() const { return at % STAGES; }
+    KILN_FN u32 phase() const { return at / STAGES & 1; }
+    KILN_FN void next() { at++; }
 };
 
 template <class T>
@@ -85,6 +86,18 @@ KILN_FN void barriers_init(u32 base) {
         }
     }
     block_sync();
+}
+
+// With wgmma the consumers hold more registers than an even share, and the producer fewer.
+KILN_FN void producer_registers() {
+#if KILN_WGMMA
+    registers_lower<104>();
+#endif
+}
+KILN_FN void consumer_registers() {
+#if KILN_WGMMA
+    registers_raise<200>();
+#endif
 }
 
 // ---- the producer's side ------------------------------------------------------------------------
@@ -177,7 +190,9 @@ struct Announcer {
         cp_async_commit();
         if (++committed <= T::LAG) return;
         cp_async_wait<T::LAG>();
+#if KILN_WGMMA
         fence_proxy_async();
+#endif
         warp_sync();
         if (lane == 0) mbar_arrive(full_barrier<T>(base, stage));
         if (++stage == T::STAGES) stage = 0;
@@ -186,12 +201,20 @@ struct Announcer {
 
 // ---- the consumers' side ------------------------------------------------------------------------
 
+// What the consumers hold of a tile: for each 64 rows and each 8 columns four sums, of rows lane/4 and 8
+// below in the warp's 16, two neighbouring columns each. wgmma and mma agree on that.
+template <class T>
+struct Sums {
+    float of[T::MT][T::BN / 2];
+};
+
+#if KILN_WGMMA
 // The next stage, once it has been filled: COUNT times 16 of its depth into `acc`.
 template <class T, int COUNT>
-KILN_FN void multiply(u32 base, const Ring<T::STAGES>& ring, u32 group, float (&acc)[T::MT][T::BN / 2]) {
+KILN_FN void multiply(u32 base, const Ring<T::STAGES>& ring, u32 group, u32, Sums<T>& acc) {
     constexpr u32 MODE = T::BK == 64 ? 1 : 2, ROW = T::BK * 2, COLUMN = T::BK * 128;
-    const u32 a = base + ring.stage * T::STAGE, b = a + T::A_BYTES;
-    mbar_wait(full_barrier<T>(base, ring.stage), ring.phase);
+    const u32 a = base + ring.stage() * T::STAGE, b = a + T::A_BYTES;
+    mbar_wait(full_barrier<T>(base, ring.stage()), ring.phase());
     wgmma_fence();
     const u64 db = T::B_MN ? wgmma_operand(b, COLUMN, 1024, 1) : wgmma_operand(b, 16, 8 * ROW, MODE);
     const u32 first = group * T::MT;
@@ -202,39 +225,117 @@ KILN_FN void multiply(u32 base, const Ring<T::STAGES>& ring, u32 group, float (&
 #pragma unroll
         for (int mt = 0; mt < T::MT; mt++) {
             const u64 ia = da + mt * ((T::A_MN ? COLUMN : 64 * ROW) / 16) + kk * (T::A_MN ? 128 : 2);
-            Wgmma<T::BN, T::A_MN, T::B_MN>::run(acc[mt], ia, db + kk * (T::B_MN ? 128 : 2), 1);
+            Wgmma<T::BN, T::A_MN, T::B_MN>::run(acc.of[mt], ia, db + kk * (T::B_MN ? 128 : 2), 1);
         }
     }
     wgmma_commit();
 }
 
-// `steps` of the contraction into `acc`, and of one step more the first LOW times 16 of its depth.
+// One of a tile's steps: the first COUNT times 16 of its depth. `last` is the stage read before.
+template <class T, int COUNT>
+KILN_FN void consume_step(u32 base, Ring<T::STAGES>& ring, u32 group, u32 t, bool first, u32& last, Sums<T>& acc) {
+    multiply<T, COUNT>(base, ring, group, t, acc);
+    wgmma_wait<1>();
+    if (!first && t % 32 == 0) mbar_arrive(empty_barrier<T>(base, last));
+    last = ring.stage();
+    ring.next();
+}
+
+template <class T>
+KILN_FN void consume_rest(u32 base, u32 t, bool first, u32 last, Sums<T>& acc) {
+    wgmma_wait<0>();
+#pragma unroll
+    for (int mt = 0; mt < T::MT; mt++) wgmma_settled(acc.of[mt]);
+    if (!first && t % 32 == 0) mbar_arrive(empty_barrier<T>(base, last));
+}
+#else
+// Where a lane's row for ldmatrix lies: K-major a 16-byte chunk of a row of the operand, MN-major of a
+// row of the contraction (ldmatrix transposes then). `at` is the place in the tile's first 16 x 16, of
+// which the others are a whole number of rows of eight away, and an even number of chunks: an exclusive or.
+template <int BK, bool MN>
+struct Fragments {
+    u32 at;
+    KILN_FN Fragments(u32 row, u32 chunk) : at(swizzled<MN ? 64 : BK>(row * (MN ? 128 : BK * 2) + chunk * 16)) {}
+    // A left one: four 8 x 8, down its rows first.
+    static KILN_FN Fragments left(u32 lane) {
+        return MN ? Fragments(lane % 8 + lane / 16 * 8, lane / 8 % 2) : Fragments(lane % 16, lane / 16);
+    }
+    // Two right ones of 8 columns each: along the contraction first.
+    static KILN_FN Fragments right(u32 lane) {
+        return MN ? Fragments(lane % 16, lane / 16) : Fragments(lane % 8 + lane / 16 * 8, lane / 8 % 2);
+    }
+    // Of 16 own indices from `own`, the kk-th 16 of the contraction.
+    KILN_FN void load(u32 (&r)[4], u32 tile, u32 own, int kk) const {
+        if constexpr (MN)
+            ldmatrix_trans(r, tile + own / 64 * (BK * 128) + kk * 2048 + (at ^ own % 64 * 2));
+        else
+            ldmatrix(r, tile + own * (BK * 2) + (at ^ kk * 32));
+    }
+};
+
+// The next stage, once it has been filled: COUNT times 16 of its depth into `acc`.
+template <class T, int COUNT>
+KILN_FN void multiply(u32 base, const Ring<T::STAGES>& ring, u32 group, u32 t, Sums<T>& acc) {
+    const u32 a = base + ring.stage() * T::STAGE, b = a + T::A_BYTES;
+    const auto lefts = Fragments<T::BK, T::A_MN>::left(t % 32);
+    const auto rights = Fragments<T::BK, T::B_MN>::right(t % 32);
+    mbar_wait(full_barrier<T>(base, ring.stage()), ring.phase());
+#pragma unroll
+    for (int kk = 0; kk < COUNT; kk++) {
+        u32 left[T::MT][4];
+#pragma unroll
+        for (int mt = 0; mt < T::MT; mt++)
+            lefts.load(left[mt], anew(a), (group * T::MT + mt) * 64 + t / 32 * 16, kk);
+#pragma unroll
+        for (int j = 0; j < T::BN / 8; j += 2) {
+            u32 right[4];
+            rights.load(right, b, j * 8, kk);
+#pragma unroll
+            for (int mt = 0; mt < T::MT; mt++) {
+                mma_16816(acc.of[mt] + j * 4, left[mt], right[0], right[1]);
+                mma_16816(acc.of[mt] + j * 4 + 4, left[mt], right[2], right[3]);
+            }
+        }
+    }
+}
+
+// One of a tile's steps: the first COUNT times 16 of its depth.
+template <class T, int COUNT>
+KILN_FN void consume_step(u32 base, Ring<T::STAGES>& ring, u32 group, u32 t, bool, u32&, Sums<T>& acc) {
+    multiply<T, COUNT>(base, ring, group, t, acc);
+    warp_sync();
+    if (t % 32 == 0) mbar_arrive(empty_barrier<T>(base, ring.stage()));
+    ring.next();
+}
+
+template <class T>
+KILN_FN void consume_rest(u32, u32, bool, u32, Sums<T>&) {}
+#endif
+
+// Steps that a product of low rank takes, whose depth is LOW times 16.
+template <class T, int LOW>
+KILN_FN constexpr int low_steps() {
+    return (LOW * 16 + T::BK - 1) / T::BK;
+}
+
+// The block's `number`-th tile into `acc`: `steps` of the contraction, and then LOW times 16 of its depth
+// in steps of their own. Where the ring stands then is computed, not counted: registers are scarce.
 template <class T, int LOW = 0>
-KILN_FN void consume(u32 base, Ring<T::STAGES>& ring, u32 steps, u32 group, u32 lane, float (&acc)[T::MT][T::BN / 2]) {
+KILN_FN void consume(u32 base, Ring<T::STAGES>& ring, u32 number, u32 steps, u32 group, u32 t, Sums<T>& acc) {
 #pragma unroll
     for (int mt = 0; mt < T::MT; mt++)
 #pragma unroll
-        for (int i = 0; i < T::BN / 2; i++) acc[mt][i] = 0;
+        for (int i = 0; i < T::BN / 2; i++) acc.of[mt][i] = 0;
+    // Beyond the rank there are zeros, which mma may multiply too: code of its own for the last step would
+    // need more registers than there are. wgmma has them, and longer steps.
+    constexpr int STEP = T::BK / 16, FULL = KILN_WGMMA ? LOW / STEP : low_steps<T, LOW>();
+    constexpr int REST = KILN_WGMMA ? LOW % STEP : 0;
+    const u32 begin = number * (steps + low_steps<T, LOW>());
     u32 last = 0;
 #pragma unroll 1
-    for (u32 step = 0; step < steps; step++) {
-        multiply<T, T::BK / 16>(base, ring, group, acc);
-        wgmma_wait<1>();
-        if (step > 0 && lane == 0) mbar_arrive(empty_barrier<T>(base, last));
-        last = ring.stage;
-        ring.next();
-    }
-    if constexpr (LOW > 0) {
-        multiply<T, LOW>(base, ring, group, acc);
-        wgmma_wait<1>();
-        if (steps > 0 && lane == 0) mbar_arrive(empty_barrier<T>(base, last));
-        last = ring.stage;
-        ring.next();
-    }
-    wgmma_wait<0>();
-#pragma unroll
-    for (int mt = 0; mt < T::MT; mt++) wgmma_settled(acc[mt]);
-    if (steps + LOW > 0 && lane == 0) mbar_arrive(empty_barrier<T>(base, last));
+    while (ring.at != begin + steps + FULL) consume_step<T, STEP>(base, ring, group, t, ring.at == begin, last, acc);
+    if constexpr (REST > 0) consume_step<T, REST>(base, ring, group, t, ring.at == begin, last, acc);
+    consume_rest<T>(base, t, ring.at == begin, last, acc);
 }
 
 // ---- epilogues ----------------------------------------------------------------------------------

@@ -4,25 +4,43 @@ use burn::tensor::DType;
 use burn_cubecl::tensor::CubeTensor;
 
 use super::kernel::{File, Kernel};
-use super::multiprocessors;
+use super::{Units, multiprocessors};
 use crate::ops::gpu::tensors::{dims, empty};
 
 /// Threads of a block: one warpgroup produces, two consume.
 const THREADS: u32 = 384;
-/// Steps of the contraction that a block takes at once.
-const STEP: usize = 64;
 /// Rows and columns of a tile of the NF4 products.
 const NF4_ROWS: usize = 256;
 const NF4_COLUMNS: usize = 128;
 /// Steps that are in shared memory at once.
 const STAGES: usize = 4;
-/// Planes that a split contraction is summed from at most.
+/// Planes that a split contraction is summed from at most, and the depth of a plane at
+/// least.
 const MAX_SPLITS: usize = 8;
+const SPLIT_DEPTH: usize = 512;
+/// The largest rank of a product that the NF4 products take with theirs.
+const MAX_RANK: usize = 128;
 
-/// Bytes of shared memory for tiles of `rows` by `columns`: both operands in bf16 and
-/// two barriers a stage.
-fn shared(rows: usize, columns: usize) -> u32 {
-    (STAGES * ((rows + columns) * STEP * 2 + 16)) as u32
+impl Units {
+    /// How much of the contraction a block takes at once. Cards without wgmma have less
+    /// shared memory, by which it is bounded.
+    fn step(self) -> usize {
+        match self {
+            Self::Wgmma => 64,
+            Self::Mma => 32,
+        }
+    }
+
+    fn defines(self) -> [(&'static str, u32); 2] {
+        let wgmma = u32::from(self == Self::Wgmma);
+        [("KILN_WGMMA", wgmma), ("KILN_BK", self.step() as u32)]
+    }
+
+    /// Bytes of shared memory for tiles of `rows` by `columns`: both operands in bf16
+    /// and two barriers a stage.
+    fn shared(self, rows: usize, columns: usize) -> u32 {
+        (STAGES * ((rows + columns) * self.step() * 2 + 16)) as u32
+    }
 }
 
 /// `scale x op(a) . op(b) (+ sum)`.
@@ -37,47 +55,49 @@ pub struct Product<'a> {
     pub dtype: DType,
 }
 
-/// The product, or `sum` back where no kernel takes these shapes. All are row-major.
+/// The product, or `sum` back where no kernel takes it. All are row-major. Widths that
+/// are no multiples of 8, as of LoRA's operands of rank 4, take longer.
 #[allow(clippy::result_large_err)] // the sum goes back as it came
-pub fn product(p: Product<'_>) -> Result<CubeTensor, Option<CubeTensor>> {
+pub fn product(units: Units, p: Product<'_>) -> Result<CubeTensor, Option<CubeTensor>> {
     let ([a0, a1], [b0, b1]) = (dims(p.a), dims(p.b));
     let (m, k) = if p.ta { (a1, a0) } else { (a0, a1) };
     let n = if p.tb { b0 } else { b1 };
-    let eights = [a1, b1, n].iter().all(|w| w.is_multiple_of(8));
+    let aligned = [a1, b1, n].iter().all(|w| w.is_multiple_of(8));
     // Both transposed never happens in training.
-    let taken = eights && m > 0 && k > 0 && n > 0 && !(p.ta && p.tb);
+    let taken = m > 0 && k > 0 && n > 0 && !(p.ta && p.tb);
     let bf16 = p.a.dtype == DType::BF16 && p.b.dtype == DType::BF16;
     if !taken || !bf16 {
         return Err(p.sum);
     }
     let accumulate = p.sum.is_some();
     let out = p.sum.unwrap_or_else(|| empty(p.a, &[m, n], p.dtype));
-    // Wide tiles where there are enough of them to fill the card.
+    // Large tiles where there are enough of them to fill the card. Those of odd widths
+    // are bound by memory: they would gain nothing.
     let cards = multiprocessors(p.a) as usize;
     let tiles = |bm: usize, bn: usize| m.div_ceil(bm) * n.div_ceil(bn);
     let (bm, bn) = match () {
-        () if n > 64 && tiles(256, 128) >= cards => (256, 128),
+        () if aligned && n > 64 && tiles(256, 128) >= cards => (256, 128),
         () if n > 64 && tiles(128, 128) >= cards / 2 => (128, 128),
         () => (128, 64),
     };
     let blocks = tiles(bm, bn);
-    let steps = k.div_ceil(STEP);
-    let splits = (cards / blocks).min(steps / 8).clamp(1, MAX_SPLITS);
+    let splits = (cards / blocks).min(k / SPLIT_DEPTH).clamp(1, MAX_SPLITS);
+    let mut defines = units.defines().to_vec();
+    let f32 = splits > 1 || out.dtype == DType::F32;
+    defines.extend([
+        ("KILN_BM", bm as u32),
+        ("KILN_BN", bn as u32),
+        ("KILN_A_MN", u32::from(p.ta)),
+        ("KILN_B_MN", u32::from(!p.tb)),
+        ("KILN_OUT_F32", u32::from(f32)),
+        ("KILN_ALIGNED", u32::from(aligned)),
+    ]);
     let kernel = Kernel {
         file: File::Bf16Gemm,
         entry: "bf16_gemm",
-        defines: vec![
-            ("KILN_BM", bm as u32),
-            ("KILN_BN", bn as u32),
-            ("KILN_A_MN", u32::from(p.ta)),
-            ("KILN_B_MN", u32::from(!p.tb)),
-            (
-                "KILN_OUT_F32",
-                u32::from(splits > 1 || out.dtype == DType::F32),
-            ),
-        ],
+        defines,
         threads: THREADS,
-        shared: shared(bm, bn),
+        shared: units.shared(bm, bn),
     };
     let words = |accumulate: bool, scale: f32| {
         let sizes = [m, n, k, a1, b1, n].map(|v| v as u64);
@@ -129,11 +149,11 @@ pub enum Maxima {
 /// transposed product or `[r, in]`.
 pub type LowRank<'a> = [&'a CubeTensor; 2];
 
-/// Whether the NF4 products take such an operand in their last step.
+/// Whether the NF4 products take such operands in steps of their own.
 fn takes_low_rank(low: LowRank<'_>) -> bool {
     let [_, rank] = dims(low[0]);
     let bf16 = low.iter().all(|part| part.dtype == DType::BF16);
-    bf16 && rank > 0 && rank.is_multiple_of(8) && rank <= STEP
+    bf16 && rank > 0 && rank.is_multiple_of(8) && rank <= MAX_RANK
 }
 
 /// `x . W^T (+ sum)` if `transposed`, else `x . W (+ sum)`, dequantised tile by
@@ -141,6 +161,7 @@ fn takes_low_rank(low: LowRank<'_>) -> bool {
 /// where no kernel takes the shape.
 #[allow(clippy::result_large_err)] // the sum goes back as it came
 pub fn nf4_product(
+    units: Units,
     x: &CubeTensor,
     weight: &Nf4Buffers,
     low: Option<LowRank<'_>>,
@@ -179,15 +200,15 @@ pub fn nf4_product(
     };
     buffers.extend(low.into_iter().flatten());
     buffers.push(&out);
+    let mut defines = units.defines().to_vec();
+    let low = rank.div_ceil(16) as u32;
+    defines.extend([("KILN_DOUBLE_QUANT", double), ("KILN_LOW", low)]);
     let kernel = Kernel {
         file,
         entry,
-        defines: vec![
-            ("KILN_DOUBLE_QUANT", double),
-            ("KILN_LOW", rank.div_ceil(16) as u32),
-        ],
+        defines,
         threads: THREADS,
-        shared: shared(NF4_ROWS, NF4_COLUMNS),
+        shared: units.shared(NF4_ROWS, NF4_COLUMNS),
     };
     let blocks = rows.div_ceil(NF4_ROWS) * columns.div_ceil(NF4_COLUMNS);
     let grid = [blocks.min(multiprocessors(x) as usize) as u32, 1, 1];

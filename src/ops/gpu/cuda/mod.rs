@@ -1,12 +1,13 @@
-//! Kernels in CUDA C++ for matrix units that the `#[cube]` language does not reach:
-//! Hopper's wgmma for products, the mma of cards since Ampere for attention. The `.cu`
-//! files beside this one are compiled by NVRTC at their first use, and are described in
+//! Kernels in CUDA C++ for matrix units that the `#[cube]` language does not reach: the
+//! mma of cards since Ampere, and for products Hopper's wgmma. The `.cu` files beside
+//! this one are compiled by NVRTC at their first use, and are described in
 //! docs/kernels.md.
 //!
 //! A card must have shown that it runs them: each family is compared with the CPU on
 //! random inputs, in a process of its own ([`process`]), once for a card, driver and
-//! version of the kernels ([`verdict`]). A family that fails stays out.
-//! `KILN_CUDA_KERNELS=0` keeps all of them out from the start.
+//! version of the kernels ([`verdict`]). A family that fails stays out, and where there
+//! is another for the same work, that one is tried. `KILN_CUDA_KERNELS=0` keeps all of
+//! them out from the start, `mma` those with wgmma.
 
 mod attention;
 mod dynamic;
@@ -25,23 +26,40 @@ pub use attention::{FlashPlan, flash_backward, flash_forward, starts};
 pub use gemm::{Maxima, Nf4Buffers, Product, nf4_product, product};
 pub use process::answer;
 
+/// The matrix units that a product's kernel uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Units {
+    /// Hopper's, which read shared memory by themselves.
+    Wgmma,
+    /// Those of every card since Ampere.
+    Mma,
+}
+
 /// Kernels that stand or fall together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
     /// Products with a weight in NF4.
-    Nf4Products,
+    Nf4Products(Units),
     /// Products of bf16 matrices.
-    Products,
+    Products(Units),
     Attention,
 }
 
 impl Family {
-    pub const ALL: [Self; 3] = [Self::Nf4Products, Self::Products, Self::Attention];
+    pub const ALL: [Self; 5] = [
+        Self::Nf4Products(Units::Wgmma),
+        Self::Products(Units::Wgmma),
+        Self::Nf4Products(Units::Mma),
+        Self::Products(Units::Mma),
+        Self::Attention,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
-            Self::Nf4Products => "nf4_products",
-            Self::Products => "products",
+            Self::Nf4Products(Units::Wgmma) => "nf4_products",
+            Self::Products(Units::Wgmma) => "products",
+            Self::Nf4Products(Units::Mma) => "nf4_products_mma",
+            Self::Products(Units::Mma) => "products_mma",
             Self::Attention => "attention",
         }
     }
@@ -49,9 +67,28 @@ impl Family {
     /// Whether cards of this compute capability have the instructions; 89 is 8.9.
     fn is_for(self, capability: u32) -> bool {
         match self {
-            Self::Nf4Products | Self::Products => capability == HOPPER,
-            Self::Attention => capability >= AMPERE,
+            Self::Nf4Products(Units::Wgmma) | Self::Products(Units::Wgmma) => capability == HOPPER,
+            _ => capability >= AMPERE,
         }
+    }
+
+    /// The family that does the same work where this one cannot.
+    pub fn instead(self) -> Option<Self> {
+        match self {
+            Self::Nf4Products(Units::Wgmma) => Some(Self::Nf4Products(Units::Mma)),
+            Self::Products(Units::Wgmma) => Some(Self::Products(Units::Mma)),
+            _ => None,
+        }
+    }
+
+    /// One for each work that such a card can do, the best.
+    fn best(capability: u32, wgmma: bool) -> Vec<Self> {
+        let allowed = |family: &Self| wgmma || family.instead().is_none();
+        let mut families = Self::ALL.to_vec();
+        families.retain(|family| family.is_for(capability) && allowed(family));
+        let instead: Vec<_> = families.iter().filter_map(|f| f.instead()).collect();
+        families.retain(|family| !instead.contains(family));
+        families
     }
 }
 
@@ -73,16 +110,25 @@ pub fn on(like: &CubeTensor, family: Family) -> bool {
     if let Some((_, passing)) = known.iter().find(|(device, _)| *device == like.device) {
         return passing.contains(&family);
     }
-    let mut families = Family::ALL.to_vec();
-    families.retain(|family| capability(like).is_some_and(|c| family.is_for(c)));
-    let wanted = std::env::var("KILN_CUDA_KERNELS").as_deref() != Ok("0");
-    let passing = match wanted && !families.is_empty() {
-        true => verdict::passing(like, &families),
-        false => Vec::new(),
+    let asked = std::env::var("KILN_CUDA_KERNELS");
+    let families = match (capability(like), asked.as_deref()) {
+        (None, _) | (_, Ok("0")) => Vec::new(),
+        (Some(capability), asked) => Family::best(capability, asked != Ok("mma")),
+    };
+    let passing = match families.is_empty() {
+        true => Vec::new(),
+        false => verdict::passing(like, &families),
     };
     let on = passing.contains(&family);
     known.push((like.device.clone(), passing));
     on
+}
+
+/// The units that products of a kind (`Family::Products`, say) use on the device of
+/// `like`.
+pub fn units(like: &CubeTensor, kind: fn(Units) -> Family) -> Option<Units> {
+    let mut both = [Units::Wgmma, Units::Mma].into_iter();
+    both.find(|units| on(like, kind(*units)))
 }
 
 /// Multiprocessors of the device.
@@ -96,12 +142,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn older_and_newer_cards_than_hopper_have_attention_alone() {
-        let all = |capability| Family::ALL.map(|family| family.is_for(capability));
-        assert_eq!(all(75), [false, false, false]);
+    fn each_card_has_the_best_family_for_each_work() {
+        use Family::*;
+        use Units::*;
+        assert!(Family::best(75, true).is_empty());
+        let mma = [Nf4Products(Mma), Products(Mma), Attention];
         for capability in [80, 86, 89, 100, 120] {
-            assert_eq!(all(capability), [false, false, true]);
+            assert_eq!(Family::best(capability, true), mma);
         }
-        assert_eq!(all(90), [true, true, true]);
+        let wgmma = [Nf4Products(Wgmma), Products(Wgmma), Attention];
+        assert_eq!(Family::best(90, true), wgmma);
+        assert_eq!(Family::best(90, false), mma);
     }
 }

@@ -16,11 +16,10 @@
 #ifndef KILN_STAGES
 #define KILN_STAGES 4
 #endif
-// Times 16: the depth that a product of low rank takes of its step (LoRA's second one); 0 for none.
+// Times 16: the depth of a product of low rank (LoRA's second one), in steps of its own; 0 for none.
 #ifndef KILN_LOW
 #define KILN_LOW 0
 #endif
-static_assert(KILN_LOW * 16 <= KILN_BK, "");
 
 // By value, after the buffers: six 64-bit words.
 struct Nf4GemmParams {
@@ -78,7 +77,8 @@ KILN_FN void nf4_gemm_body(u32 base, const u16* x, const u32* codes, const Nf4Sc
     barriers_init<T>(base);
 
     if (group == 2) {
-        registers_lower<104>();
+        producer_registers();
+        constexpr u32 LOW_STEPS = low_steps<T, KILN_LOW>();
         const Operand operand(x, depth, rows, depth);
         const Operand left(low.left, rank, rows, rank), right(low.right, TRANSPOSED ? cols : rank, cols, rank);
         // Where the thread's piece of W lies: its row of W and its first element in it, both within
@@ -118,22 +118,23 @@ KILN_FN void nf4_gemm_body(u32 base, const u16* x, const u32* codes, const Nf4Sc
         Announcer<T> announcer;
         while (tile < walk.count() || announcer.due()) {
             if (tile < walk.count()) {
-                mbar_wait(empty_barrier<T>(base, ring.stage), ring.phase ^ 1);
-                const u32 a = base + ring.stage * T::STAGE, b = a + T::A_BYTES;
-                const bool is_low = KILN_LOW > 0 && step == steps;
+                mbar_wait(empty_barrier<T>(base, ring.stage()), ring.phase() ^ 1);
+                const u32 a = base + ring.stage() * T::STAGE, b = a + T::A_BYTES;
+                const bool is_low = LOW_STEPS > 0 && step >= steps;
                 if (is_low) {
-                    left.template load<T::BM, T::BK, false>(a, tile_m * T::BM, 0, t);
-                    right.template load<T::BN, T::BK, TRANSPOSED>(b, tile_n * T::BN, 0, t);
+                    const u32 at = (step - steps) * T::BK;
+                    left.template load<T::BM, T::BK, false>(a, tile_m * T::BM, at, t);
+                    right.template load<T::BN, T::BK, TRANSPOSED>(b, tile_n * T::BN, at, t);
                 } else {
                     operand.template load<T::BM, T::BK, false>(a, tile_m * T::BM, step * T::BK, t);
                 }
                 const Nf4Piece<WORDS> now = piece;
-                if (++step == steps + (KILN_LOW > 0)) {
+                if (++step == steps + LOW_STEPS) {
                     step = 0;
                     tile += gridDim.x;
                     if (tile < walk.count()) walk.at(tile, tile_m, tile_n);
                 }
-                if (tile < walk.count() && !(KILN_LOW > 0 && step == steps)) piece = fetch(tile_n, step);
+                if (tile < walk.count() && step < steps) piece = fetch(tile_n, step);
                 ring.next();
                 announcer.filled++;
                 if (is_low) {
@@ -157,17 +158,17 @@ KILN_FN void nf4_gemm_body(u32 base, const u16* x, const u32* codes, const Nf4Sc
         return;
     }
 
-    registers_raise<200>();
+    consumer_registers();
     Ring<T::STAGES> ring;
     const Output out{rows, cols, cols, 1.0f, p.accumulate != 0, ((u64)y & 15) == 0};
-    for (u32 tile = blockIdx.x; tile < walk.count(); tile += gridDim.x) {
+    for (u32 number = 0; blockIdx.x + number * gridDim.x < walk.count(); number++) {
+        Sums<T> acc;
+        consume<T, KILN_LOW>(base, ring, number, steps, group, t, acc);
         u32 tile_m, tile_n;
-        walk.at(tile, tile_m, tile_n);
-        float acc[T::MT][T::BN / 2];
-        consume<T, KILN_LOW>(base, ring, steps, group, lane, acc);
+        walk.at(blockIdx.x + number * gridDim.x, tile_m, tile_n);
 #pragma unroll
         for (int mt = 0; mt < T::MT; mt++)
-            store_bf16<T::BN>(acc[mt], y, out, tile_m * T::BM + (group * T::MT + mt) * 64, tile_n * T::BN, t / 32, lane);
+            store_bf16<T::BN>(acc.of[mt], y, out, tile_m * T::BM + (group * T::MT + mt) * 64, tile_n * T::BN, t / 32, lane);
     }
 }
 #endif

@@ -8,7 +8,8 @@
 // absmax f32[ceil(N*K/64 / 256)], dynamic map f32[256]. With KILN_LOW, before the output, left and right of
 // LowRank in bf16.
 // Shared memory: static, 196,672 bytes; with KILN_DYNAMIC_SHARED=1 dynamic, ask for 197,696. The 48k
-// variant (KILN_BM=128, KILN_BK=32, KILN_STAGES=2) has 32,800 bytes and needs no more than any card gives.
+// variant (KILN_BM=128, KILN_BK=32, KILN_STAGES=2) has 32,800 bytes. With KILN_WGMMA=0 and KILN_BK=32, for cards
+// without wgmma: 98,368 bytes, dynamic ask for 99,392.
 // Needs: N and K multiples of 64, M > 0, every pointer a multiple of 16, N*K/64 < 2^32. Every
 // element of dX is written.
 //
@@ -18,6 +19,9 @@
 // variant: nf4_gemm_dx_low1 nf4_gemm_dx -DKILN_DOUBLE_QUANT=1 -DKILN_LOW=1 -DKILN_DYNAMIC_SHARED=1
 // variant: nf4_gemm_dx_low4 nf4_gemm_dx -DKILN_DOUBLE_QUANT=1 -DKILN_LOW=4 -DKILN_DYNAMIC_SHARED=1
 // variant: nf4_gemm_dx_48k nf4_gemm_dx -DKILN_BM=128 -DKILN_BK=32 -DKILN_STAGES=2
+// variant: nf4_gemm_dx_mma nf4_gemm_dx -DKILN_WGMMA=0 -DKILN_BK=32
+// variant: nf4_gemm_dx_mma_low1 nf4_gemm_dx -DKILN_WGMMA=0 -DKILN_BK=32 -DKILN_DOUBLE_QUANT=1 -DKILN_LOW=1
+// elsewhere: sm_80 sm_86 sm_89 sm_100 sm_120 for mma
 #include "nf4_gemm.cuh"
 
 extern "C" __global__ void __launch_bounds__(KILN_THREADS, 1)

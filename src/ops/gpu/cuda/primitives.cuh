@@ -128,6 +128,11 @@ KILN_FN u32 pack_bf16(float lo, float hi) {
     asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(v) : "f"(hi), "f"(lo));
     return v;
 }
+// The same number, from which the compiler computes anew what it would else keep in registers.
+KILN_FN u32 anew(u32 v) {
+    asm volatile("" : "+r"(v));
+    return v;
+}
 KILN_FN float as_float(u32 v) { return __uint_as_float(v); }
 KILN_FN u32 as_u32(float v) { return __float_as_uint(v); }
 KILN_FN float mul_rn(float a, float b) { return __fmul_rn(a, b); }
@@ -162,6 +167,7 @@ KILN_FN void mbar_arrive(u32 at) {
 }
 // Returns when the phase of this parity has completed (the phase before the first one has parity 1).
 KILN_FN void mbar_wait(u32 at, u32 parity) {
+#if __CUDA_ARCH__ >= 900
     asm volatile(
         "{\n.reg .pred done;\n"
         "again:\n"
@@ -171,6 +177,19 @@ KILN_FN void mbar_wait(u32 at, u32 parity) {
         "finished:\n}" ::"r"(at),
         "r"(parity)
         : "memory");
+#else
+    // Without an instruction that waits: others of the scheduler go on between two looks.
+    asm volatile(
+        "{\n.reg .pred done;\n"
+        "again:\n"
+        "mbarrier.test_wait.parity.shared::cta.b64 done, [%0], %1;\n"
+        "@done bra finished;\n"
+        "nanosleep.u32 20;\n"
+        "bra again;\n"
+        "finished:\n}" ::"r"(at),
+        "r"(parity)
+        : "memory");
+#endif
 }
 template <int N>
 KILN_FN void registers_raise() {
@@ -211,7 +230,8 @@ KILN_FN void ldmatrix_trans(u32 (&r)[4], u32 at) {
                  : "r"(at)
                  : "memory");
 }
-KILN_FN void mma_16816(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) {
+// d (16 x 8, four sums a lane) += a (16 x 16) b (16 x 8).
+KILN_FN void mma_16816(float* d, const u32 (&a)[4], u32 b0, u32 b1) {
     asm volatile(
         "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
         "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"

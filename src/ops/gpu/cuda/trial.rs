@@ -4,9 +4,9 @@
 use burn::tensor::{DType, Shape, Tensor};
 use burn_cubecl::tensor::CubeTensor;
 
-use super::Family;
 use super::attention::{FlashPlan, flash_backward, flash_forward, starts};
 use super::gemm::{Maxima, Nf4Buffers, Product, nf4_product, product};
+use super::{Family, Units, multiprocessors};
 use crate::ops::cpu::{CPU, tensor2};
 use crate::ops::gpu::attention_backward::delta_by_head;
 use crate::ops::gpu::tensors::tensor;
@@ -37,8 +37,8 @@ pub fn run(like: &CubeTensor, family: Family, say: &mut dyn FnMut(&str)) -> Resu
         drawn: 0,
     };
     match family {
-        Family::Nf4Products => trial.nf4_products(),
-        Family::Products => trial.products(),
+        Family::Nf4Products(units) => trial.nf4_products(units),
+        Family::Products(units) => trial.products(units),
         Family::Attention => {
             trial.attention(64, None)?;
             trial.attention(64, Some(40))?;
@@ -66,7 +66,7 @@ impl Trial<'_> {
         (tensor2(values, shape), device)
     }
 
-    fn nf4_products(&mut self) -> Result<(), String> {
+    fn nf4_products(&mut self, units: Units) -> Result<(), String> {
         let (n, k) = (192, 320);
         let (w, _) = self.draw([n, k]);
         let values: Vec<f32> = w.into_data().iter::<f32>().collect();
@@ -85,13 +85,13 @@ impl Trial<'_> {
                 let name = format!("NF4 product, transposed {transposed}, double {double}");
                 (self.say)(&name);
                 let want = CPU.gemm(&x, false, &dense, transposed, 1.0);
-                let got = nf4_product(&gx, &buffers, None, None, transposed);
+                let got = nf4_product(units, &gx, &buffers, None, None, transposed);
                 compare(&name, got.map_err(|_| format!("{name}: not taken"))?, &want)?;
                 let want = CPU.add(sum, &want);
-                let got = nf4_product(&gx, &buffers, None, Some(gsum.clone()), transposed);
+                let got = nf4_product(units, &gx, &buffers, None, Some(gsum.clone()), transposed);
                 compare(&name, got.map_err(|_| format!("{name}: not taken"))?, &want)?;
                 // With a product of low rank, added to what the last one left.
-                let rank = if double { 16 } else { 40 };
+                let rank = if double { 16 } else { 72 };
                 let (left, gleft) = self.draw([rows, rank]);
                 let (right, gright) = self.draw(match transposed {
                     true => [n, rank],
@@ -102,7 +102,7 @@ impl Trial<'_> {
                 let want = CPU.add(want, &CPU.gemm(&x, false, &dense, transposed, 1.0));
                 let want = CPU.gemm_add(want, &left, false, &right, transposed, 1.0);
                 let low = Some([&gleft, &gright]);
-                let got = nf4_product(&gx, &buffers, low, Some(gsum), transposed);
+                let got = nf4_product(units, &gx, &buffers, low, Some(gsum), transposed);
                 compare(&name, got.map_err(|_| format!("{name}: not taken"))?, &want)?;
             }
         }
@@ -138,9 +138,18 @@ impl Trial<'_> {
         }
     }
 
-    fn products(&mut self) -> Result<(), String> {
-        // A ragged one, a split contraction, one wide enough for the largest tiles.
-        for [m, k, n] in [[200, 72, 136], [16, 4096, 64], [3072, 64, 1408]] {
+    fn products(&mut self, units: Units) -> Result<(), String> {
+        // A ragged one, a split contraction, one that fills the card with the largest
+        // tiles; widths that vectors do not divide, of operands and of the result.
+        let large = 256 * multiprocessors(self.like).div_ceil(11) as usize;
+        let shapes = [
+            [200, 72, 136],
+            [16, 4096, 64],
+            [large, 64, 1408],
+            [large, 4, 1408],
+            [70, 1030, 4],
+        ];
+        for [m, k, n] in shapes {
             for (ta, tb) in [(false, true), (false, false), (true, false)] {
                 for dtype in [DType::BF16, DType::F32] {
                     let name = format!("product {m}x{k}x{n} {ta}/{tb} in {dtype:?}");
@@ -148,7 +157,7 @@ impl Trial<'_> {
                     let (a, ga) = self.draw(if ta { [k, m] } else { [m, k] });
                     let (b, gb) = self.draw(if tb { [n, k] } else { [k, n] });
                     let want = CPU.gemm(&a, ta, &b, tb, 0.5);
-                    let got = product(Product {
+                    let with = Product {
                         a: &ga,
                         ta,
                         b: &gb,
@@ -156,7 +165,8 @@ impl Trial<'_> {
                         scale: 0.5,
                         sum: None,
                         dtype,
-                    });
+                    };
+                    let got = product(units, with);
                     compare(&name, got.map_err(|_| format!("{name}: not taken"))?, &want)?;
                 }
             }

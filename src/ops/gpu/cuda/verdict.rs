@@ -27,30 +27,35 @@ struct Kept {
 
 type Outcomes = BTreeMap<String, Option<String>>;
 
-/// Which of `families` pass on the device of `like`; a line on stderr for each that
-/// does not.
+/// Which of `families` pass on the device of `like`, or those for the work of one that
+/// does not; a line on stderr for each that does not.
 pub fn passing(like: &CubeTensor, families: &[Family]) -> Vec<Family> {
     let (card, driver) = identity(&like.device);
     let file = own_cache().join(format!("cuda-kernels-{:016x}.json", key(&card, &driver)));
-    let known = read(&file).filter(|kept| {
-        let has = |family: &Family| kept.outcomes.contains_key(family.name());
-        families.iter().all(has)
-    });
-    let kept = known.unwrap_or_else(|| {
-        let (outcomes, lasting) = tried(like, families);
-        let kept = Kept {
-            card,
-            driver,
-            outcomes,
-        };
-        if lasting {
-            // Without the file the next run tries again.
-            let _ = write(&file, &kept);
+    let mut outcomes = read(&file).map_or_else(Outcomes::new, |kept| kept.outcomes);
+    let (mut news, mut lasting) = (false, true);
+    loop {
+        let missing = missing(&outcomes, families);
+        if missing.is_empty() {
+            break;
         }
-        kept
-    });
+        let (more, also) = tried(like, &missing);
+        outcomes.extend(more);
+        news = true;
+        lasting &= also;
+    }
+    let kept = Kept {
+        card,
+        driver,
+        outcomes,
+    };
+    if news && lasting {
+        // Without the file the next run tries again.
+        let _ = write(&file, &kept);
+    }
     let mut passing = Vec::new();
-    for &family in families {
+    let instead = families.iter().filter_map(|family| family.instead());
+    for family in families.iter().copied().chain(instead) {
         match kept.outcomes.get(family.name()) {
             Some(None) => passing.push(family),
             Some(Some(why)) => {
@@ -66,6 +71,16 @@ pub fn passing(like: &CubeTensor, families: &[Family]) -> Vec<Family> {
         }
     }
     passing
+}
+
+/// Those of `families`, and those for the work of one that failed, of which there is no
+/// outcome.
+fn missing(outcomes: &Outcomes, families: &[Family]) -> Vec<Family> {
+    let failed = |family: &&Family| matches!(outcomes.get(family.name()), Some(Some(_)));
+    let instead = families.iter().filter(failed).filter_map(|f| f.instead());
+    let mut missing: Vec<_> = families.iter().copied().chain(instead).collect();
+    missing.retain(|family| !outcomes.contains_key(family.name()));
+    missing
 }
 
 /// Tries the families; the flag says whether the outcome is worth keeping.
@@ -147,4 +162,27 @@ fn write(file: &Path, kept: &Kept) -> std::io::Result<()> {
     part.write_all(&serde_json::to_vec_pretty(kept)?)?;
     part.persist(file)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Units::*;
+    use super::*;
+
+    #[test]
+    fn another_family_is_tried_where_one_failed() {
+        let families = [
+            Family::Nf4Products(Wgmma),
+            Family::Products(Wgmma),
+            Family::Attention,
+        ];
+        let mut outcomes = Outcomes::new();
+        assert_eq!(missing(&outcomes, &families), families);
+        for (family, why) in families.iter().zip([Some("wrong"), None, Some("hangs")]) {
+            outcomes.insert(family.name().into(), why.map(String::from));
+        }
+        assert_eq!(missing(&outcomes, &families), [Family::Nf4Products(Mma)]);
+        outcomes.insert(Family::Nf4Products(Mma).name().into(), Some("too".into()));
+        assert!(missing(&outcomes, &families).is_empty());
+    }
 }
