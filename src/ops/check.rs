@@ -204,7 +204,8 @@ impl Checker {
     }
 
     /// Products with a weight that stays in NF4. The sides are such that each kernel
-    /// for it gets ragged and whole tiles, and shapes that it leaves to another.
+    /// for it gets ragged and whole tiles, few rows and many, and shapes that it leaves
+    /// to another.
     fn nf4_products(&mut self) {
         for (shape, rows, block, double, rank) in [
             ([7, 1], 9, 64, true, 1),
@@ -213,6 +214,10 @@ impl Checker {
             ([192, 320], 70, 64, false, 40),
             ([320, 192], 300, 64, true, 16),
             ([128, 64], 20, 64, true, 12),
+            ([36, 160], 1, 64, false, 16),
+            ([320, 192], 3, 128, true, 8),
+            ([192, 4160], 5, 64, true, 16),
+            ([62, 64], 16, 64, true, 8),
         ] {
             let (w, _) = self.parameters(shape);
             let values: Vec<f32> = w.into_data().iter::<f32>().collect();

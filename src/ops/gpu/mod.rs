@@ -16,6 +16,7 @@ mod many;
 mod matmul;
 mod moments8;
 mod nf4;
+mod nf4_few;
 mod norm;
 mod offload;
 mod optim;
@@ -33,12 +34,13 @@ pub use nf4::GpuNf4;
 use offload::Away;
 use tensors::{buffer, empty, integers, tensor, upload_floats, upload_integers, view, writable};
 
+#[cfg(feature = "cuda")]
+use super::low_apart;
+use super::through_dense;
 use super::{
     AdamW, AttentionShape, Clip, CrossEntropy, CrossEntropyGrad, HotOps, Indices, Moments8,
     Nf4Tensor, Offloaded, Precision, Room, RopeTable, Scalar, Spans, gpu_logit_rows,
 };
-#[cfg(feature = "cuda")]
-use super::{low_apart, through_dense};
 use crate::rng::Stream;
 
 /// The GPU implementation of [`HotOps`].
@@ -77,6 +79,24 @@ fn norm_on_device(clip: &Clip, device: &Device) -> CubeTensor {
     match &clip.squared_norm {
         Scalar::Device(norm) => buffer(norm),
         Scalar::Host(norm) => buffer(&upload_floats(device, &[*norm as f32])),
+    }
+}
+
+/// The product of a few rows with a transposed weight in NF4; `sum` back where it is
+/// another one.
+#[allow(clippy::result_large_err)] // the sum goes back as it came
+fn by_few_rows(
+    sum: Option<Tensor<2>>,
+    x: &Tensor<2>,
+    weight: &Nf4Tensor,
+    transposed: bool,
+) -> Result<Tensor<2>, Option<Tensor<2>>> {
+    match weight {
+        Nf4Tensor::Gpu(weight) if transposed => {
+            let y = nf4_few::few_rows(&buffer(x), weight, sum.map(writable));
+            y.map(tensor).map_err(|sum| sum.map(tensor))
+        }
+        _ => Err(sum),
     }
 }
 
@@ -188,7 +208,6 @@ impl HotOps for Gpu {
         tensor(product(a, ta, b, tb, alpha).compute(sum.map(writable), DType::F32))
     }
 
-    #[cfg(feature = "cuda")]
     fn nf4_gemm(
         &self,
         sum: Option<Tensor<2>>,
@@ -196,8 +215,16 @@ impl HotOps for Gpu {
         weight: &Nf4Tensor,
         transposed: bool,
     ) -> Tensor<2> {
-        by_cuda(sum, x, weight, None, transposed)
-            .unwrap_or_else(|sum| through_dense(self, sum, x, weight, transposed))
+        let sum = match by_few_rows(sum, x, weight, transposed) {
+            Ok(y) => return y,
+            Err(sum) => sum,
+        };
+        #[cfg(feature = "cuda")]
+        let sum = match by_cuda(sum, x, weight, None, transposed) {
+            Ok(y) => return y,
+            Err(sum) => sum,
+        };
+        through_dense(self, sum, x, weight, transposed)
     }
 
     #[cfg(feature = "cuda")]
@@ -209,6 +236,9 @@ impl HotOps for Gpu {
         low: [&Tensor<2>; 2],
         transposed: bool,
     ) -> Tensor<2> {
+        if nf4_few::is_few(x.dims()[0]) {
+            return low_apart(self, sum, x, weight, low, transposed);
+        }
         by_cuda(sum, x, weight, Some(low), transposed)
             .unwrap_or_else(|sum| low_apart(self, sum, x, weight, low, transposed))
     }

@@ -18,7 +18,7 @@ use crate::ops::nf4::{Absmax, CODE, Nf4, dynamic_map};
 use crate::ops::nf4_map::NESTED_BLOCK;
 
 /// Codes in a word.
-const WORD: usize = 8;
+pub const WORD: usize = 8;
 
 /// A frozen `[out, in]` weight in NF4 on a device.
 #[derive(Clone, Debug)]
@@ -26,7 +26,7 @@ pub struct GpuNf4 {
     /// Words of eight codes; element 2i is the high nibble of byte i.
     words: Tensor<1, Int>,
     absmax: GpuAbsmax,
-    block_size: usize,
+    pub block_size: usize,
     pub shape: [usize; 2],
     /// On the device.
     pub bytes: usize,
@@ -41,6 +41,22 @@ enum GpuAbsmax {
         nested: Tensor<1>,
         offset: f32,
     },
+}
+
+/// What a kernel reads of a weight. A kernel takes all of them; those of the other kind
+/// of maxima are not read.
+pub struct Buffers {
+    /// Words of eight codes.
+    pub codes: CubeTensor,
+    pub maxima: CubeTensor,
+    /// Words of four codes.
+    pub maxima_codes: CubeTensor,
+    pub nested: CubeTensor,
+    /// The 16 levels, then the 256 values of the second quantisation.
+    pub tables: CubeTensor,
+    pub offset: f32,
+    /// Whether the maxima are quantised.
+    pub double: bool,
 }
 
 /// Four bytes a word, the first lowest; zeros after the last.
@@ -61,7 +77,7 @@ impl GpuNf4 {
         device.memory_persistent_allocations(weight, |weight| Self::upload(weight, device))
     }
 
-    /// The buffers as Hopper's kernels take them, which know blocks of 64.
+    /// The buffers as the kernels in CUDA C++ take them, which know blocks of 64.
     #[cfg(feature = "cuda")]
     pub fn cuda_buffers(&self) -> Option<super::cuda::Nf4Buffers> {
         use super::cuda::{Maxima, Nf4Buffers};
@@ -85,6 +101,36 @@ impl GpuNf4 {
             },
             shape: self.shape,
         })
+    }
+
+    /// The buffers as `#[cube]` kernels take them.
+    pub fn buffers(&self) -> Buffers {
+        let codes = integers(&self.words);
+        let tables = with_tables(&self.words.device(), |t| buffer(&t.both));
+        let (maxima, maxima_codes, nested, offset, double) = match &self.absmax {
+            GpuAbsmax::Plain(maxima) => {
+                let maxima = buffer(maxima);
+                (maxima.clone(), codes.clone(), maxima, 0.0, false)
+            }
+            GpuAbsmax::Double {
+                codes,
+                nested,
+                offset,
+            } => {
+                let nested = buffer(nested);
+                (nested.clone(), integers(codes), nested, *offset, true)
+            }
+        };
+        assert_eq!(NESTED_BLOCK, 256, "the kernels divide by it");
+        Buffers {
+            codes,
+            maxima,
+            maxima_codes,
+            nested,
+            tables,
+            offset,
+            double,
+        }
     }
 
     fn upload(weight: Nf4, device: &Device) -> Self {
@@ -175,30 +221,21 @@ fn dequantize_kernel<F: Float, N: Size>(
 
 /// The dense weight in `dtype`: level x maximum in f32, then rounded.
 pub fn dequantize(weight: &GpuNf4, dtype: DType) -> CubeTensor {
-    let codes = integers(&weight.words);
+    let Buffers {
+        codes,
+        maxima,
+        maxima_codes,
+        nested,
+        tables,
+        offset,
+        double,
+    } = weight.buffers();
     let out = empty(&codes, &weight.shape, dtype);
     let elements = weight.shape[0] * weight.shape[1];
     let word_count = elements.div_ceil(WORD);
     let n = vector_size(elements);
-    let tables = with_tables(&weight.words.device(), |t| buffer(&t.both));
-    // A kernel takes all its buffers; the ones of the other kind are not read.
-    let (maxima, maxima_codes, nested, offset, double) = match &weight.absmax {
-        GpuAbsmax::Plain(maxima) => {
-            let maxima = buffer(maxima);
-            (maxima.clone(), codes.clone(), maxima, 0.0, false)
-        }
-        GpuAbsmax::Double {
-            codes,
-            nested,
-            offset,
-        } => {
-            let nested = buffer(nested);
-            (nested.clone(), integers(codes), nested, *offset, true)
-        }
-    };
     let (cubes, dim) = cover(word_count);
     let kind = elem(&out);
-    assert_eq!(NESTED_BLOCK, 256, "the kernel divides by it");
     // SAFETY: a block of maxima for every `block_size` elements; writes are
     // checked against the number of elements.
     unsafe {
