@@ -123,6 +123,20 @@ def best(runs):
     return max(runs, key=lambda r: r["tokens_per_s"], default=None)
 
 
+def decoding(results):
+    rows = [["", "weights", "tokens/s", "first token s", "a pass ms"]]
+    for r in results:
+        if r.get("side") in ("kiln-generation", "transformers"):
+            name = f"Kiln, LoRA r={r['rank']}" if "rank" in r else "transformers"
+            first, later = r.get("first_token_s"), r.get("decode_pass_s")
+            later = later and later * 1e3
+            rows.append([name, r["mode"], f"{r['tokens_per_s']:.0f}", number(first, ".3f"), number(later, ".1f")])
+    if len(rows) > 1:
+        table(rows)
+    else:
+        print("  no result")
+
+
 def goals(kiln, peers, plans):
     rows = [["goal", "mode", "seen", "wanted", "reached"]]
 
@@ -235,6 +249,8 @@ def everything(logs):
         speed(kiln, peers)
     else:
         print("  no result")
+    print("\n== Decoding: 8 prompts of 512 tokens at once, 64 new tokens each")
+    decoding(results)
     print("\n== Goals")
     goals(kiln, peers, plans)
     measured = objects(logs, "kernels.jsonl")

@@ -151,6 +151,13 @@ ceilings=$(timeout 10 python3 "$benches/gpu_table.py" ceilings "$logs")
 # shellcheck disable=SC2086 # Two flags with their values, or none.
 kiln kernels 100 25 warm kernels --json "$logs/kernels.jsonl" $ceilings
 peers peers-dense-2 80 d true
+# Decoding, and the same by transformers: NF4 where bitsandbytes is there, else dense bf16.
+decoding=(--batch 8 --prompt 512 --new 64 --rounds 2)
+[ "$shape" = 8b ] || decoding=(--batch 2 --prompt 16 --new 8 --rounds 1)
+kiln generate 60 25 warm generate --dir "$model" "${decoding[@]}"
+nf4=none
+python3 -c 'import bitsandbytes' 2>/dev/null && nf4=nf4
+step generate-peer 60 30 python3 "$benches/generate.py" "$model" --device cuda --bf16 --quantization "$nf4" "${decoding[@]}"
 bench fast-cold 90 30 fast false cold --steps 5 --warmup 2
 # Without wgmma, as on every card but Hopper, and without the kernels in CUDA C++: what they are worth.
 KILN_CUDA_KERNELS=mma bench fast-mma 60 25 mma false mma --steps 10 --warmup 2 --at-most 20

@@ -26,7 +26,7 @@ plain=$(stat -c %s "$folder/gpu")
 packed=$(stat -c %s "$folder/gpu.xz")
 rm "$folder/gpu"
 
-cp scripts/gpu.sh benches/gpu_torch.py benches/gpu_llama.py benches/gpu_prepare.py benches/gpu_table.py "$folder/"
+cp scripts/gpu.sh benches/gpu_torch.py benches/gpu_llama.py benches/gpu_prepare.py benches/gpu_table.py benches/generate.py "$folder/"
 rm -rf "$folder/wheels"
 if (($# > 0)); then
   mkdir "$folder/wheels"

@@ -3,6 +3,7 @@
 //! `gpu ops`        every operation against the CPU's on fresh random inputs
 //! `gpu training`   20 training steps against the CPU's losses
 //! `gpu bench`      throughput, memory and start-up of QLoRA at a model's shape
+//! `gpu generate`   batched decoding at a model's shape
 //! `gpu kernels`    the time of each operation beside its computed floor
 //! `gpu run ...`    the normal command line
 //!
@@ -12,6 +13,7 @@
 
 mod bench;
 mod common;
+mod generation;
 mod kernels;
 mod kernels_linear;
 mod kernels_rows;
@@ -45,6 +47,8 @@ enum Command {
     Training(training::Args),
     /// Measure QLoRA training steps at a model's shape; prints one JSON line
     Bench(bench::Args),
+    /// Measure batched decoding at a model's shape; prints one JSON line
+    Generate(generation::Args),
     /// Time each operation at the Llama-3-8B shape beside its computed floor
     Kernels(kernels::Args),
     /// The normal command line: everything after `run`
@@ -69,6 +73,7 @@ fn main() -> ExitCode {
             Command::Ops(args) => ops::call(&args)?,
             Command::Training(args) => training::call(&args)?,
             Command::Bench(args) => bench::call(&args, began)?,
+            Command::Generate(args) => generation::call(&args)?,
             Command::Kernels(args) => kernels::call(&args)?,
             Command::Run { args } => {
                 let argv = std::iter::once(OsString::from("run")).chain(args);

@@ -1,5 +1,6 @@
-//! Matrix products: those in CUDA C++ where the device has shown that it runs them, else
-//! cubek's, which take transposed operands as strides.
+//! Matrix products: of few rows by a kernel for them, else those in CUDA C++ where the
+//! device has shown that it runs them, else cubek's, which take transposed operands as
+//! strides.
 
 use burn::tensor::{DType, Tensor};
 use burn_cubecl::kernel::matmul::{MatmulStrategy, matmul};
@@ -12,6 +13,7 @@ use cubek::std::InputBinding;
 #[cfg(feature = "cuda")]
 use super::cuda;
 use super::elementwise::{add, scale};
+use super::few_rows;
 use super::tensors::{buffer, dims, elem, empty};
 
 /// A product `factor x op(a) . op(b)`, summed in f32. Both operands have one type.
@@ -27,6 +29,14 @@ impl Product<'_> {
     /// In `dtype`, added to `sum` where there is one; it must not be shared.
     pub fn compute(&self, sum: Option<CubeTensor>, dtype: DType) -> CubeTensor {
         let (a, b) = (buffer(self.a), buffer(self.b));
+        let sum = if !self.ta && self.tb && a.dtype == dtype {
+            match few_rows::dense(&a, &b, self.factor, sum) {
+                Ok(out) => return out,
+                Err(sum) => sum,
+            }
+        } else {
+            sum
+        };
         #[cfg(feature = "cuda")]
         let sum = match cuda::units(&a, cuda::Family::Products) {
             Some(units) => {

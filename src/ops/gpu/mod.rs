@@ -11,12 +11,12 @@ mod attention_tile;
 mod cuda;
 mod dropout;
 mod elementwise;
+mod few_rows;
 mod loss;
 mod many;
 mod matmul;
 mod moments8;
 mod nf4;
-mod nf4_few;
 mod norm;
 mod offload;
 mod optim;
@@ -34,13 +34,11 @@ pub use nf4::GpuNf4;
 use offload::Away;
 use tensors::{buffer, empty, integers, tensor, upload_floats, upload_integers, view, writable};
 
-#[cfg(feature = "cuda")]
-use super::low_apart;
-use super::through_dense;
 use super::{
     AdamW, AttentionShape, Clip, CrossEntropy, CrossEntropyGrad, HotOps, Indices, Moments8,
     Nf4Tensor, Offloaded, Precision, Room, RopeTable, Scalar, Spans, gpu_logit_rows,
 };
+use super::{low_apart, through_dense};
 use crate::rng::Stream;
 
 /// The GPU implementation of [`HotOps`].
@@ -82,22 +80,24 @@ fn norm_on_device(clip: &Clip, device: &Device) -> CubeTensor {
     }
 }
 
-/// The product of a few rows with a transposed weight in NF4; `sum` back where it is
-/// another one.
+/// The product of a few rows with a transposed weight in NF4, and with that of `low`;
+/// `sum` back where it is another one.
 #[allow(clippy::result_large_err)] // the sum goes back as it came
 fn by_few_rows(
     sum: Option<Tensor<2>>,
     x: &Tensor<2>,
     weight: &Nf4Tensor,
+    low: Option<[&Tensor<2>; 2]>,
     transposed: bool,
 ) -> Result<Tensor<2>, Option<Tensor<2>>> {
-    match weight {
-        Nf4Tensor::Gpu(weight) if transposed => {
-            let y = nf4_few::few_rows(&buffer(x), weight, sum.map(writable));
-            y.map(tensor).map_err(|sum| sum.map(tensor))
-        }
-        _ => Err(sum),
-    }
+    let weight = match weight {
+        Nf4Tensor::Gpu(weight) if transposed && few_rows::is_few(x.dims()[0]) => weight,
+        _ => return Err(sum),
+    };
+    let low = low.map(|both| both.map(buffer));
+    let low = low.as_ref().map(|[left, right]| [left, right]);
+    let y = few_rows::nf4(&buffer(x), weight, low, sum.map(writable));
+    y.map(tensor).map_err(|sum| sum.map(tensor))
 }
 
 /// The product with a weight in NF4, and with that of `low`, by the kernels of
@@ -215,7 +215,7 @@ impl HotOps for Gpu {
         weight: &Nf4Tensor,
         transposed: bool,
     ) -> Tensor<2> {
-        let sum = match by_few_rows(sum, x, weight, transposed) {
+        let sum = match by_few_rows(sum, x, weight, None, transposed) {
             Ok(y) => return y,
             Err(sum) => sum,
         };
@@ -227,7 +227,6 @@ impl HotOps for Gpu {
         through_dense(self, sum, x, weight, transposed)
     }
 
-    #[cfg(feature = "cuda")]
     fn nf4_gemm_low(
         &self,
         sum: Option<Tensor<2>>,
@@ -236,11 +235,16 @@ impl HotOps for Gpu {
         low: [&Tensor<2>; 2],
         transposed: bool,
     ) -> Tensor<2> {
-        if nf4_few::is_few(x.dims()[0]) {
-            return low_apart(self, sum, x, weight, low, transposed);
-        }
-        by_cuda(sum, x, weight, Some(low), transposed)
-            .unwrap_or_else(|sum| low_apart(self, sum, x, weight, low, transposed))
+        let sum = match by_few_rows(sum, x, weight, Some(low), transposed) {
+            Ok(y) => return y,
+            Err(sum) => sum,
+        };
+        #[cfg(feature = "cuda")]
+        let sum = match by_cuda(sum, x, weight, Some(low), transposed) {
+            Ok(y) => return y,
+            Err(sum) => sum,
+        };
+        low_apart(self, sum, x, weight, low, transposed)
     }
 
     fn nf4_dequantize(&self, weight: &Nf4Tensor) -> Tensor<2> {
