@@ -1,6 +1,7 @@
 //! The decoder: embedding, layers, final norm, head.
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Tensor, TensorData};
+use half::bf16;
 
 use super::hf_config::ArchConfig;
 use super::kv_cache::KvCache;
@@ -221,7 +222,7 @@ impl Decoder {
         let hidden = self.hidden(batch, rows, adapter, cache);
         let head = self.head().dense(&self.pass(adapter, None));
         let logits = self.ops.gemm(&hidden, false, &head, true, 1.0);
-        logits.into_data().iter::<f32>().collect()
+        as_f32(logits.into_data())
     }
 
     /// Summed loss over the supervised rows, without gradients.
@@ -360,4 +361,16 @@ enum Kept {
     Input(Tensor<2>),
     Away(Box<dyn Offloaded>),
     Tape(LayerTape),
+}
+
+/// All numbers: a vocabulary's for each sequence and token, so not one by one through
+/// burn's iterator over any type.
+fn as_f32(data: TensorData) -> Vec<f32> {
+    if let Ok(numbers) = data.as_slice::<f32>() {
+        return numbers.to_vec();
+    }
+    if let Ok(halves) = data.as_slice::<bf16>() {
+        return halves.iter().map(|half| half.to_f32()).collect();
+    }
+    data.iter::<f32>().collect()
 }

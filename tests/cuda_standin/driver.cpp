@@ -8,7 +8,8 @@
 //   KILN_CARD_LOG=FILE        a line a launch: seconds, entry, grid, block, shared bytes, milliseconds
 //   KILN_CARD_REPORT=FILE     the counts
 //   KILN_CARD_CAPABILITY=8.9  another capability; below 9.0 with the 99 KiB of shared memory of such cards
-//   KILN_CARD_FAULT=ENTRY     launches of ENTRY are illegal accesses; KILN_CARD_HANG=ENTRY never end
+//   KILN_CARD_FAULT=ENTRY     launches of ENTRY are illegal accesses; KILN_CARD_HANG=ENTRY never end.
+//                             ENTRY:BYTES means those with more than so much shared memory
 //
 // A process in which Kiln tries its kernels (KILN_KERNEL_TRIAL) runs them all and reports nothing.
 //
@@ -337,8 +338,12 @@ API cuLaunchKernel(void* function, unsigned gx, unsigned gy, unsigned gz, unsign
         c.wiped = true;
     }
     for (const char* way : {"KILN_CARD_FAULT", "KILN_CARD_HANG"}) {
-        const char* entry = getenv(way);
-        if (!entry || f.entry != entry) continue;
+        const char* given = getenv(way);
+        if (!given) continue;
+        const std::string named = given;
+        const size_t colon = named.find(':');
+        if (f.entry != named.substr(0, colon)) continue;
+        if (colon != named.npos && shared <= std::stoul(named.substr(colon + 1))) continue;
         if (way[10] == 'F') return kIllegalAddress;
         for (;;) pause();
     }
