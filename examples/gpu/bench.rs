@@ -12,7 +12,6 @@ use kiln::experiment::metrics::peak_memory_bytes;
 use kiln::model::{
     Adaptation, Decoder, DropoutKey, Grads, Keep, LoadOptions, Ragged, StepOptions, load,
 };
-use kiln::ops::Precision;
 use kiln::rng::Stream;
 use kiln::train::Optimizer;
 use serde_json::json;
@@ -99,12 +98,7 @@ pub fn call(args: &Args, began: Instant) -> Result<bool> {
     let nvml = Nvml::open().map(Arc::new);
     let watch = nvml.clone().map(Watch::start);
     let device = common::card()?;
-    let bf16 = common::has_bf16(&device) && !args.f32;
-    let precision = if bf16 {
-        Precision::Bf16
-    } else {
-        Precision::F32
-    };
+    let precision = common::precision(&device, args.f32);
     let lora = common::all_linear(args.rank, args.dropout)?;
     let loading = Instant::now();
     let mut model = load(&LoadOptions {

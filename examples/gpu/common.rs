@@ -22,6 +22,14 @@ pub fn has_bf16(device: &Device) -> bool {
     device.supports_dtype(DType::BF16)
 }
 
+/// bf16 where the device has it, unless it `must_be_f32`.
+pub fn precision(device: &Device, must_be_f32: bool) -> Precision {
+    match has_bf16(device) && !must_be_f32 {
+        true => Precision::Bf16,
+        false => Precision::F32,
+    }
+}
+
 pub fn name(precision: Precision) -> &'static str {
     match precision {
         Precision::F32 => "f32",

@@ -9,7 +9,6 @@ use kiln::config::types::ModelInit;
 use kiln::generate::sampling::Sampler;
 use kiln::generate::{GenerateOptions, Prompt, stream};
 use kiln::model::{Adaptation, LoadOptions, load};
-use kiln::ops::Precision;
 use kiln::rng::Stream;
 use serde_json::json;
 
@@ -51,10 +50,7 @@ pub fn call(args: &Args) -> Result<bool> {
         bail!("nothing to time: --batch, --prompt and --rounds must be above 0, --new above 1");
     }
     let device = common::card()?;
-    let precision = match common::has_bf16(&device) && !args.f32 {
-        true => Precision::Bf16,
-        false => Precision::F32,
-    };
+    let precision = common::precision(&device, args.f32);
     let lora = common::all_linear(args.rank.max(1), 0.0)?;
     let mut model = load(&LoadOptions {
         dir: &args.dir,

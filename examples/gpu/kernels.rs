@@ -79,12 +79,7 @@ pub fn call(args: &Args) -> Result<bool> {
         bail!("--hidden must be a multiple of --heads, --tokens at least 2");
     }
     let device = common::card()?;
-    let bf16 = common::has_bf16(&device) && !args.f32;
-    let precision = if bf16 {
-        Precision::Bf16
-    } else {
-        Precision::F32
-    };
+    let precision = common::precision(&device, args.f32);
     println!(
         "device {device:?}, {}, {} tokens; floor: bytes at {:.2} TB/s or matrix products at {:.0} TFLOP/s",
         common::name(precision),
@@ -97,7 +92,10 @@ pub fn call(args: &Args) -> Result<bool> {
     let mut bench = Bench {
         args,
         ops: for_device(&device, precision),
-        width: if bf16 { 2.0 } else { 4.0 },
+        width: match precision {
+            Precision::Bf16 => 2.0,
+            Precision::F32 => 4.0,
+        },
         timer: Timer {
             device,
             bytes_per_s: args.bandwidth,

@@ -6,7 +6,7 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
-use super::nf4::{Buffers, GpuNf4, WORD};
+use super::nf4::{GpuNf4, WORD};
 use super::tensors::{cubes, dims, elem, empty, vector_size};
 
 /// Rows that are few: beyond them arithmetic takes longer than to read the weight.
@@ -296,15 +296,7 @@ pub fn nf4(
     };
     let added = sum.is_some();
     let y = sum.unwrap_or_else(|| empty(x, &[rows, columns], x.dtype));
-    let Buffers {
-        codes,
-        maxima,
-        maxima_codes,
-        nested,
-        tables,
-        offset,
-        double,
-    } = weight.buffers();
+    let read = weight.buffers();
     let rank = low.map_or(0, |[left, _]| dims(left)[1]);
     // A kernel takes all its buffers; of rank 0 these are not read.
     let [left, right] = low.unwrap_or([x, x]);
@@ -317,11 +309,11 @@ pub fn nf4(
             CubeDim::new_1d(FEW_UNITS as u32),
             vector_size(WORD),
             x.clone().into_buffer_arg(),
-            codes.into_buffer_arg(),
-            maxima.into_buffer_arg(),
-            maxima_codes.into_buffer_arg(),
-            nested.into_buffer_arg(),
-            tables.into_buffer_arg(),
+            read.codes.into_buffer_arg(),
+            read.maxima.into_buffer_arg(),
+            read.maxima_codes.into_buffer_arg(),
+            read.nested.into_buffer_arg(),
+            read.tables.into_buffer_arg(),
             left.clone().into_buffer_arg(),
             right.clone().into_buffer_arg(),
             y.clone().into_buffer_arg(),
@@ -329,9 +321,9 @@ pub fn nf4(
             columns,
             width / WORD,
             weight.block_size / WORD,
-            offset,
+            read.offset,
             rank,
-            double,
+            read.double,
             added,
             cut.most,
             cut.outputs,

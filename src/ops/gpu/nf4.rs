@@ -221,16 +221,8 @@ fn dequantize_kernel<F: Float, N: Size>(
 
 /// The dense weight in `dtype`: level x maximum in f32, then rounded.
 pub fn dequantize(weight: &GpuNf4, dtype: DType) -> CubeTensor {
-    let Buffers {
-        codes,
-        maxima,
-        maxima_codes,
-        nested,
-        tables,
-        offset,
-        double,
-    } = weight.buffers();
-    let out = empty(&codes, &weight.shape, dtype);
+    let read = weight.buffers();
+    let out = empty(&read.codes, &weight.shape, dtype);
     let elements = weight.shape[0] * weight.shape[1];
     let word_count = elements.div_ceil(WORD);
     let n = vector_size(elements);
@@ -244,17 +236,17 @@ pub fn dequantize(weight: &GpuNf4, dtype: DType) -> CubeTensor {
             cubes,
             dim,
             n,
-            codes.into_buffer_arg(),
-            maxima.into_buffer_arg(),
-            maxima_codes.into_buffer_arg(),
-            nested.into_buffer_arg(),
-            tables.into_buffer_arg(),
+            read.codes.into_buffer_arg(),
+            read.maxima.into_buffer_arg(),
+            read.maxima_codes.into_buffer_arg(),
+            read.nested.into_buffer_arg(),
+            read.tables.into_buffer_arg(),
             out.clone().into_buffer_arg(),
             word_count,
             elements,
             weight.block_size,
-            offset,
-            double,
+            read.offset,
+            read.double,
             UNITS,
             kind,
         );
