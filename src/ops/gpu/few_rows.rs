@@ -6,7 +6,7 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
-use super::nf4::{GpuNf4, WORD};
+use super::nf4::{GpuNf4, WORD, maximum};
 use super::tensors::{cubes, dims, elem, empty, vector_size};
 
 /// Rows that are few: beyond them arithmetic takes longer than to read the weight.
@@ -186,12 +186,7 @@ fn nf4_kernel<F: Float, N: Size>(
         for o in 0..outputs {
             let word_at = (first + o) * words + at;
             let block = word_at / block_words;
-            let absmax = if comptime!(double) {
-                let code = (maxima_codes[block / 4] >> ((block % 4) as u32 * 8u32)) & 255u32;
-                tables[code as usize + 16] * nested[block / 256] + offset
-            } else {
-                maxima[block]
-            };
+            let absmax = maximum(block, maxima, maxima_codes, nested, tables, offset, double);
             let word = codes[word_at];
             #[unroll]
             for i in 0..8usize {

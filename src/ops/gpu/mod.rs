@@ -112,12 +112,14 @@ fn by_cuda(
     transposed: bool,
 ) -> Result<Tensor<2>, Option<Tensor<2>>> {
     let rows = buffer(x);
-    let units = cuda::units(&rows, cuda::Family::Nf4Products);
+    let Some(units) = cuda::units(&rows, cuda::Family::Nf4Products) else {
+        return Err(sum);
+    };
     let buffers = match weight {
         Nf4Tensor::Gpu(weight) => weight.cuda_buffers(),
         Nf4Tensor::Host(_) => None,
     };
-    let (Some(units), Some(buffers)) = (units, buffers) else {
+    let Some(buffers) = buffers else {
         return Err(sum);
     };
     let low = low.map(|both| both.map(buffer));

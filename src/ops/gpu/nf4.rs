@@ -165,6 +165,25 @@ impl GpuNf4 {
     }
 }
 
+/// The maximum of a block, as of [`Buffers`].
+#[cube]
+pub fn maximum(
+    block: usize,
+    maxima: &[f32],
+    maxima_codes: &[u32],
+    nested: &[f32],
+    tables: &[f32],
+    offset: f32,
+    #[comptime] double: bool,
+) -> f32 {
+    if comptime!(double) {
+        let code = (maxima_codes[block / 4] >> ((block % 4) as u32 * 8u32)) & 255u32;
+        tables[code as usize + 16] * nested[block / 256] + offset
+    } else {
+        maxima[block]
+    }
+}
+
 /// One unit a word. `tables` holds the 16 levels, then the 256 values of the
 /// second quantisation; `maxima` is f32, or words of four codes with `nested`.
 #[cube(launch_unchecked)]
@@ -191,12 +210,7 @@ fn dequantize_kernel<F: Float, N: Size>(
     let at = CUBE_POS * units + UNIT_POS as usize;
     if at < word_count {
         let block = at * 8 / block_size;
-        let absmax = if comptime!(double) {
-            let code = (maxima_codes[block / 4] >> ((block % 4) as u32 * 8u32)) & 255u32;
-            tables[code as usize + 16] * nested[block / 256] + offset
-        } else {
-            maxima[block]
-        };
+        let absmax = maximum(block, maxima, maxima_codes, nested, tables, offset, double);
         let word = codes[at];
         let size = N::value();
         let vectors = comptime!(8 / size);
