@@ -94,6 +94,7 @@ pub fn chat(
     let file = QuestionFile {
         path: PLACE.into(),
         examples: Vec::new(),
+        left_out: 0,
         skipped: Vec::new(),
     };
     let encoder = setup.encoder(config)?;

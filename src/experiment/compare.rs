@@ -14,7 +14,7 @@ use super::lifecycle::{close, new_run};
 use super::log::Console;
 use super::run_dir::RunPaths;
 use super::scorer::{SasModel, Scorer};
-use super::setup::{ModelUse, Setup, questions};
+use super::setup::{ModelUse, Setup, questions, tell_skipped};
 use super::summary::{Metrics, Summary};
 use super::table::metric_label;
 use super::train::comparison;
@@ -59,13 +59,9 @@ pub fn compare(mut job: Job) -> Result<(), Error> {
     let asked = file.with(&setup, &encoder, &config)?;
     let ranked = config.task.kind == TaskKind::Mcq;
     asked.check(model.arch.vocab_size, ranked)?;
-    if let Some(output) = &config.output {
-        fsx::create_dir_all(fsx::parent_of(output))?;
-        if output.is_dir() {
-            return Err(Error::OutputIsDirectory(output.clone()));
-        }
-    }
     let run = new_run(&mut job, &console)?;
+    // With what depends on the run's directory.
+    let config = job.config;
     console.line(&format!(
         "task {}, model {}, adapter {}",
         config.task.name,
@@ -78,6 +74,7 @@ pub fn compare(mut job: Job) -> Result<(), Error> {
     }
     let mut summary = Summary::started("compare", &config.task.name, &setup.chosen.name);
     let work = || -> Result<(), Error> {
+        summary.skipped_rows = tell_skipped(&console, &file.path, &file.skipped);
         summary.write(&run.summary())?;
         let base = scorer.score(&mut model, &asked, false)?;
         let tuned = scorer.score(&mut model, &asked, true)?;
@@ -88,7 +85,7 @@ pub fn compare(mut job: Job) -> Result<(), Error> {
             base: &base.answers,
             tuned: &tuned.answers,
         };
-        let title = format!("{}, {} questions", path.display(), file.examples.len());
+        let title = file.title(&path.display().to_string());
         predictions::write(&run.predictions(), &file.examples, &tuned.answers)?;
         pairs.write(&run, &config)?;
         // The judge may be a model of its own.
@@ -103,13 +100,13 @@ pub fn compare(mut job: Job) -> Result<(), Error> {
             &mut summary,
         )?;
         let chart = chart(&config.task.name, &title, &summary.metrics);
-        fsx::write(&run.root().join("comparison.svg"), chart.as_bytes())?;
+        fsx::write(&run.comparison_chart(), chart.as_bytes())?;
         let (base, tuned) = (&summary.metrics.base, &summary.metrics.tuned);
         console.line(&comparison(&config.task.name, &title, base, tuned));
         if let Some(line) = pairs.changes(&config) {
             console.line(&line);
         }
-        let sheet = run.root().join("evaluation_for_marking.csv");
+        let sheet = run.marking_sheet();
         console.line(&format!("to mark    {}", sheet.display()));
         if let Some(output) = &config.output {
             console.line(&format!("answers    {}", output.display()));
@@ -185,10 +182,9 @@ impl Pairs<'_> {
                     .to_vec(),
             );
         }
-        let root = run.root();
-        write_csv(&root.join("evaluation.csv"), &all)?;
-        write_csv(&root.join("evaluation_for_marking.csv"), &sheet)?;
-        write_csv(&root.join("marking_key.csv"), &key)?;
+        write_csv(&run.evaluation(), &all)?;
+        write_csv(&run.marking_sheet(), &sheet)?;
+        write_csv(&run.marking_key(), &key)?;
         match &config.output {
             Some(output) => write_csv(output, &all),
             None => Ok(()),

@@ -49,6 +49,8 @@ pub fn eval(mut job: Job) -> Result<(), Error> {
     let ranked = config.task.kind == TaskKind::Mcq;
     asked.check(model.arch.vocab_size, ranked)?;
     let run = new_run(&mut job, &console)?;
+    // With what depends on the run's directory.
+    let config = job.config;
     let with = match &adapter {
         Some(dir) => format!("adapter {}", dir.display()),
         None => "no adapter: the base alone".to_string(),
@@ -87,7 +89,7 @@ pub fn eval(mut job: Job) -> Result<(), Error> {
             &models,
             &mut summary,
         )?;
-        let title = format!("{}, {} questions", path.display(), file.examples.len());
+        let title = file.title(&path.display().to_string());
         let (base, tuned) = (&summary.metrics.base, &summary.metrics.tuned);
         console.line(&comparison(&config.task.name, &title, base, tuned));
         console.line(&format!("run        {}", run.root().display()));

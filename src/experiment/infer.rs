@@ -8,11 +8,11 @@ use super::forecast::watch_answers;
 use super::lifecycle::{close, new_run};
 use super::live::Live;
 use super::log::Console;
+use super::predictions;
 use super::publish::adapter_path;
 use super::routes::{Placed, Route, routes};
 use super::setup::{ModelUse, OUTPUTS, Setup, tell_skipped};
 use super::summary::{Answered, Summary};
-use super::{fsx, predictions};
 use crate::config::Job;
 use crate::config::types::Config;
 use crate::data::Example;
@@ -46,13 +46,9 @@ pub fn infer(mut job: Job) -> Result<(), Error> {
         questions.check(model.arch.vocab_size, false)?;
         asked.push(questions);
     }
-    if let Some(output) = &config.output {
-        fsx::create_dir_all(fsx::parent_of(output))?;
-        if output.is_dir() {
-            return Err(Error::OutputIsDirectory(output.clone()));
-        }
-    }
     let run = new_run(&mut job, &console)?;
+    // It may lie in the run's directory, which is known now.
+    let output = job.config.output;
     for route in &routes {
         console.line(&format!(
             "task {}, model {}, adapter {}, {} questions",
@@ -106,7 +102,7 @@ pub fn infer(mut job: Job) -> Result<(), Error> {
             .map(|((_, example), answer)| (example, answer))
             .unzip();
         predictions::write(&run.predictions(), examples.iter().copied(), &answers)?;
-        if let Some(output) = &config.output {
+        if let Some(output) = &output {
             predictions::write(output, examples.iter().copied(), &answers)?;
             console.line(&format!("answers    {}", output.display()));
         }

@@ -7,6 +7,7 @@ use std::time::Instant;
 use burn::tensor::Device;
 
 use super::error::Error;
+use super::fsx;
 use super::log::Console;
 use super::metrics::{peak_memory, peak_memory_bytes};
 use super::publish;
@@ -48,6 +49,12 @@ fn prepare(job: &mut Job, run: &RunDir, console: &Console) -> Result<(), Error> 
         publish::check_writable(Path::new(OUTPUTS), &job.config.task.name)?;
     }
     job.set_output_dir(run.root())?;
+    if let (Command::Infer | Command::Compare, Some(output)) = (job.command, &job.config.output) {
+        fsx::create_dir_all(fsx::parent_of(output))?;
+        if output.is_dir() {
+            return Err(Error::OutputIsDirectory(output.clone()));
+        }
+    }
     run.write_snapshot(&Snapshot {
         config: &job.config_yaml(),
         overrides: &job.overrides_yaml(),
@@ -69,7 +76,8 @@ pub fn close(
     began: Instant,
     outcome: Result<(), Error>,
 ) -> Result<(), Error> {
-    summary.duration_s = Some(began.elapsed().as_secs_f64());
+    let before = summary.duration_s.unwrap_or_default();
+    summary.duration_s = Some(before + began.elapsed().as_secs_f64());
     // A device that failed may not answer any more.
     summary.peak_memory_bytes = match outcome {
         Ok(()) => peak_memory(device),

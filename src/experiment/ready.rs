@@ -60,6 +60,7 @@ fn of_rows(path: &Path, config: &Config, mut rows: HashSet<usize>) -> Result<Que
     Ok(QuestionFile {
         path: path.to_path_buf(),
         examples: found,
+        left_out: 0,
         skipped: Vec::new(),
     })
 }

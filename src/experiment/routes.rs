@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::Error;
 use super::infer::adapter_dir;
-use super::setup::{QuestionFile, questions, questions_as};
+use super::setup::{QuestionFile, all_questions};
 use crate::compose::Request;
 use crate::config::Job;
 use crate::config::types::{Command, Config, PromptConfig, TaskKind};
@@ -28,8 +28,9 @@ pub struct Route {
 /// The file cannot be read, or a task that comes up has no adapter.
 pub fn routes(job: &Job, path: &Path) -> Result<Vec<Route>, Error> {
     let config = &job.config;
+    let want = Want::new(config.task.kind, Answers::Optional);
     if config.adapter.is_some() || shows_options(config) {
-        let file = questions(path, config, Answers::Optional)?;
+        let file = all_questions(path, config, want)?;
         return Ok(vec![Route {
             adapter: adapter_dir(config)?,
             places: (0..file.examples.len()).collect(),
@@ -39,9 +40,9 @@ pub fn routes(job: &Job, path: &Path) -> Result<Vec<Route>, Error> {
     }
     let want = Want {
         by_row: true,
-        ..Want::new(config.task.kind, Answers::Optional)
+        ..want
     };
-    let mixed = questions_as(path, config, want)?;
+    let mixed = all_questions(path, config, want)?;
     let mut skipped = Some(mixed.skipped);
     let mut routes: Vec<Route> = Vec::new();
     for (place, example) in mixed.examples.into_iter().enumerate() {
@@ -59,6 +60,7 @@ pub fn routes(job: &Job, path: &Path) -> Result<Vec<Route>, Error> {
                     file: QuestionFile {
                         path: mixed.path.clone(),
                         examples: Vec::new(),
+                        left_out: 0,
                         skipped: skipped.take().unwrap_or_default(),
                     },
                     places: Vec::new(),

@@ -66,6 +66,18 @@ impl RunPaths {
     pub fn checkpoints(&self) -> PathBuf {
         self.root.join("checkpoints")
     }
+    /// The parameters with the lowest validation loss so far.
+    pub fn best(&self) -> PathBuf {
+        self.checkpoints().join("best")
+    }
+    /// The whole model, after full fine-tuning.
+    pub fn model(&self) -> PathBuf {
+        self.root.join("model")
+    }
+    /// The base as rounds of LoftQ quantised it.
+    pub fn base(&self) -> PathBuf {
+        self.root.join("base")
+    }
     pub fn metrics(&self) -> PathBuf {
         self.root.join("metrics.csv")
     }
@@ -74,6 +86,22 @@ impl RunPaths {
     }
     pub fn predictions(&self) -> PathBuf {
         self.root.join("predictions.csv")
+    }
+    /// Every question with the answers of base and tuned model.
+    pub fn evaluation(&self) -> PathBuf {
+        self.root.join("evaluation.csv")
+    }
+    pub fn marking_sheet(&self) -> PathBuf {
+        self.root.join("evaluation_for_marking.csv")
+    }
+    pub fn marking_key(&self) -> PathBuf {
+        self.root.join("marking_key.csv")
+    }
+    pub fn comparison_chart(&self) -> PathBuf {
+        self.root.join("comparison.svg")
+    }
+    pub fn verdicts(&self) -> PathBuf {
+        self.root.join("verdicts.csv")
     }
     pub fn summary(&self) -> PathBuf {
         self.root.join("summary.json")
@@ -248,8 +276,16 @@ fn first_of_a_run(paths: &RunPaths) -> Option<String> {
         paths.resolved_config(),
         paths.hydra(),
         paths.metrics(),
+        paths.eval_metrics(),
         paths.predictions(),
+        paths.evaluation(),
+        paths.marking_sheet(),
+        paths.marking_key(),
+        paths.comparison_chart(),
+        paths.verdicts(),
         paths.adapter(),
+        paths.model(),
+        paths.base(),
         paths.checkpoints(),
         paths.log(),
     ]
@@ -340,6 +376,11 @@ mod tests {
         fs::write(path.join("metrics.csv"), "step\n").unwrap();
         let text = RunDir::create_given(&path).unwrap_err().to_string();
         assert!(text.contains("already holds metrics.csv"), "{text}");
+        fs::remove_file(path.join("metrics.csv")).unwrap();
+        // The base that full fine-tuning would replace by its own result.
+        fs::create_dir(path.join("model")).unwrap();
+        let text = RunDir::create_given(&path).unwrap_err().to_string();
+        assert!(text.contains("already holds model"), "{text}");
         // A refusal leaves no trace.
         assert!(!path.join(".lock").exists());
     }

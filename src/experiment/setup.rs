@@ -58,6 +58,8 @@ pub struct Setup {
 pub struct QuestionFile {
     pub path: PathBuf,
     pub examples: Vec<Example>,
+    /// Questions behind the first `task.max_test_examples`, which are not asked.
+    pub left_out: usize,
     /// What was wrong with the rows that were left out.
     pub skipped: Vec<DataError>,
 }
@@ -321,16 +323,21 @@ pub(super) fn model_dir(config: &Config, use_of: ModelUse) -> Result<PathBuf, Er
     )?)
 }
 
-/// The questions at `path`, at most `task.max_test_examples` of them.
+/// The questions at `path` to score, at most `task.max_test_examples` of them.
 ///
 /// # Errors
 /// The file cannot be read as the task's questions.
 pub fn questions(path: &Path, config: &Config, answers: Answers) -> Result<QuestionFile, Error> {
-    questions_as(path, config, Want::new(config.task.kind, answers))
+    let mut file = all_questions(path, config, Want::new(config.task.kind, answers))?;
+    if let Some(most) = config.task.max_test_examples {
+        file.left_out = file.examples.len().saturating_sub(most);
+        file.examples.truncate(most);
+    }
+    Ok(file)
 }
 
-/// [`questions`] of one task, or of several.
-pub(super) fn questions_as(
+/// All questions at `path`, of one task or of several.
+pub(super) fn all_questions(
     path: &Path,
     config: &Config,
     want: Want,
@@ -338,13 +345,11 @@ pub(super) fn questions_as(
     if config.task.kind == TaskKind::Text {
         return Err(Error::NoQuestions);
     }
-    let mut read = read_examples(path, &config.data, want)?;
-    if let Some(most) = config.task.max_test_examples {
-        read.examples.truncate(most);
-    }
+    let read = read_examples(path, &config.data, want)?;
     Ok(QuestionFile {
         path: path.to_path_buf(),
         examples: read.examples,
+        left_out: 0,
         skipped: read.skipped,
     })
 }
@@ -371,6 +376,18 @@ pub(super) fn tell_skipped(
 }
 
 impl QuestionFile {
+    /// `FILE, 20 questions`, for a table's head.
+    pub fn title(&self, name: &str) -> String {
+        let asked = self.examples.len();
+        match self.left_out {
+            0 => format!("{name}, {asked} questions"),
+            more => format!(
+                "{name}, the first {asked} of {} questions (task.max_test_examples)",
+                asked + more
+            ),
+        }
+    }
+
     /// The questions with what turns them into tokens.
     ///
     /// # Errors

@@ -178,7 +178,7 @@ pub(super) fn win_rates(
         };
         summary.judged.insert((*model).to_string(), judged);
     }
-    let path = run.root().join("verdicts.csv");
+    let path = run.verdicts();
     write_csv(&path, &rows)?;
     console.line(&format!("verdicts   {}", path.display()));
     Ok(())

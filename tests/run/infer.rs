@@ -251,3 +251,51 @@ fn a_beam_search_answers_alike_in_any_batch_and_not_greedily() {
         assert!(refused.stderr.contains(what), "{refused:?}");
     }
 }
+
+#[test]
+fn all_questions_are_answered_and_the_first_few_scored() {
+    let sandbox = trained(&["saq"]);
+    let args = "task=saq data.test_path=saq_test.csv inference.max_new_tokens=4 \
+                task.max_test_examples=3";
+    assert_eq!(infer(&sandbox, "all", args).len(), 7);
+    for command in ["eval", "compare"] {
+        let stdout = sandbox.ok(&format!(
+            "{command} model.path=model hydra.run.dir={command} {args}"
+        ));
+        let what = "the first 3 of 7 questions (task.max_test_examples)";
+        assert!(stdout.contains(what), "{command}: {stdout}");
+        let (_, rows) = table(&sandbox.read(&format!("{command}/predictions.csv")));
+        assert_eq!(rows.len(), 3);
+    }
+}
+
+#[test]
+fn answers_may_lie_in_the_run() {
+    let sandbox = trained(&["saq"]);
+    let args = "model.path=model task=saq data.test_path=saq_test.csv inference.max_new_tokens=4 \
+                output=${hydra:runtime.output_dir}/answers.csv";
+    for (command, same) in [("infer", "predictions.csv"), ("compare", "evaluation.csv")] {
+        sandbox.ok(&format!("{command} hydra.run.dir={command} {args}"));
+        let answers = sandbox.bytes(&format!("{command}/answers.csv"));
+        assert!(answers == sandbox.bytes(&format!("{command}/{same}")));
+    }
+    assert!(!sandbox.path("None").exists());
+}
+
+#[test]
+fn rows_that_are_left_out_are_counted_by_every_command() {
+    let sandbox = trained(&["saq"]);
+    let test = sandbox.read("saq_test.csv");
+    sandbox.write(
+        "saq_test.csv",
+        &format!("{test}one cell too many,a,b,c,d,e,f\n"),
+    );
+    for command in ["infer", "eval", "compare"] {
+        sandbox.ok(&format!(
+            "{command} model.path=model task=saq data.test_path=saq_test.csv data.on_error=skip \
+             inference.max_new_tokens=4 hydra.run.dir={command}"
+        ));
+        let summary = sandbox.json(&format!("{command}/summary.json"));
+        assert_eq!(summary["skipped_rows"], 1, "{command}");
+    }
+}

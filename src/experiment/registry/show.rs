@@ -47,7 +47,7 @@ impl RunView {
             false if trained => return Err(RegistryError::Missing(paths.metrics())),
             false => Vec::new(),
         };
-        let adapter = [paths.adapter(), paths.root().join("model")];
+        let adapter = [paths.adapter(), paths.model()];
         let checkpoint = match paths.checkpoints().exists() {
             true => checkpoints::list(&paths.checkpoints())?.pop(),
             false => None,
