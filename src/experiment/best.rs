@@ -23,9 +23,18 @@ pub fn save(paths: &RunPaths, params: &Params, step: usize) -> Result<(), Error>
             data: Numbers::F32(value.clone().into_data().iter::<f32>().collect()),
         })
         .collect();
-    let dir = paths.checkpoints().join("best");
+    let dir = paths.best();
     checkpoints::save(&dir, step, &tensors, &serde_json::Value::Null)?;
     Ok(())
+}
+
+/// Whether the parameters after `step` were kept.
+///
+/// # Errors
+/// The directory cannot be read.
+pub fn is_kept(paths: &RunPaths, step: usize) -> Result<bool, Error> {
+    let kept = checkpoints::list(&paths.best())?;
+    Ok(kept.iter().any(|checkpoint| checkpoint.step == step))
 }
 
 /// Removes the parameters of all steps but `step`.
@@ -33,7 +42,7 @@ pub fn save(paths: &RunPaths, params: &Params, step: usize) -> Result<(), Error>
 /// # Errors
 /// They cannot be removed.
 pub fn keep_only(paths: &RunPaths, step: usize) -> Result<(), Error> {
-    for other in checkpoints::list(&paths.checkpoints().join("best"))? {
+    for other in checkpoints::list(&paths.best())? {
         if other.step != step {
             fsx::remove_dir(&other.path).map_err(CheckpointError::from)?;
         }
@@ -46,8 +55,7 @@ pub fn keep_only(paths: &RunPaths, step: usize) -> Result<(), Error> {
 /// # Errors
 /// They are not there whole, or are of another adapter or model.
 pub fn load(paths: &RunPaths, params: &mut Params, step: usize) -> Result<(), Error> {
-    let dir = paths.checkpoints().join("best");
-    let path = dir.join(checkpoints::directory_name(step));
+    let path = paths.best().join(checkpoints::directory_name(step));
     let (tensors, _) = checkpoints::load(&path)?;
     let mismatch = |what: String| Error::CheckpointMismatch {
         path: path.clone(),

@@ -269,6 +269,17 @@ pub fn prune(dir: &Path, limit: usize) -> Result<Vec<Checkpoint>, CheckpointErro
     Ok(removed)
 }
 
+/// Removes all checkpoints of later steps, newest first: those of a run that has gone
+/// back to `step` belong to a past that it no longer has.
+pub fn remove_after(dir: &Path, step: usize) -> Result<(), CheckpointError> {
+    for checkpoint in named_steps(dir)?.iter().rev() {
+        if checkpoint.step > step {
+            fsx::remove_dir(&checkpoint.path)?;
+        }
+    }
+    Ok(())
+}
+
 /// Directories named like checkpoints, whole or not, oldest first.
 fn named_steps(dir: &Path) -> Result<Vec<Checkpoint>, CheckpointError> {
     let fail = |e| FsError::new("read", dir, e);
@@ -340,6 +351,17 @@ fn write_json(path: &Path, value: &impl Serialize) -> Result<(), CheckpointError
     Ok(fsx::write(path, text.as_bytes())?)
 }
 
+/// The bytes of `values` as the file has them, where the machine has them so too
+/// without a copy: a tensor may be a large part of the memory.
+fn little_endian(values: &[f32]) -> Cow<'_, [u8]> {
+    match cfg!(target_endian = "little") {
+        // SAFETY: any f32 is four bytes, and bytes may lie anywhere.
+        true => unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values)) }
+            .into(),
+        false => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+    }
+}
+
 struct TensorView<'a>(&'a NamedTensor);
 
 impl View for TensorView<'_> {
@@ -354,7 +376,7 @@ impl View for TensorView<'_> {
     }
     fn data(&self) -> Cow<'_, [u8]> {
         match &self.0.data {
-            Numbers::F32(values) => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+            Numbers::F32(values) => little_endian(values),
             Numbers::U8(codes) => Cow::Borrowed(codes),
         }
     }
@@ -500,6 +522,18 @@ mod tests {
         assert!(prune(dir.path(), 5).unwrap().is_empty());
         assert!(dir.path().join("step-best").exists());
         assert!(prune(&dir.path().join("none"), 2).unwrap().is_empty());
+    }
+
+    #[test]
+    fn going_back_removes_what_came_later() {
+        let dir = tempfile::tempdir().unwrap();
+        for step in [5, 10, 15, 20] {
+            save(dir.path(), step, &tensors(1.0), &json!(step)).unwrap();
+        }
+        fs::remove_file(dir.path().join("step-000020").join(MANIFEST)).unwrap();
+        remove_after(dir.path(), 10).unwrap();
+        assert_eq!(steps(&named_steps(dir.path()).unwrap()), [5, 10]);
+        remove_after(&dir.path().join("none"), 1).unwrap();
     }
 
     #[test]

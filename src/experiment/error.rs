@@ -116,14 +116,21 @@ pub enum Error {
         vocab: usize,
     },
     #[error(
-        "step {step}: the loss is {loss}: training diverged; lower training.learning_rate (now {lr}) or lengthen training.warmup_ratio. Checkpoints before it are kept in {}",
-        run.display()
+        "step {step}: the loss is {loss}: training diverged; lower training.learning_rate (now {lr:e}) \
+         or lengthen {warmup}{}",
+        .checkpoints.as_ref().map_or(String::new(), |dir| format!(
+            ". Checkpoints before it are kept in {}: training.resume=DIR goes on from one",
+            dir.display()
+        ))
     )]
     Diverged {
         step: usize,
         loss: f64,
+        /// `training.learning_rate`.
         lr: f64,
-        run: PathBuf,
+        /// The key that says how long the rate rises.
+        warmup: &'static str,
+        checkpoints: Option<PathBuf>,
     },
     #[error("{}: this checkpoint does not fit the config: {what}; resume with the run's own settings", path.display())]
     CheckpointMismatch { path: PathBuf, what: String },

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::error::Error;
 use super::publish;
+use super::resume::DataSize;
 use super::scorer::SasModel;
 use super::setup::{ModelUse, OUTPUTS, QuestionFile, Setup, questions};
 use crate::config::types::{Config, TaskKind};
@@ -127,6 +128,16 @@ impl Ready {
             test,
             sampled,
         })
+    }
+
+    /// How much there is to train and validate on.
+    pub fn data_size(&self) -> DataSize {
+        let all = || self.train.briefs().chain(self.val.briefs());
+        DataSize {
+            samples: all().count(),
+            tokens: all().map(|s| s.tokens as u64).sum(),
+            supervised: all().map(|s| s.supervised as u64).sum(),
+        }
     }
 
     /// # Errors

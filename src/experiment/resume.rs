@@ -20,6 +20,40 @@ struct State {
     progress: Progress,
     updates: u64,
     optimizer: Kind,
+    #[serde(default)]
+    data: Option<DataSize>,
+}
+
+/// The samples that a run trains and validates on. Where they are other ones when it
+/// is resumed, the steps to come see other examples than they would have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DataSize {
+    pub samples: usize,
+    pub tokens: u64,
+    /// Tokens whose loss counts.
+    pub supervised: u64,
+}
+
+impl std::fmt::Display for DataSize {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            samples,
+            tokens,
+            supervised,
+        } = self;
+        write!(
+            f,
+            "{samples} samples of {tokens} tokens, {supervised} supervised"
+        )
+    }
+}
+
+/// What a checkpoint gives back besides the parameters.
+pub struct Restored {
+    pub optimizer: Optimizer,
+    pub progress: Progress,
+    /// What the run trained on; none in a checkpoint of an earlier version.
+    pub data: Option<DataSize>,
 }
 
 /// Saves parameters, moments and progress as `checkpoints/step-NNNNNN/`, then
@@ -32,6 +66,7 @@ pub fn save(
     params: &Params,
     optimizer: &Optimizer,
     progress: &Progress,
+    data: DataSize,
     limit: Option<usize>,
 ) -> Result<(), Error> {
     let mut tensors = Vec::with_capacity(3 * params.len());
@@ -66,6 +101,7 @@ pub fn save(
         progress: progress.clone(),
         updates: optimizer.steps,
         optimizer: optimizer.kind,
+        data: Some(data),
     };
     let state = serde_json::to_value(state).unwrap_or_default();
     let dir = paths.checkpoints();
@@ -90,7 +126,7 @@ pub fn restore(
     checkpoint: &Checkpoint,
     params: &mut Params,
     kind: Kind,
-) -> Result<(Optimizer, Progress), Error> {
+) -> Result<Restored, Error> {
     let mismatch = |what: String| Error::CheckpointMismatch {
         path: checkpoint.path.clone(),
         what,
@@ -147,7 +183,11 @@ pub fn restore(
         )));
     }
     params.put(values);
-    Ok((optimizer, state.progress))
+    Ok(Restored {
+        optimizer,
+        progress: state.progress,
+        data: state.data,
+    })
 }
 
 /// The tensors of a checkpoint that have not been put in their place.

@@ -101,6 +101,8 @@ pub struct Summary {
     /// What `plan` had forecast; null where nothing was planned.
     pub planned_memory_bytes: Option<u64>,
     pub tokens_per_s: Option<f64>,
+    /// From the start of the process to the end; of a resumed run, the steps of earlier
+    /// sessions besides.
     pub duration_s: Option<f64>,
     /// Rows of the data files that could not be used (`data.on_error=skip`).
     #[serde(default)]

@@ -13,6 +13,7 @@ use super::metrics::MetricsWriter;
 use super::quantize::{copy_side_files, shard_bytes};
 use super::ready::Ready;
 use super::registry::{ResumePlan, ResumeRequest, plan_resume};
+use super::resume::{self, Restored};
 use super::run_dir::RunDir;
 use super::sampled::Sampled;
 use super::scorer::Scorer;
@@ -20,7 +21,7 @@ use super::setup::{ModelUse, OUTPUTS, QuestionFile, tell_skipped};
 use super::summary::Summary;
 use super::table::{Comparison, Unit, metric_label, render};
 use super::watch::Watch;
-use super::{best, fsx, predictions, publish, resume, win_rate};
+use super::{best, checkpoints, fsx, predictions, publish, win_rate};
 use crate::config::Job;
 use crate::config::types::{Config, LoraInit, Method, ModelInit, Optimizer as Kind};
 use crate::data::Samples;
@@ -38,6 +39,7 @@ use crate::train::{Optimizer, Progress, Schedule, Trainer};
 /// what fails later leaves a run that can be resumed.
 pub fn train(mut job: Job) -> Result<(), Error> {
     let console = Console::stdio();
+    let began = Instant::now();
     let plan = plan_resume(&ResumeRequest {
         resume: job.config.training.resume.as_deref(),
         run_dir: job.run_dir_given.then_some(job.run_dir.as_path()),
@@ -59,30 +61,57 @@ pub fn train(mut job: Job) -> Result<(), Error> {
     let mut model = forecast.watch(load)?;
     ready.check_vocabulary(&job.config, &model)?;
 
-    let (run, checkpoint) = match plan {
+    let (run, checkpoint, mut changed) = match plan {
         ResumePlan::Continue {
             run,
             checkpoint,
             changed,
-        } => {
-            for change in changed {
-                console.line(&format!("changed since the run began: {change}"));
-            }
-            (run, checkpoint)
-        }
-        _ if job.run_dir_given => (RunDir::create_given(&job.run_dir)?, None),
-        _ => (RunDir::create_numbered(&job.run_dir)?, None),
+        } => (run, checkpoint, changed),
+        _ if job.run_dir_given => (RunDir::create_given(&job.run_dir)?, None, Vec::new()),
+        _ => (RunDir::create_numbered(&job.run_dir)?, None, Vec::new()),
     };
-    let run = begin(&mut job, run, &console)?;
-
-    let kind = job.config.training.optimizer;
-    let (optimizer, progress) = match &checkpoint {
+    let training = &job.config.training;
+    // A checkpoint that does not fit must not cost the run its own config.
+    let start = match &checkpoint {
         Some(found) => {
-            console.line(&format!("resuming from {}", found.path.display()));
-            resume::restore(found, &mut model.params, kind)?
+            let mut restored = resume::restore(found, &mut model.params, training.optimizer)?;
+            if let Some(data) = restored.data.filter(|data| *data != ready.data_size()) {
+                let now = ready.data_size();
+                changed.push(format!("the training data: {data} -> {now}"));
+            }
+            if training.load_best_model_at_end
+                && let Some(best) = restored.progress.best_step
+                && !best::is_kept(&run, best)?
+            {
+                console.line(&format!(
+                    "training.load_best_model_at_end: the parameters after step {best}, the best so \
+                     far, were not kept; the best of the steps to come will be taken"
+                ));
+                (restored.progress.best_step, restored.progress.best_val_loss) = (None, None);
+            }
+            restored
         }
-        None => (Optimizer::new(&model.params, kind), Progress::default()),
+        None => Restored {
+            optimizer: Optimizer::new(&model.params, training.optimizer),
+            progress: Progress::default(),
+            data: None,
+        },
     };
+    let earlier = Summary::read(&run.summary()).ok();
+    let run = begin(&mut job, run, &console)?;
+    for change in changed {
+        console.line(&format!("changed since the run began: {change}"));
+    }
+    if let Some(found) = &checkpoint {
+        console.line(&format!("resuming from {}", found.path.display()));
+        for dir in [run.checkpoints(), run.best()] {
+            checkpoints::remove_after(&dir, found.step)?;
+        }
+    }
+    let mut summary = Summary::started("train", &job.config.task.name, &ready.setup.chosen.name);
+    if let Some(earlier) = earlier {
+        summary.started = earlier.started;
+    }
     let mut session = Session {
         config: &job.config,
         console: &console,
@@ -90,19 +119,11 @@ pub fn train(mut job: Job) -> Result<(), Error> {
         ready: &ready,
         scorer: &scorer,
         forecast: &forecast,
-        summary: Summary::started("train", &job.config.task.name, &ready.setup.chosen.name),
-        began: Instant::now(),
+        summary,
     };
-    let outcome = forecast.watch(|| session.work(&mut model, optimizer, progress));
+    let outcome = forecast.watch(|| session.work(&mut model, start.optimizer, start.progress));
     let device = &ready.setup.chosen.device;
-    close(
-        &run,
-        &console,
-        device,
-        session.summary,
-        session.began,
-        outcome,
-    )
+    close(&run, &console, device, session.summary, began, outcome)
 }
 
 fn adaptation(config: &Config) -> Adaptation<'_> {
@@ -121,7 +142,6 @@ struct Session<'a> {
     scorer: &'a Scorer<'a>,
     forecast: &'a Forecast,
     summary: Summary,
-    began: Instant,
 }
 
 impl Session<'_> {
@@ -256,6 +276,7 @@ impl Session<'_> {
             step => MetricsWriter::resume(&self.run.metrics(), step)?,
         };
         let before = last.map_or(0.0, |row| row.elapsed_s);
+        self.summary.duration_s = (before > 0.0).then_some(before);
         let setup = &self.ready.setup;
         let encoder = setup.encoder(self.config)?;
         let sampled = match &self.ready.sampled {
@@ -274,6 +295,7 @@ impl Session<'_> {
             plan,
             done,
             training,
+            self.ready.data_size(),
             before,
             self.ready.setup.chosen.device.clone(),
             sampled,
@@ -291,14 +313,14 @@ impl Session<'_> {
             plan,
             schedule: Schedule::new(training, plan.total_steps()),
         };
-        trainer.run(&mut watch)?;
+        let trained = trainer.run(&mut watch)?;
         watch.metrics.sync()?;
         let mut progress = trainer.progress;
         if training.load_best_model_at_end {
             self.take_best(model, &mut progress)?;
         }
         let tokens = progress.tokens - tokens_before;
-        let seconds = watch.began.elapsed().as_secs_f64();
+        let seconds = trained.as_secs_f64();
         Ok((progress, (tokens > 0).then_some((tokens, seconds))))
     }
 
@@ -339,7 +361,7 @@ impl Session<'_> {
                 } else {
                     WeightType::F32
                 };
-                let dir = self.run.root().join("model");
+                let dir = self.run.model();
                 model.write_checkpoint(&dir, stored, copy_tokenizer)
             }
         }
@@ -349,7 +371,7 @@ impl Session<'_> {
     fn save_base(&self) -> Result<PathBuf, Error> {
         let (setup, config) = (&self.ready.setup, self.config);
         let base = Base::open(&setup.model_dir)?;
-        let dir = self.run.root().join("base");
+        let dir = self.run.base();
         fsx::publish_dir(&dir, |temp| {
             let (q, most) = (&setup.quantization, shard_bytes(config));
             base.write_loftq(temp, q, &config.lora, config.seed, most)?;
@@ -388,7 +410,7 @@ impl Session<'_> {
         } else {
             "held-out test set"
         };
-        let title = format!("{set}, {} questions", test.examples.len());
+        let title = test.title(set);
         self.console.line("");
         self.console.line(&comparison(
             &config.task.name,

@@ -6,13 +6,15 @@ use std::time::Instant;
 use burn::tensor::Device;
 
 use super::best;
+use super::checkpoints;
 use super::error::Error;
 use super::log::Console;
 use super::metrics::{MetricRow, MetricsWriter, Split, peak_memory};
 use super::progress::{Progress as Bar, StepReport};
-use super::resume;
+use super::resume::{self, DataSize};
 use super::run_dir::RunPaths;
 use super::sampled::Sampled;
+use crate::config::types::TrainingConfig;
 use crate::data::batch::Schedule as Plan;
 use crate::model::Decoder;
 use crate::train::{Event, Observer, Optimizer, Progress};
@@ -23,18 +25,17 @@ pub struct Watch<'a> {
     pub metrics: MetricsWriter,
     pub bar: Bar,
     pub plan: Plan,
-    pub save_total_limit: Option<usize>,
     /// Seconds that earlier sessions of a resumed run took.
     pub elapsed_before: f64,
     pub began: Instant,
+    training: &'a TrainingConfig,
+    data: DataSize,
     device: Device,
     console: Console,
-    keep_best: bool,
     sampled: Option<Sampled<'a>>,
     /// Smoothed for the bar.
     tokens_per_s: f64,
     last_step: Instant,
-    last_lr: f64,
 }
 
 impl<'a> Watch<'a> {
@@ -45,7 +46,8 @@ impl<'a> Watch<'a> {
         metrics: MetricsWriter,
         plan: Plan,
         done: usize,
-        training: &crate::config::types::TrainingConfig,
+        training: &'a TrainingConfig,
+        data: DataSize,
         elapsed_before: f64,
         device: Device,
         sampled: Option<Sampled<'a>>,
@@ -55,16 +57,15 @@ impl<'a> Watch<'a> {
             metrics,
             bar: Bar::start(console, plan.total_steps(), done, training.logging_steps),
             plan,
-            save_total_limit: training.save_total_limit,
             elapsed_before,
             began: Instant::now(),
+            training,
+            data,
             device,
             console: console.clone(),
-            keep_best: training.load_best_model_at_end,
             sampled,
             tokens_per_s: 0.0,
             last_step: Instant::now(),
-            last_lr: 0.0,
         }
     }
 }
@@ -75,7 +76,6 @@ impl Observer for Watch<'_> {
     fn step(&mut self, step: usize, _total: usize, loss: f64, lr: f64, tokens: u64) {
         let now = tokens as f64 / self.last_step.elapsed().as_secs_f64().max(1e-9);
         self.last_step = Instant::now();
-        self.last_lr = lr;
         self.tokens_per_s = match self.tokens_per_s {
             0.0 => now,
             before => 0.9 * before + 0.1 * now,
@@ -114,7 +114,7 @@ impl Observer for Watch<'_> {
     }
 
     fn validated(&mut self, model: &mut Decoder, event: &Event, best: bool) -> Result<(), Error> {
-        if best && self.keep_best {
+        if best && self.training.load_best_model_at_end {
             best::save(self.paths, &model.params, event.step)?;
         }
         if let Some(sampled) = &mut self.sampled {
@@ -139,9 +139,15 @@ impl Observer for Watch<'_> {
         progress: &Progress,
     ) -> Result<(), Error> {
         self.metrics.sync()?;
-        let limit = self.save_total_limit;
-        resume::save(self.paths, &model.params, optimizer, progress, limit)?;
-        if let (true, Some(step)) = (self.keep_best, progress.best_step) {
+        resume::save(
+            self.paths,
+            &model.params,
+            optimizer,
+            progress,
+            self.data,
+            self.training.save_total_limit,
+        )?;
+        if let (true, Some(step)) = (self.training.load_best_model_at_end, progress.best_step) {
             best::keep_only(self.paths, step)?;
         }
         self.last_step = Instant::now();
@@ -149,11 +155,18 @@ impl Observer for Watch<'_> {
     }
 
     fn diverged(&self, step: usize, loss: f64) -> Error {
+        let training = self.training;
+        let dir = self.paths.checkpoints();
+        let kept = checkpoints::list(&dir).is_ok_and(|all| !all.is_empty());
         Error::Diverged {
             step,
             loss,
-            lr: self.last_lr,
-            run: self.paths.root().to_path_buf(),
+            lr: training.learning_rate,
+            warmup: match training.warmup_steps {
+                Some(_) => "training.warmup_steps",
+                None => "training.warmup_ratio",
+            },
+            checkpoints: kept.then_some(dir),
         }
     }
 }

@@ -46,6 +46,7 @@ fn workload(sequences: u64, longest: u64) -> Workload {
         sampled: None,
         similarity: None,
         checkpoints: false,
+        keeps_best: false,
         steps: 1,
         tokens: batch.tokens,
         supervised: batch.supervised,

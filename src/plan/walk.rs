@@ -91,6 +91,9 @@ impl Walk<'_> {
         if let Some(batch) = workload.validation {
             self.meter.begin(Phase::Validation);
             self.loss(batch);
+            if workload.keeps_best {
+                self.meter.touch(Part::InTransit, F32 * trainable);
+            }
         }
         if let Some(sampled) = workload.sampled {
             self.test(sampled);

@@ -110,6 +110,8 @@ pub struct Workload {
     pub similarity: Option<Similarity>,
     /// Whether checkpoints are written.
     pub checkpoints: bool,
+    /// Whether the parameters are copied where a validation is the best so far.
+    pub keeps_best: bool,
     /// Optimiser steps.
     pub steps: usize,
     /// Of all steps together.
@@ -137,6 +139,7 @@ impl Workload {
             sampled: None,
             similarity: None,
             checkpoints: false,
+            keeps_best: false,
             steps: schedule.total_steps(),
             tokens: 0,
             supervised: 0,

@@ -2,7 +2,7 @@
 //! knows nothing of files; what happens is told to an [`Observer`].
 
 use std::borrow::Borrow;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::optimizer::Optimizer;
 use super::schedule::Schedule;
@@ -100,8 +100,9 @@ pub struct Trainer<'a> {
 }
 
 impl Trainer<'_> {
-    /// Trains from `progress.step` to the end, or until early stopping.
-    pub fn run<O: Observer>(&mut self, observer: &mut O) -> Result<(), O::Error> {
+    /// Trains from `progress.step` to the end, or until early stopping. Returns the time
+    /// that it took, without validation and checkpoints.
+    pub fn run<O: Observer>(&mut self, observer: &mut O) -> Result<Duration, O::Error> {
         let longest = |all: &dyn Samples| (0..all.len()).map(|i| all.brief(i).tokens).max();
         let longest = longest(self.train).max(longest(self.val));
         self.model.reserve_positions(longest.unwrap_or(1));
@@ -112,8 +113,9 @@ impl Trainer<'_> {
         let total = self.plan.total_steps();
         // Stopped early, and killed after the checkpoint of that step.
         if self.out_of_patience() {
-            return Ok(());
+            return Ok(Duration::ZERO);
         }
+        let mut trained = Duration::ZERO;
         let (mut since, mut seen) = (Instant::now(), 0u64);
         let windows = self
             .plan
@@ -136,20 +138,9 @@ impl Trainer<'_> {
 
             let last = step == total;
             if due(step, self.config.logging_steps) || last {
-                let loss = self.progress.loss_sum / self.progress.supervised as f64;
-                let event = Event {
-                    step,
-                    epoch: self.plan.epoch_after(step),
-                    validation: false,
-                    loss,
-                    learning_rate: Some(lr),
-                    grad_norm: Some(outcome.grad_norm),
-                    supervised_tokens: self.progress.supervised,
-                    tokens_per_s: seen as f64 / since.elapsed().as_secs_f64().max(1e-9),
-                };
-                self.progress.train_loss = Some(loss);
-                (self.progress.loss_sum, self.progress.supervised) = (0.0, 0);
-                observer.event(&event)?;
+                let took = since.elapsed();
+                observer.event(&self.row(lr, outcome.grad_norm, seen, took))?;
+                trained += took;
                 (since, seen) = (Instant::now(), 0);
             }
             let mut stop = false;
@@ -162,6 +153,12 @@ impl Trainer<'_> {
                 observer.validated(self.model, &event, best)?;
                 since += away.elapsed();
             }
+            if stop && self.progress.supervised > 0 {
+                // The last step after all; before the checkpoint, so that no row is told twice.
+                let took = since.elapsed();
+                observer.event(&self.row(lr, outcome.grad_norm, seen, took))?;
+                trained += took;
+            }
             if due(step, self.config.save_steps) && !last {
                 let away = Instant::now();
                 observer.checkpoint(self.model, &self.optimizer, &self.progress)?;
@@ -171,7 +168,26 @@ impl Trainer<'_> {
                 break;
             }
         }
-        Ok(())
+        Ok(trained)
+    }
+
+    /// What the steps since the last row come to, `seen` tokens in the time they `took`.
+    fn row(&mut self, lr: f64, grad_norm: f64, seen: u64, took: Duration) -> Event {
+        let progress = &mut self.progress;
+        let loss = progress.loss_sum / progress.supervised as f64;
+        let event = Event {
+            step: progress.step,
+            epoch: self.plan.epoch_after(progress.step),
+            validation: false,
+            loss,
+            learning_rate: Some(lr),
+            grad_norm: Some(grad_norm),
+            supervised_tokens: progress.supervised,
+            tokens_per_s: seen as f64 / took.as_secs_f64().max(1e-9),
+        };
+        progress.train_loss = Some(loss);
+        (progress.loss_sum, progress.supervised) = (0.0, 0);
+        event
     }
 
     /// Tokens of the largest micro-batch to come.

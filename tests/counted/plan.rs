@@ -185,6 +185,7 @@ fn planned(dir: &Path, config: &Config, sequences: usize) -> Memory {
         sampled: None,
         similarity: None,
         checkpoints: false,
+        keeps_best: false,
         steps: 1,
         tokens: batch.tokens,
         supervised: batch.supervised,

@@ -301,4 +301,97 @@ fn a_run_that_stopped_early_does_not_train_on() {
     unfinish(&sandbox, "run");
     sandbox.ok(&format!("{train} training.resume=run"));
     assert_same(&sandbox, "run", "whole");
+
+    // The steps behind the last logged one are told where the run stops, once.
+    let train = train.replace("logging_steps=5", "logging_steps=4");
+    sandbox.ok(&format!("{train} hydra.run.dir=odd"));
+    let told = |run: &str| -> Vec<(String, String)> {
+        let rows = rows(&sandbox, run).into_iter();
+        rows.map(|row| (row[0].clone(), row[2].clone())).collect()
+    };
+    let train_at = |step: &str| (step.to_string(), "train".to_string());
+    assert_eq!(told("odd").last(), Some(&train_at("10")));
+    let loss = sandbox.json("odd/summary.json")["train_loss"].clone();
+    assert!(loss.is_number());
+    unfinish(&sandbox, "odd");
+    let before = told("odd");
+    sandbox.ok(&format!("{train} training.resume=odd"));
+    assert_eq!(told("odd"), before);
+    assert_eq!(sandbox.json("odd/summary.json")["train_loss"], loss);
+}
+
+/// A run of 40 steps that ended as a kill leaves it, with the checkpoints of 20 and 30.
+fn past_and_future(sandbox: &Sandbox, more: &str) -> String {
+    let train = format!("{TRAIN} training.max_steps=40 {more}");
+    sandbox.ok(&format!("{train} hydra.run.dir=run"));
+    unfinish(sandbox, "run");
+    assert_eq!(checkpoints(sandbox, "run"), [10, 20, 30]);
+    train
+}
+
+#[test]
+fn a_run_that_goes_back_leaves_its_later_past() {
+    let sandbox = Sandbox::new();
+    let train = past_and_future(&sandbox, "");
+    let back = format!("{train} training.learning_rate=1e-6");
+    sandbox.ok(&format!(
+        "{back} training.max_steps=15 training.resume=run/checkpoints/step-000010"
+    ));
+    // Where the later ones stayed, `auto` would go on with them.
+    assert_eq!(checkpoints(&sandbox, "run"), [10]);
+    let steps: Vec<usize> = rows(&sandbox, "run")
+        .iter()
+        .map(|row| row[0].parse().unwrap())
+        .collect();
+    assert_eq!(steps, [7, 14, 15, 15]);
+}
+
+#[test]
+fn a_refused_resume_leaves_the_run_as_it_was() {
+    let sandbox = Sandbox::new();
+    let train = past_and_future(&sandbox, "");
+    let files = || {
+        let mut files = sandbox.tree("run");
+        files.remove(".lock");
+        files
+    };
+    let before = files();
+    let refused = sandbox.run(&format!("{train} lora.r=3 training.resume=run"));
+    assert_eq!(refused.code, Some(1));
+    let what = "resume with the run's own settings";
+    assert!(refused.stderr.contains(what), "{refused:?}");
+    assert!(files() == before, "its config is another now");
+}
+
+#[test]
+fn other_training_data_are_told() {
+    let sandbox = Sandbox::new();
+    let train = past_and_future(&sandbox, "");
+    let data = sandbox.read("tokens.jsonl");
+    let shorter: String = data
+        .lines()
+        .skip(2)
+        .map(|line| format!("{line}\n"))
+        .collect();
+    sandbox.write("tokens.jsonl", &shorter);
+    let stdout = sandbox.ok(&format!("{train} training.resume=run"));
+    let what = "changed since the run began: the training data: ";
+    assert!(stdout.contains(what), "{stdout}");
+    // The log has it too, and the time of both sessions counts.
+    assert!(sandbox.read("run/run.log").contains(what));
+    let summary = sandbox.json("run/summary.json");
+    let (_, rows) = table(&sandbox.read("run/metrics.csv"));
+    let elapsed: f64 = rows.last().unwrap()[9].parse().unwrap();
+    assert!(summary["duration_s"].as_f64().unwrap() > elapsed);
+}
+
+#[test]
+fn the_best_are_sought_from_where_they_are_first_asked_for() {
+    let sandbox = Sandbox::new();
+    let train = past_and_future(&sandbox, "");
+    let stdout = sandbox.ok(&format!(
+        "{train} training.load_best_model_at_end=true training.resume=run"
+    ));
+    assert!(stdout.contains("were not kept"), "{stdout}");
+    assert!(stdout.contains("best       step 40"), "{stdout}");
 }

@@ -135,6 +135,7 @@ impl Sizes {
         let (seed, shuffle) = (config.seed, training.shuffle);
         let mut workload = Workload::training(&train, &packs, schedule, seed, shuffle);
         workload.checkpoints = training.save_steps > 0 && training.save_steps < workload.steps;
+        workload.keeps_best = training.load_best_model_at_end;
         workload.validation =
             (!self.val.is_empty()).then(|| Batch::largest(&cut(&self.val), training.batch_size));
         let answered = |prompts: &Vec<Lengths>| {
