@@ -118,11 +118,13 @@ impl Repo {
         self.dir.join(".no_exist").join(commit).join(file)
     }
 
-    /// Notes that the model has no `file`, so that it is not asked for again.
-    pub fn note_absent(&self, commit: &str, file: &str) -> Result<(), HubError> {
+    /// Notes that the model has no `file`, so that it is not asked for again. A cache
+    /// that cannot be written costs that question each time, no more.
+    pub fn note_absent(&self, commit: &str, file: &str) {
         let path = self.absence(commit, file);
-        create_parent(&path)?;
-        fs::write(&path, "").map_err(|e| HubError::io("write", &path, e))
+        if create_parent(&path).is_ok() {
+            let _ = fs::write(&path, "");
+        }
     }
 
     /// The files that a job lacks.

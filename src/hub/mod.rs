@@ -88,7 +88,9 @@ pub fn model(
         needs,
     );
     match (fetched, usable) {
-        (Err(HubError::Unreachable { .. }), Some(commit)) => Ok(repo.snapshot(commit)),
+        // The hub has the file and sent it badly: without it the model would be another.
+        (Err(error @ (HubError::Broken { .. } | HubError::Damaged { .. })), _) => Err(error),
+        (Err(_), Some(commit)) => Ok(repo.snapshot(commit)),
         (fetched, _) => fetched,
     }
 }
@@ -113,7 +115,7 @@ fn complete(
     }
     for file in cache::small(needs) {
         if repo.may_have(&commit, file) && downloader.fetch(&commit, file)?.is_none() {
-            repo.note_absent(&commit, file)?;
+            repo.note_absent(&commit, file);
         }
     }
     if needs.weights()

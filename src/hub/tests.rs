@@ -425,6 +425,47 @@ fn without_a_network_the_cache_must_do() {
 }
 
 #[test]
+fn a_model_in_the_cache_does_without_a_hub_that_refuses() {
+    let server = Server::start(|asked, _| usual(asked));
+    let cache = tempfile::tempdir().unwrap();
+    let dir = fetch(&server, cache.path()).unwrap();
+    let notes = cache.path().join("models--org--m/.no_exist");
+    for answer in [
+        refusal(401, "GatedRepo"),
+        refusal(404, "RepoNotFound"),
+        refusal(403, "Other"),
+        refusal(503, ""),
+    ] {
+        // As another tool leaves it: it is not known that the model has no chat template.
+        let _ = fs::remove_dir_all(&notes);
+        let refusing = Server::start(move |_, _| answer.clone());
+        assert_eq!(fetch(&refusing, cache.path()).unwrap(), dir);
+        assert!(refusing.count() > 0);
+    }
+    // A cache that takes no notes: its folder for them is a file.
+    fs::write(&notes, "").unwrap();
+    assert_eq!(fetch(&server, cache.path()).unwrap(), dir);
+    fs::remove_file(&notes).unwrap();
+    // One that takes nothing: no lock can be had, nor any blob.
+    let locks = cache.path().join(".locks");
+    let _ = fs::remove_dir_all(&locks);
+    fs::write(&locks, "").unwrap();
+    assert_eq!(fetch(&server, cache.path()).unwrap(), dir);
+    // A file that the hub has and sent in part is not done without.
+    fs::remove_file(&locks).unwrap();
+    let cut = Server::start(|asked, _| {
+        let mut answer = usual(asked);
+        if asked.path.ends_with("chat_template.jinja") {
+            answer = file(asked, b"{{ messages }}", "7e");
+            answer.cut = Some(asked.headers.get("range").map_or(4, |_| 0));
+        }
+        answer
+    });
+    let error = fetch(&cut, cache.path()).unwrap_err();
+    assert!(matches!(error, HubError::Broken { .. }), "{error}");
+}
+
+#[test]
 fn names_stay_inside_the_cache() {
     let server = Server::start(|asked, _| usual(asked));
     let cache = tempfile::tempdir().unwrap();
