@@ -1,6 +1,6 @@
 //! How far a download is: a bar for a person, a line for a pipe.
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal, Write};
 
 use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -22,13 +22,14 @@ impl Progress {
         bar.set_message(file.to_string());
         bar.set_position(done);
         bar.reset_eta();
-        if !std::io::stderr().is_terminal() {
+        if !io::stderr().is_terminal() {
             let size = total.map_or_else(String::new, |t| format!(", {}", HumanBytes(t)));
             let rest = match done {
                 0 => String::new(),
                 _ => format!(", {} of it are there", HumanBytes(done)),
             };
-            eprintln!("fetching   {model}: {file}{size}{rest}");
+            // A reader that went away does not stop the download.
+            let _ = writeln!(io::stderr(), "fetching   {model}: {file}{size}{rest}");
         }
         Self(bar)
     }

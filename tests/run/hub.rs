@@ -48,7 +48,12 @@ fn serve(dir: PathBuf) -> (String, Arc<Mutex<Vec<String>>>) {
 }
 
 fn run(sandbox: &Sandbox, address: &str, offline: bool, args: &str) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_run"))
+    command(sandbox, address, offline, args).output().unwrap()
+}
+
+fn command(sandbox: &Sandbox, address: &str, offline: bool, args: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_run"));
+    command
         .args(args.split_whitespace())
         .current_dir(sandbox.path(""))
         .env("HF_HOME", sandbox.path("hf"))
@@ -56,9 +61,8 @@ fn run(sandbox: &Sandbox, address: &str, offline: bool, args: &str) -> Output {
         .env("HF_HUB_OFFLINE", if offline { "1" } else { "0" })
         .env_remove("HF_HUB_CACHE")
         .env_remove("HF_TOKEN")
-        .stdin(Stdio::null())
-        .output()
-        .unwrap()
+        .stdin(Stdio::null());
+    command
 }
 
 const ASKED: &str = "model.path=null model.name=org/small task=saq data.path=saq.csv \
@@ -112,6 +116,19 @@ fn a_named_model_is_planned_fetched_trained_and_found_again() {
         sandbox.bytes(&format!("a/{weights}")),
         sandbox.bytes(&format!("b/{weights}"))
     );
+}
+
+#[test]
+fn a_reader_that_went_away_does_not_stop_a_download() {
+    let sandbox = Sandbox::new();
+    let (address, _) = serve(sandbox.path("model"));
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = command(&sandbox, &address, false, &format!("plan {ASKED}"))
+        .stderr(writer)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
 }
 
 #[test]

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::ffi::{CString, c_char};
+use std::io::Write;
 use std::sync::Mutex;
 
 use burn_cubecl::tensor::CubeTensor;
@@ -89,7 +90,11 @@ fn compile(text: &str, capability: u32) -> Option<Vec<c_char>> {
             Some(bytes.into_iter().map(|byte| byte as c_char).collect())
         }
         Err(why) => {
-            eprintln!("warning: a CUDA kernel does not compile: {why:?}");
+            // A reader that went away does not stop the run.
+            let _ = writeln!(
+                std::io::stderr(),
+                "warning: a CUDA kernel does not compile: {why:?}"
+            );
             None
         }
     }

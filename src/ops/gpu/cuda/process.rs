@@ -44,13 +44,13 @@ pub fn answer() -> Option<ExitCode> {
         Some((family, device.parse::<usize>().ok()?))
     });
     let Some((family, device)) = known else {
-        eprintln!("error: {TASK}={task}: not FAMILY:DEVICE");
+        let _ = writeln!(std::io::stderr(), "error: {TASK}={task}: not FAMILY:DEVICE");
         return Some(ExitCode::from(2));
     };
     // One line: it becomes part of the parent's warning.
     std::panic::set_hook(Box::new(|panic| {
         let why = panic.payload_as_str().unwrap_or("a panic");
-        eprintln!("{}", why.replace('\n', " "));
+        let _ = writeln!(std::io::stderr(), "{}", why.replace('\n', " "));
     }));
     die_without_parent();
     runtime::configure();
