@@ -174,7 +174,12 @@ pub fn save(
             tensors: tensors.iter().map(|t| t.name.clone()).collect(),
             state: state.clone(),
         };
-        write_json(&temp.join(STATE), &state)
+        write_json(&temp.join(STATE), &state)?;
+        // safetensors makes a file for its owner alone; whoever may read the state may
+        // read the tensors.
+        let mode = fs::metadata(temp.join(STATE)).map(|meta| meta.permissions());
+        mode.and_then(|mode| fs::set_permissions(&file, mode))
+            .map_err(|e| FsError::new("write", &file, e).into())
     })
 }
 
@@ -431,6 +436,19 @@ mod tests {
 
     fn steps(checkpoints: &[Checkpoint]) -> Vec<usize> {
         checkpoints.iter().map(|c| c.step).collect()
+    }
+
+    #[test]
+    fn the_mode_of_every_file_follows_the_umask() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let plain = dir.path().join("plain");
+        fs::write(&plain, "").unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode();
+        let saved = save(dir.path(), 1, &tensors(1.5), &json!({})).unwrap();
+        for file in [TENSORS, STATE, MANIFEST] {
+            assert_eq!(mode(&saved.path.join(file)), mode(&plain), "{file}");
+        }
     }
 
     #[test]
