@@ -230,10 +230,38 @@ impl Sweep<'_> {
     }
 }
 
-/// A cell's directory, also where the sweep was moved since.
+/// A cell's directory, also where the sweep was moved since: the longest end of the
+/// recorded path that is there below the sweep. A shorter one may be another cell's.
 fn cell_dir(sweep: &Path, cell: &Path) -> PathBuf {
-    match cell.file_name() {
-        Some(name) if !cell.is_dir() => sweep.join(name),
-        _ => cell.to_path_buf(),
+    let names: Vec<_> = cell.components().collect();
+    (0..names.len())
+        .map(|from| names[from..].iter().collect::<PathBuf>())
+        .filter(|end| end.is_relative())
+        .map(|end| sweep.join(end))
+        .find(|dir| dir.is_dir())
+        .unwrap_or_else(|| cell.to_path_buf())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn the_cells_of_a_moved_sweep_are_found_at_any_depth() {
+        let dir = tempfile::tempdir().unwrap();
+        let sweep = dir.path().join("moved");
+        for cell in ["a/0", "a/1", "1/0", "2"] {
+            fs::create_dir_all(sweep.join(cell)).unwrap();
+        }
+        let recorded = Path::new("outputs/multirun/2026-03-02/11-00-00");
+        for cell in ["a/0", "a/1", "1/0", "2"] {
+            for root in [recorded, &dir.path().join("before"), &sweep] {
+                assert_eq!(cell_dir(&sweep, &root.join(cell)), sweep.join(cell));
+            }
+        }
+        let gone = recorded.join("7");
+        assert_eq!(cell_dir(&sweep, &gone), gone);
     }
 }
