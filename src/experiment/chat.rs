@@ -159,7 +159,7 @@ struct Session<'a> {
     system: Option<String>,
     /// Messages since the last /reset that still fit, without the system message.
     history: Vec<Value>,
-    /// Conversations as they were held, for `output`; the last one goes on.
+    /// Conversations, each under one system message, for `output`; the last one goes on.
     past: Vec<Vec<Value>>,
     /// Turns since the last /reset.
     turn: u64,
@@ -217,7 +217,7 @@ impl Session<'_> {
                 }
                 Ok(Line::System(_)) if !self.templated => Refusal::NoSystem,
                 Ok(Line::System(text)) => {
-                    self.system = (!text.is_empty()).then(|| text.to_string());
+                    self.instruct(text);
                     continue;
                 }
                 Ok(Line::Say(text)) => match self.prompt(text) {
@@ -237,6 +237,16 @@ impl Session<'_> {
         self.history.clear();
         self.turn = 0;
         self.past.push(Vec::new());
+    }
+
+    /// Sets the system message, or with an empty text none. The model goes on with what
+    /// was said; what is kept begins anew, since earlier answers had another message.
+    fn instruct(&mut self, text: &str) {
+        let system = (!text.is_empty()).then(|| text.to_string());
+        if self.system != system {
+            self.system = system;
+            self.past.push(Vec::new());
+        }
     }
 
     /// The tokens of a message with what was said before it. Turns that no longer fit

@@ -245,6 +245,44 @@ fn the_conversations_are_kept_where_output_says() {
 }
 
 #[test]
+fn what_is_kept_shows_each_answer_under_its_system_message() {
+    let sandbox = with_template();
+    let typed = format!("{SKY}/system no\n{SUN}/system no\n{SKY}/system\n/system yes\n{SUN}");
+    let said = answers(&sandbox, &format!("{CHAT} output=chat.jsonl"), &typed);
+    let kept = sandbox.read("chat.jsonl");
+    let kept: Vec<Vec<(String, String)>> = kept
+        .lines()
+        .map(|line| {
+            let row: serde_json::Value = serde_json::from_str(line).unwrap();
+            let text = |m: &serde_json::Value, key: &str| m[key].as_str().unwrap().to_string();
+            let messages = row["messages"].as_array().unwrap().iter();
+            messages
+                .map(|m| (text(m, "role"), text(m, "content")))
+                .collect()
+        })
+        .collect();
+    let talk = |system: Option<&str>, turns: &[(&str, &String)]| -> Vec<(String, String)> {
+        let system = system.iter().map(|text| ("system", text.to_string()));
+        let turns = turns.iter().flat_map(|(question, answer)| {
+            let question = question.trim_end().to_string();
+            [("user", question), ("assistant", (*answer).clone())]
+        });
+        system
+            .chain(turns)
+            .map(|(role, text)| (role.to_string(), text))
+            .collect()
+    };
+    assert_eq!(
+        kept,
+        [
+            talk(None, &[(SKY, &said[0])]),
+            talk(Some("no"), &[(SUN, &said[1]), (SKY, &said[2])]),
+            talk(Some("yes"), &[(SUN, &said[3])]),
+        ]
+    );
+}
+
+#[test]
 fn what_cannot_be_chatted_with_is_refused() {
     let sandbox = with_template();
     for (args, what) in [
