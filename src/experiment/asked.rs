@@ -1,7 +1,7 @@
 //! The model that a job asks: an endpoint, or a local one that is loaded.
 
 use super::error::Error;
-use super::forecast::watch_answers;
+use super::forecast::{halved, watch_unplanned};
 use super::setup::{ModelUse, Setup};
 use crate::ask::{Ask, AskError, Endpoint, Local, Settings};
 use crate::config::types::{AskConfig, Config};
@@ -71,7 +71,9 @@ pub(super) fn with_asker<T>(
     let encoder = setup.encoder(&config)?.for_chat();
     let sampler = Sampler::new(&config.inference).map_err(AskError::from)?;
     let device = setup.chosen.name.as_str();
-    watch_answers(device, &config, || {
+    let key = format!("{keys}.concurrency");
+    let fewer = halved("ask less at once", &key, asked.concurrency);
+    watch_unplanned(device, fewer.as_deref(), || {
         let mut local = Local {
             model: setup.load(&config, Adaptation::None)?,
             encoder,

@@ -11,7 +11,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::error::Error;
-use super::forecast::watch_answers;
+use super::forecast::{halved, watch_loading, watch_unplanned};
 use super::fsx::{self, FsError};
 use super::infer::adapter_dir;
 use super::log::strip_escapes;
@@ -106,7 +106,7 @@ pub fn chat(
     let adaptation = adapter
         .as_deref()
         .map_or(Adaptation::None, Adaptation::Adapter);
-    let model = watch_answers(&device, config, || setup.load(config, adaptation))?;
+    let model = watch_loading(&device, config, || setup.load(config, adaptation))?;
     let mut session = Session {
         config,
         model,
@@ -132,7 +132,13 @@ pub fn chat(
         let model = setup.model_dir.display();
         tell(&format!("model {model}, {with}{how}\n{HELP}"));
     }
-    let ended = watch_answers(&device, config, || {
+    // One message at a time, with all that was said before it.
+    let shorter = halved(
+        "keep less of the conversation",
+        "training.max_seq_length",
+        config.training.max_seq_length,
+    );
+    let ended = watch_unplanned(&device, shorter.as_deref(), || {
         session.talk(asked.person, input, output)
     });
     match ended {

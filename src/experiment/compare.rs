@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use super::error::Error;
-use super::forecast::watch_answers;
+use super::forecast::{watch_answers, watch_loading};
 use super::infer::adapter_dir;
 use super::lifecycle::{close, new_run};
 use super::log::Console;
@@ -52,7 +52,7 @@ pub fn compare(mut job: Job) -> Result<(), Error> {
     let sas = SasModel::find(&config, ModelUse::Run)?;
     let scorer = Scorer::new(&config, sas.as_ref());
     let device = setup.chosen.name.as_str();
-    let mut model = watch_answers(device, &config, || {
+    let mut model = watch_loading(device, &config, || {
         setup.load(&config, Adaptation::Adapter(&adapter))
     })?;
     let encoder = setup.encoder(&config)?;

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::error::Error;
-use super::forecast::watch_answers;
+use super::forecast::{watch_answers, watch_loading};
 use super::infer::adapter_dir;
 use super::lifecycle::{close, new_run};
 use super::log::Console;
@@ -43,7 +43,7 @@ pub fn eval(mut job: Job) -> Result<(), Error> {
     let sas = SasModel::find(&config, ModelUse::Run)?;
     let scorer = Scorer::new(&config, sas.as_ref());
     let device = setup.chosen.name.as_str();
-    let mut model = watch_answers(device, &config, || setup.load(&config, adaptation))?;
+    let mut model = watch_loading(device, &config, || setup.load(&config, adaptation))?;
     let encoder = setup.encoder(&config)?;
     let asked = file.with(&setup, &encoder, &config)?;
     let ranked = config.task.kind == TaskKind::Mcq;

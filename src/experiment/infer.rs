@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use super::error::Error;
-use super::forecast::watch_answers;
+use super::forecast::{watch_answers, watch_loading};
 use super::lifecycle::{close, new_run};
 use super::live::Live;
 use super::log::Console;
@@ -35,7 +35,7 @@ pub fn infer(mut job: Job) -> Result<(), Error> {
     let path = path.ok_or(Error::Missing("data.test_path", "data/questions.csv"))?;
     let routes = routes(&job, path)?;
     let device = setup.chosen.name.as_str();
-    let mut model = watch_answers(device, &config, || load(&setup, &config, &routes))?;
+    let mut model = watch_loading(device, &config, || load(&setup, &config, &routes))?;
     let mut encoders = Vec::with_capacity(routes.len());
     for route in &routes {
         encoders.push(setup.encoder(&route.config)?);

@@ -17,7 +17,7 @@ use super::ready::Ready;
 use super::scorer::SasModel;
 use super::setup::{ModelUse, Setup};
 use crate::config::Job;
-use crate::config::types::Config;
+use crate::config::types::{Config, QuantMethod};
 use crate::data::encode::EncodeError;
 use crate::device::{Asked, Memory as HostMemory, give_back_freed_memory, out_of_memory};
 use crate::ops::{Precision, for_device};
@@ -306,7 +306,20 @@ pub fn watch<T>(
     })
 }
 
-/// [`watch`] for answering questions, which nothing is planned for.
+/// [`watch`] for work that nothing is planned for; `remedy` is what makes room for it,
+/// besides a smaller model.
+///
+/// # Errors
+/// As [`watch`].
+pub fn watch_unplanned<T>(
+    device: &str,
+    remedy: Option<&str>,
+    work: impl FnOnce() -> Result<T, Error>,
+) -> Result<T, Error> {
+    watch(|asked| text::no_room(device, asked, remedy), work)
+}
+
+/// [`watch_unplanned`] for answering the questions of a file.
 ///
 /// # Errors
 /// As [`watch`].
@@ -315,8 +328,33 @@ pub fn watch_answers<T>(
     config: &Config,
     work: impl FnOnce() -> Result<T, Error>,
 ) -> Result<T, Error> {
-    let explain = |asked| text::no_room_for_answers(device, asked, config.inference.batch_size);
-    watch(explain, work)
+    let remedy = halved(
+        "answer fewer questions at once",
+        "inference.batch_size",
+        config.inference.batch_size,
+    );
+    watch_unplanned(device, remedy.as_deref(), work)
+}
+
+/// [`watch_unplanned`] for loading a model to answer with.
+///
+/// # Errors
+/// As [`watch`].
+pub fn watch_loading<T>(
+    device: &str,
+    config: &Config,
+    work: impl FnOnce() -> Result<T, Error>,
+) -> Result<T, Error> {
+    let remedy = match config.quantization.method {
+        QuantMethod::None => Some("load its weights in 4 bits: quantization=nf4"),
+        QuantMethod::Nf4 => None,
+    };
+    watch_unplanned(device, remedy, work)
+}
+
+/// `WHAT: KEY=N/2`; nothing where `key` cannot be halved.
+pub fn halved(what: &str, key: &str, n: usize) -> Option<String> {
+    (n > 1).then(|| format!("{what}: {key}={}", n / 2))
 }
 
 #[cfg(test)]

@@ -62,18 +62,42 @@ fn a_device_without_memory_is_an_error_with_a_way_out() {
 }
 
 #[test]
-fn answers_without_room_name_the_smaller_batch() {
+fn work_without_room_names_what_makes_room_for_it() {
     let asked = |bytes, host| Asked { bytes, host };
-    let text = text::no_room_for_answers("cuda:1", asked(Some(2048), false), 8);
+    let fewer = halved("answer fewer questions at once", "inference.batch_size", 8);
+    let text = text::no_room("cuda:1", asked(Some(2048), false), fewer.as_deref());
     assert_eq!(
         text,
-        "out of memory on cuda:1: 2.0 KiB more were asked for; \
-         answer fewer questions at once: inference.batch_size=4"
+        "out of memory on cuda:1: 2.0 KiB more were asked for; answer fewer questions at once: \
+         inference.batch_size=4, or take a smaller model or a larger device"
     );
-    let text = text::no_room_for_answers("cuda:1", asked(None, true), 1);
+    assert_eq!(halved("ask less at once", "judge.concurrency", 1), None);
+    let text = text::no_room("cuda:1", asked(None, true), None);
     assert!(
-        text.starts_with("out of main memory") && text.contains("smaller model"),
+        text.starts_with("out of main memory")
+            && text.ends_with("; take a smaller model or a larger device"),
         "{text}"
+    );
+    let full = || -> Result<(), Error> { panic!("out of device memory allocating 64 bytes") };
+    let told = |config: &Config| {
+        let hook = panic::take_hook();
+        panic::set_hook(Box::new(|_| {}));
+        let loading = watch_loading("cuda:0", config, full).unwrap_err();
+        let answering = watch_answers("cuda:0", config, full).unwrap_err();
+        panic::set_hook(hook);
+        (loading.to_string(), answering.to_string())
+    };
+    let mut config = forecast(None).config;
+    config.inference.batch_size = 6;
+    config.quantization.method = QuantMethod::None;
+    let (loading, answering) = told(&config);
+    assert!(answering.contains("inference.batch_size=3"), "{answering}");
+    assert!(loading.contains("quantization=nf4"), "{loading}");
+    config.quantization.method = QuantMethod::Nf4;
+    let (loading, _) = told(&config);
+    assert!(
+        loading.ends_with("asked for; take a smaller model or a larger device"),
+        "{loading}"
     );
 }
 

@@ -244,17 +244,15 @@ pub(super) fn exhausted(forecast: &Forecast, asked: Asked, change: Option<&Chang
     format!("{what}; planned were {planned}{of}{others}; {way_out}")
 }
 
-/// And in answering questions.
-pub(super) fn no_room_for_answers(device: &str, asked: Asked, batch_size: usize) -> String {
+/// And in work that nothing is planned for; `remedy` is what helps it besides another
+/// model or device.
+pub(super) fn no_room(device: &str, asked: Asked, remedy: Option<&str>) -> String {
     let what = no_memory(device, asked);
-    let way_out = match batch_size {
-        0 | 1 => "take a smaller model or a larger device".to_string(),
-        n => format!(
-            "answer fewer questions at once: inference.batch_size={}",
-            n / 2
-        ),
-    };
-    format!("{what}; {way_out}")
+    let otherwise = "take a smaller model or a larger device";
+    match remedy {
+        Some(remedy) => format!("{what}; {remedy}, or {otherwise}"),
+        None => format!("{what}; {otherwise}"),
+    }
 }
 
 fn no_memory(device: &str, asked: Asked) -> String {
