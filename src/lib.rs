@@ -5,8 +5,8 @@
 //! [`evaluate`],
 //! [`ask`], [`synth`], [`judge`], [`generate`], [`train`] and [`plan`], [`embed`], [`data`] and [`model`],
 //! [`hub`], [`net`], [`ops`], [`device`];
-//! below them all, [`config`] is the typed experiment and [`compose`] is Hydra; [`clean`]
-//! and [`rng`] stand by themselves.
+//! below them all, [`config`] is the typed experiment and [`compose`] is Hydra; [`clean`],
+//! [`rng`] and [`staging`] stand by themselves.
 
 pub mod ask;
 pub mod clean;
@@ -27,6 +27,7 @@ pub mod ops;
 pub mod plan;
 pub mod report;
 pub mod rng;
+pub mod staging;
 pub mod synth;
 pub mod train;
 

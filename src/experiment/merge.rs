@@ -1,5 +1,6 @@
 //! `run merge`: base and adapter in, one dense model out.
 
+use std::io::ErrorKind;
 use std::path::Path;
 
 use super::error::Error;
@@ -19,6 +20,7 @@ use crate::model::peft::Adapter;
 use crate::model::rewrite::{Base, Kernel, Merged, RewriteError, StoredType};
 use crate::model::{Adaptation, Decoder, LoadOptions, Ragged, load};
 use crate::ops::{Indices, Precision};
+use crate::staging::{Staged, sweep_beside};
 
 /// What both models are asked.
 const PROMPTS: [&str; 4] = [
@@ -125,7 +127,7 @@ fn stored_type(named: ExportType) -> Option<StoredType> {
 /// The output under a temporary name. That it can be had is found before the work.
 enum Target {
     Dir(StagedDir),
-    File(tempfile::NamedTempFile),
+    File(Staged),
 }
 
 impl Target {
@@ -141,15 +143,9 @@ impl Target {
         }
         let parent = fsx::parent_of(output);
         fsx::create_dir_all(parent)?;
-        let mut builder = tempfile::Builder::new();
-        // tempfile's own default would leave the result private to its owner.
-        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-        let name = output.file_name().unwrap_or_default().to_string_lossy();
-        let prefix = format!(".{name}.tmp-");
-        let file = builder.prefix(&prefix).tempfile_in(parent);
-        Ok(Self::File(
-            file.map_err(|e| FsError::new("write", output, e))?,
-        ))
+        sweep_beside(output);
+        let staged = Staged::file(output).map_err(|e| FsError::new("write", output, e))?;
+        Ok(Self::File(staged))
     }
 }
 
@@ -157,7 +153,7 @@ impl Target {
 fn write_gguf(
     merged: &Merged<'_>,
     named: Option<ExportType>,
-    staged: tempfile::NamedTempFile,
+    staged: Staged,
     output: &Path,
 ) -> Result<u64, Error> {
     let stored = match named {
@@ -165,13 +161,14 @@ fn write_gguf(
         Some(ExportType::Q8_0) => GgufType::Q8_0,
         Some(ExportType::F16 | ExportType::Bf16) | None => GgufType::F16,
     };
-    let fail = |e| FsError::new("write", output, e);
     let bytes = gguf::write(merged, staged.path(), stored)?;
-    staged.as_file().sync_all().map_err(fail)?;
-    staged
-        .persist_noclobber(output)
-        .map_err(|e| fail(e.error))?;
-    Ok(bytes)
+    match staged.put_new() {
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => {
+            Err(Error::OutputExists(output.to_path_buf()))
+        }
+        Err(e) => Err(FsError::new("write", output, e).into()),
+        Ok(()) => Ok(bytes),
+    }
 }
 
 /// The model before and after: base + adapter, and what was written.

@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 
 use half::bf16;
 use serde_json::{Map, Value, json};
-use tempfile::TempDir;
 use thiserror::Error;
 
 use super::hf_config::{ArchConfig, Parameter};
+use crate::staging::{Staged, parent_of, sweep_beside, target_name};
 
 #[derive(Debug, Error)]
 pub enum ExportError {
@@ -57,19 +57,13 @@ pub(super) fn io_error(target: &Path) -> impl Fn(io::Error) -> ExportError + '_ 
     }
 }
 
-/// Between a staged directory's name and its random part.
-const STAGING_MARK: &str = ".tmp-";
-
 /// The path that a staged file would have had: errors name what the user asked
 /// for, not the temporary directory.
 fn published(path: &Path) -> PathBuf {
     let names = path.components().map(|part| {
         let name = part.as_os_str();
-        let staged = name.to_str().and_then(|name| {
-            let (target, _) = name.strip_prefix('.')?.rsplit_once(STAGING_MARK)?;
-            Some(std::ffi::OsStr::new(target))
-        });
-        staged.unwrap_or(name)
+        let target = name.to_str().and_then(target_name);
+        target.map_or(name, std::ffi::OsStr::new)
     });
     names.collect()
 }
@@ -77,13 +71,11 @@ fn published(path: &Path) -> PathBuf {
 /// A directory under a temporary name beside its target. Write into
 /// [`StagedDir::path`], then commit; dropped before that, it is removed.
 #[derive(Debug)]
-pub struct StagedDir {
-    staging: TempDir,
-    target: PathBuf,
-}
+pub struct StagedDir(Staged);
 
 impl StagedDir {
-    /// Makes the temporary directory, and the target's parents where missing.
+    /// Makes the temporary directory, and the target's parents where missing; what
+    /// killed writers of the same target left is removed.
     ///
     /// # Errors
     /// The target is a file, or its parent cannot be written.
@@ -93,22 +85,15 @@ impl StagedDir {
         if target.is_file() {
             return Err(ExportError::IsFile { target });
         }
-        let parent = parent(&target);
-        fs::create_dir_all(parent).map_err(io_error(&target))?;
-        let name = target.file_name().unwrap_or_default().to_string_lossy();
-        let mut builder = tempfile::Builder::new();
-        let prefix = format!(".{name}{STAGING_MARK}");
-        builder.prefix(&prefix);
-        // tempfile's own default would leave the result private to its owner.
-        #[cfg(unix)]
-        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
-        let staging = builder.tempdir_in(parent).map_err(io_error(&target))?;
-        Ok(Self { staging, target })
+        fs::create_dir_all(parent_of(&target)).map_err(io_error(&target))?;
+        sweep_beside(&target);
+        let staged = Staged::dir(&target).map_err(io_error(&target))?;
+        Ok(Self(staged))
     }
 
     /// Where to write.
     pub fn path(&self) -> &Path {
-        self.staging.path()
+        self.0.path()
     }
 
     /// As [`StagedDir::new`] for a target that must not exist or be empty: found
@@ -117,119 +102,33 @@ impl StagedDir {
     /// # Errors
     /// Those of [`StagedDir::new`], and a directory that holds something.
     pub fn new_free(target: &Path) -> Result<Self, ExportError> {
-        if std::fs::read_dir(target).is_ok_and(|mut entries| entries.next().is_some()) {
-            let target = target.to_path_buf();
-            return Err(ExportError::NotEmpty { target });
+        match holds_something(target) {
+            true => Err(ExportError::NotEmpty {
+                target: target.to_path_buf(),
+            }),
+            false => Self::new(target),
         }
-        Self::new(target)
     }
 
     /// Moves the directory to its target, which must not exist or be empty.
     pub fn commit_new(self) -> Result<(), ExportError> {
-        let Self { staging, target } = self;
-        if let Ok(mut entries) = fs::read_dir(&target)
-            && entries.next().is_some()
-        {
-            return Err(ExportError::NotEmpty { target });
+        let target = self.0.target().to_path_buf();
+        match holds_something(&target) {
+            true => Err(ExportError::NotEmpty { target }),
+            false => self.0.put_new().map_err(io_error(&target)),
         }
-        let publish = || -> io::Result<()> {
-            sync_tree(staging.path())?;
-            fs::rename(staging.path(), &target)?;
-            sync_dir(parent(&target))
-        };
-        publish().map_err(io_error(&target))?;
-        // The directory has left its temporary name: nothing is left to remove.
-        let _ = staging.keep();
-        Ok(())
     }
 
     /// Moves the directory to its target in one step; what stood there before
     /// is removed afterwards. The caller decides that it may be.
     pub fn commit_replacing(self) -> Result<(), ExportError> {
-        if !self.target.exists() {
-            return self.commit_new();
-        }
-        let Self { staging, target } = self;
-        let publish = || -> io::Result<()> {
-            sync_tree(staging.path())?;
-            exchange(staging.path(), &target)?;
-            sync_dir(parent(&target))
-        };
-        publish().map_err(io_error(&target))?;
-        // The old content stands under the temporary name now.
-        staging.close().map_err(io_error(&target))
+        let target = self.0.target().to_path_buf();
+        self.0.replace().map_err(io_error(&target))
     }
 }
 
-fn parent(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    }
-}
-
-/// Swaps two directories; readers see the one or the other at every moment.
-#[cfg(target_os = "linux")]
-fn exchange(a: &Path, b: &Path) -> io::Result<()> {
-    use std::ffi::CString;
-    use std::os::unix::ffi::OsStrExt;
-    let c = |path: &Path| CString::new(path.as_os_str().as_bytes()).map_err(io::Error::from);
-    let (from, to) = (c(a)?, c(b)?);
-    // SAFETY: both are NUL-terminated strings that outlive the call.
-    let result = unsafe {
-        libc::renameat2(
-            libc::AT_FDCWD,
-            from.as_ptr(),
-            libc::AT_FDCWD,
-            to.as_ptr(),
-            libc::RENAME_EXCHANGE,
-        )
-    };
-    if result == 0 {
-        return Ok(());
-    }
-    match io::Error::last_os_error() {
-        // Not every file system can exchange.
-        error if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS)) => {
-            exchange_in_steps(a, b)
-        }
-        error => Err(error),
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-fn exchange(a: &Path, b: &Path) -> io::Result<()> {
-    exchange_in_steps(a, b)
-}
-
-/// The same by three renames: `b` is absent for a moment.
-fn exchange_in_steps(a: &Path, b: &Path) -> io::Result<()> {
-    let aside = a.with_extension("old");
-    fs::rename(b, &aside)?;
-    if let Err(error) = fs::rename(a, b) {
-        fs::rename(&aside, b)?;
-        return Err(error);
-    }
-    fs::rename(&aside, a)
-}
-
-/// Flushes every file of a flat or nested directory to the device.
-fn sync_tree(dir: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        match entry.file_type()? {
-            kind if kind.is_dir() => sync_tree(&entry.path())?,
-            kind if kind.is_file() => File::open(entry.path())?.sync_all()?,
-            _ => {}
-        }
-    }
-    sync_dir(dir)
-}
-
-fn sync_dir(dir: &Path) -> io::Result<()> {
-    #[cfg(unix)]
-    File::open(dir)?.sync_all()?;
-    Ok(())
+fn holds_something(dir: &Path) -> bool {
+    fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some())
 }
 
 /// How weights are stored.
@@ -461,13 +360,21 @@ mod tests {
             assert_eq!(names(&target.join("inner")), [content]);
             assert_eq!(names(dir.path()), ["adapter"]);
         }
-        let (a, b) = (dir.path().join("a"), dir.path().join("b"));
-        for (side, name) in [(&a, "x"), (&b, "y")] {
-            fs::create_dir(side).unwrap();
-            fs::write(side.join(name), "").unwrap();
+    }
+
+    #[test]
+    fn what_a_killed_writer_left_is_removed_by_the_next() {
+        let dir = tempfile::tempdir().unwrap();
+        for left in [".model.tmp-1-0", ".model.tmp-1-1", ".other.tmp-1-0"] {
+            fs::create_dir(dir.path().join(left)).unwrap();
+            fs::write(dir.path().join(left).join("model.safetensors"), "torn").unwrap();
         }
-        exchange_in_steps(&a, &b).unwrap();
-        assert_eq!((names(&a), names(&b)), (vec!["y".into()], vec!["x".into()]));
+        let living = StagedDir::new(&dir.path().join("model")).unwrap();
+        fs::write(living.path().join("config.json"), "{}").unwrap();
+        export(&dir.path().join("model"), WeightType::F32).unwrap();
+        assert!(living.path().join("config.json").exists());
+        drop(living);
+        assert_eq!(names(dir.path()), [".other.tmp-1-0", "model"]);
     }
 
     #[test]
@@ -482,7 +389,7 @@ mod tests {
         assert!(text.contains("has 3 elements instead of the 88"), "{text}");
         drop(staged);
         assert!(names(dir.path()).is_empty());
-        let file = dir.path().join(".model.tmp-x1/config.json");
+        let file = dir.path().join(".model.tmp-1-0/config.json");
         let full = io_error(&file)(io::ErrorKind::StorageFull.into()).to_string();
         let wanted = dir.path().join("model/config.json");
         assert!(

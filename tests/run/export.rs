@@ -81,6 +81,33 @@ fn training_from_a_quantised_checkpoint_gives_the_same_adapter() {
 }
 
 #[test]
+fn what_a_killed_quantize_left_goes_with_the_next() {
+    let sandbox = Sandbox::new();
+    let left = || {
+        let entries = std::fs::read_dir(sandbox.path("")).unwrap().flatten();
+        let names = entries.map(|entry| entry.file_name().into_string().unwrap());
+        names.filter(|name| name.starts_with(".nf4.")).count()
+    };
+    let quantize = "quantize model.path=model output=nf4";
+    for _ in 0..50 {
+        let mut child = sandbox.spawn(quantize);
+        while left() == 0 && child.try_wait().unwrap().is_none() {
+            std::thread::sleep(std::time::Duration::from_micros(200));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        if left() > 0 {
+            break;
+        }
+        // It was whole before the kill.
+        std::fs::remove_dir_all(sandbox.path("nf4")).unwrap();
+    }
+    assert_eq!(left(), 1, "no quantize could be killed in time");
+    sandbox.ok(quantize);
+    assert_eq!(left(), 0);
+}
+
+#[test]
 fn a_merged_model_answers_as_base_and_adapter_do() {
     let sandbox = Sandbox::new();
     sandbox.ok(&format!("{TRAIN} model.path=model hydra.run.dir=run"));

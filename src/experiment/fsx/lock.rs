@@ -1,11 +1,12 @@
 //! A lock on a file, held by a process for as long as it lives.
 
 use std::fs::{self, File, TryLockError};
-use std::io::{self, ErrorKind, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{FsError, still_at};
+use super::FsError;
+use crate::staging::{lacks_locks, still_at};
 
 /// How long [`LockFile::acquire`] waits, in all, for one who only looks.
 const PATIENCE: [Duration; 3] = [Duration::from_millis(5); 3];
@@ -84,10 +85,4 @@ impl Drop for LockFile {
         // A file that stays is no harm: only the kernel's lock counts.
         let _ = fs::remove_file(&self.path);
     }
-}
-
-/// ENOLCK and EBADF: network file systems whose server or client has no locks.
-pub(super) fn lacks_locks(e: &io::Error) -> bool {
-    e.kind() == ErrorKind::Unsupported
-        || matches!(e.raw_os_error(), Some(libc::ENOLCK | libc::EBADF))
 }

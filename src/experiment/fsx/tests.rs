@@ -1,7 +1,7 @@
 //! Tests of the parent module, with killed processes and full disks.
 
 use std::process::{Command, Stdio};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::*;
@@ -122,44 +122,6 @@ fn readers_never_miss_a_file_while_directories_are_exchanged() {
         }
     });
     assert_eq!(names(dir.path()), ["adapter"]);
-}
-
-#[test]
-fn the_fallback_replaces_too_and_a_kill_in_between_is_repaired() {
-    let dir = tempfile::tempdir().unwrap();
-    let target = dir.path().join("adapter");
-    let temp = dir.path().join("new");
-    publish_dir(&target, |d| fill(d, "old")).unwrap();
-    publish_dir(&temp, |d| fill(d, "new")).unwrap();
-    rename_away(&temp, &target).unwrap();
-    assert_eq!(fs::read(target.join("a.txt")).unwrap(), b"new");
-    assert_eq!(names(dir.path()), ["adapter"]);
-    // Killed between the two renames: the old one lies aside, the new one unlocked.
-    fs::rename(&target, dir.path().join(".adapter.old-1-1")).unwrap();
-    fs::create_dir(dir.path().join(".adapter.tmp-1-2")).unwrap();
-    assert_eq!(sweep(dir.path()), 2);
-    assert_eq!(names(dir.path()), ["adapter"]);
-    assert_eq!(fs::read(target.join("b.txt")).unwrap(), b"new");
-}
-
-#[test]
-fn sweep_takes_stale_names_and_leaves_living_ones() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = |name: &str| dir.path().join(name);
-    fs::write(path(".x.json.tmp-99999999-0"), b"torn").unwrap();
-    fs::create_dir(path(".d.tmp-4-7")).unwrap();
-    fs::write(path(".d.tmp-4-7/half"), b"torn").unwrap();
-    for own in [".hidden", ".x.tmp-a-1", "x.tmp-1-1", ".x.bak-1-1"] {
-        fs::write(path(own), b"keep").unwrap();
-    }
-    let living = Temp::create(&path("live"), Kind::Directory).unwrap();
-    assert_eq!(sweep(dir.path()), 2);
-    assert!(living.path.is_dir());
-    drop(living);
-    assert_eq!(
-        names(dir.path()),
-        [".hidden", ".x.bak-1-1", ".x.tmp-a-1", "x.tmp-1-1"]
-    );
 }
 
 #[test]
