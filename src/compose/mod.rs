@@ -47,4 +47,4 @@ pub use outline::{DefaultsTree, Listed, Outline, full_search_path, groups, optio
 pub use saved::{Saved, read_file, saved_origin, saved_overrides};
 pub use source::{Source, Tree};
 pub use sweep::{Cell, Multirun, expand_sweep, is_multirun, sweep_cells};
-pub use yaml_write::{to_yaml, to_yaml_noted};
+pub use yaml_write::{to_yaml, to_yaml_literal, to_yaml_noted};

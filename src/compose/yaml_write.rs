@@ -2,6 +2,7 @@
 //! block style, lists not indented under their key, width 80, keys in their
 //! order. What is printed reads back in OmegaConf with the same types.
 
+use super::grammar::interpolation;
 use super::node::{Key, Node, Value};
 use super::python;
 use super::scalar;
@@ -17,6 +18,25 @@ pub fn to_yaml(node: &Node) -> String {
 /// the list's key. The text must be one line. It reads back as the node.
 pub fn to_yaml_noted(node: &Node, note: &dyn Fn(&str, &Node) -> Option<String>) -> String {
     write(node, Some(note))
+}
+
+/// [`to_yaml`] of a tree whose interpolations are resolved: a `${` left in a string is
+/// text, and is escaped so that the file reads back as this very tree.
+pub fn to_yaml_literal(node: &Node) -> String {
+    to_yaml(&escaped(node))
+}
+
+fn escaped(node: &Node) -> Node {
+    let value = match &node.value {
+        Value::Str(text) => Value::Str(interpolation::escape(text)),
+        Value::List(items) => Value::List(items.iter().map(escaped).collect()),
+        Value::Map(map) => {
+            let items = map.iter().map(|(key, child)| (key.clone(), escaped(child)));
+            Value::Map(items.collect())
+        }
+        other => other.clone(),
+    };
+    Node::new(value, node.origin.clone())
 }
 
 type Note<'n> = dyn Fn(&str, &Node) -> Option<String> + 'n;
@@ -271,6 +291,24 @@ mod tests {
         assert_eq!(yaml_of(Value::List(vec![])), "k: []\n");
         assert_eq!(yaml_of(Value::Map(Map::new())), "k: {}\n");
         assert_eq!(to_yaml(&Node::empty_map()), "{}\n");
+    }
+
+    #[test]
+    fn a_literal_dollar_brace_reads_back_as_itself() {
+        for (text, printed) in [
+            ("${seed}", r"k: \${seed}"),
+            (r"a\${", r"k: a\\\${"),
+            (r"\\${x}\${", r"k: \\\\\${x}\\\${"),
+            (r"c:\dir $5 {}", r"k: c:\dir $5 {}"),
+        ] {
+            let mut map = Map::new();
+            map.insert(Key::from("k"), Node::str(text));
+            let yaml = to_yaml_literal(&Node::built_in(Value::Map(map)));
+            assert_eq!(yaml.trim_end(), printed);
+            let template = interpolation::parse(&interpolation::escape(text)).unwrap();
+            let parts = vec![interpolation::Part::Text(text.to_string())];
+            assert_eq!(template.parts, parts);
+        }
     }
 
     #[test]

@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::compose::{self, Composed, Map, Node, Origin, Request, Value, to_yaml};
+use crate::compose::{self, Composed, Map, Node, Origin, Request, Value, to_yaml, to_yaml_literal};
 
 use super::checked::{compose_checked, resolve_checked};
 use super::error::{ConfigError, ConfigErrors};
-use super::layers::{complete, from_tree};
+use super::layers::{complete, from_tree, insert};
 use super::rerun::RerunErrors;
 use super::types::{Command, Config, ExportFormat};
 
@@ -101,8 +101,11 @@ impl Job {
     }
 
     /// `config.resolved.yaml`: every value; as a primary config it repeats the run.
+    /// How the run was resumed is no part of it.
     pub fn resolved_yaml(&self) -> String {
-        to_yaml(&self.resolved)
+        let mut tree = self.resolved.clone();
+        insert(&mut tree, "training.resume", Node::built_in(Value::Null));
+        to_yaml_literal(&tree)
     }
 }
 

@@ -414,8 +414,10 @@ fn the_resolved_config_repeats_the_job() {
         "task=saq",
         "lora.alpha=${lora.r}",
         "training.learning_rate=3e-7",
+        "prompt.option_separator='\\${seed}'",
     ];
     let job = Job::load(Command::Train, &request(&overrides)).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(job.config.prompt.option_separator, "${seed}");
     let dir = folder(&[("config.resolved.yaml", &job.resolved_yaml())]);
     let again = with_folder(dir.path(), "config.resolved", &[]).unwrap_or_else(|e| panic!("{e}"));
     assert_eq!(again.config, job.config);
@@ -426,6 +428,17 @@ fn the_resolved_config_repeats_the_job() {
         again.composed.job,
         "a key is missing"
     );
+}
+
+#[test]
+fn the_resolved_config_does_not_keep_how_the_run_was_resumed() {
+    let request = request(&["training.resume=outputs/a", "seed=7"]);
+    let job = Job::load(Command::Train, &request).unwrap_or_else(|e| panic!("{e}"));
+    let dir = folder(&[("config.resolved.yaml", &job.resolved_yaml())]);
+    let again = with_folder(dir.path(), "config.resolved", &[]).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(again.config.training.resume, None);
+    assert_eq!(again.config.seed, 7);
+    assert!(job.config_yaml().contains("resume: outputs/a"));
 }
 
 #[test]

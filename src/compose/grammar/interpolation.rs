@@ -54,6 +54,22 @@ pub(crate) fn parse(text: &str) -> Result<Template, Fault> {
     Ok(Template { parts })
 }
 
+/// The text that reads back as `text` itself: each `${` gets a backslash, and the
+/// backslashes right before it are doubled, since they count only there.
+pub(crate) fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find("${") {
+        let before = &rest[..at];
+        let slashes = before.len() - before.trim_end_matches('\\').len();
+        out.push_str(before);
+        out.extend(std::iter::repeat_n('\\', slashes + 1));
+        out.push_str("${");
+        rest = &rest[at + 2..];
+    }
+    out + rest
+}
+
 /// Whether a string value is well formed; the error says why not.
 pub(crate) fn check(text: &str) -> Result<(), String> {
     if !text.contains("${") {
