@@ -114,6 +114,16 @@ pub enum RowProblem {
     NoSuchOption { answer: String, options: String },
     #[error("answer '{answer}' can mean {meanings}: write the letter of the option")]
     AmbiguousAnswer { answer: String, meanings: String },
+    #[error(
+        "column '{column}' names the task '{name}': {problem}: write one of {known}, leave the cell \
+         empty, or answer all questions with one adapter (adapter=DIR)"
+    )]
+    Task {
+        name: String,
+        column: String,
+        problem: String,
+        known: String,
+    },
     #[error("id '{id}' was used before, on line {first}: ids must differ")]
     DuplicateId { id: String, first: usize },
     #[error("{0}")]

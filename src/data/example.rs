@@ -12,8 +12,10 @@ pub struct Example {
     pub id: String,
     /// The line where it starts, from 1 (SQuAD: the number of the question).
     pub row: usize,
-    /// The task that the row belongs to, in a file that may mix tasks.
+    /// The kind of question, in a file that may mix tasks.
     pub kind: Option<TaskKind>,
+    /// The task that the row of such a file names.
+    pub task: Option<Arc<str>>,
     pub question: Option<String>,
     /// Shared: SQuAD asks several questions of one paragraph.
     pub context: Option<Arc<str>>,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use indexmap::IndexMap;
 
-use super::error::{DataError, RowProblem};
+use super::error::{DataError, RowProblem, list};
 use super::example::Example;
 use super::options::{
     MAX_OPTIONS, finish_options, literal_list, parse_options, resolve_answer, trimmed,
@@ -21,6 +21,10 @@ pub enum Answers {
     Optional,
 }
 
+/// The tasks that rows of a mixed file may name: of which kind each one's questions
+/// are, or why it has none.
+pub type Tasks = IndexMap<Arc<str>, Result<TaskKind, String>>;
+
 /// What a reader needs to know of the task.
 #[derive(Clone, Debug)]
 pub(super) struct Spec {
@@ -28,6 +32,8 @@ pub(super) struct Spec {
     pub kind: TaskKind,
     /// Each row says by itself whether it is multiple choice.
     pub by_row: bool,
+    /// What a column `task` may say.
+    pub tasks: Option<Arc<Tasks>>,
     pub answers: Answers,
     /// Field name -> column name, where they differ.
     pub columns: IndexMap<String, Option<String>>,
@@ -55,15 +61,14 @@ pub(super) struct Layout {
     options: Vec<usize>,
     /// The other columns, with their names.
     extras: Vec<(usize, Arc<str>)>,
-    /// Columns that may name the task of a row.
-    named: Vec<usize>,
+    /// The column that names the task of a row.
+    task: Option<usize>,
+    /// The column that may say `mcq` or `saq`.
+    kind: Option<usize>,
     /// `answers` in the plural may hold a list even in a CSV cell.
     plural: bool,
     names: Vec<String>,
 }
-
-/// The columns in which a row of a mixed file may name its task, `mcq` or `saq`.
-const TASK_COLUMNS: [&str; 2] = ["task", "type"];
 
 /// The column names tried for a field, in order, without regard to case.
 fn usual_names(field: &str) -> &'static [&'static str] {
@@ -144,8 +149,8 @@ impl Layout {
             .filter(|i| !taken(i))
             .map(|i| (i, Arc::from(names[i].as_str())))
             .collect();
-        let named = TASK_COLUMNS.iter().filter_map(|name| find(&names, name));
-        let named = named.filter(|i| !taken(i)).collect();
+        let own = |name: &str| find(&names, name).filter(|i| !taken(i));
+        let (task, kind) = (own("task"), own("type"));
         let plural = answer.is_some_and(|i| names[i].eq_ignore_ascii_case("answers"));
         Ok(Self {
             id,
@@ -155,7 +160,8 @@ impl Layout {
             answer,
             options,
             extras,
-            named,
+            task,
+            kind,
             plural,
             names,
         })
@@ -178,13 +184,14 @@ impl Layout {
         row: usize,
         mut cells: Vec<Cell>,
     ) -> Result<Example, RowProblem> {
-        let kind = match spec.by_row {
-            true => self.kind_of(&cells),
-            false => spec.kind,
+        let (kind, task) = match spec.by_row {
+            true => self.task_of(spec, &cells)?,
+            false => (spec.kind, None),
         };
         let mut out = Example {
             row,
             kind: spec.by_row.then_some(kind),
+            task,
             ..Example::default()
         };
         if let Some(i) = self.id {
@@ -252,24 +259,41 @@ impl Layout {
         Ok(out)
     }
 
-    /// The task that a row of a mixed file belongs to: what its column `task` or
-    /// `type` says, else multiple choice where it has options.
-    fn kind_of(&self, cells: &[Cell]) -> TaskKind {
-        let named = self.named.iter().find_map(|&i| match &cells[i] {
-            Cell::Text(text) if text.trim().eq_ignore_ascii_case("mcq") => Some(TaskKind::Mcq),
-            Cell::Text(text) if text.trim().eq_ignore_ascii_case("saq") => Some(TaskKind::Saq),
-            _ => None,
-        });
+    /// The task that a row of a mixed file belongs to: the one that its column `task`
+    /// names; else of the kind in its column `type`, which may also mean something
+    /// else; else multiple choice where it has options.
+    fn task_of(
+        &self,
+        spec: &Spec,
+        cells: &[Cell],
+    ) -> Result<(TaskKind, Option<Arc<str>>), RowProblem> {
         let filled = |&i: &usize| match &cells[i] {
             Cell::Missing => false,
             Cell::Text(text) => !text.trim().is_empty(),
             Cell::List(items) => !items.is_empty(),
             Cell::Nested(_) => true,
         };
-        named.unwrap_or(match self.options.iter().any(filled) {
+        if let (Some(i), Some(tasks)) = (self.task.filter(filled), &spec.tasks) {
+            let Cell::Text(name) = &cells[i] else {
+                return Err(RowProblem::Type {
+                    field: "task",
+                    column: self.names[i].clone(),
+                    found: "a list or nested JSON",
+                    wanted: "the name of a task",
+                });
+            };
+            return named_task(tasks, name.trim(), &self.names[i]);
+        }
+        let named = self.kind.and_then(|i| match &cells[i] {
+            Cell::Text(text) if text.trim().eq_ignore_ascii_case("mcq") => Some(TaskKind::Mcq),
+            Cell::Text(text) if text.trim().eq_ignore_ascii_case("saq") => Some(TaskKind::Saq),
+            _ => None,
+        });
+        let kind = named.unwrap_or(match self.options.iter().any(filled) {
             true => TaskKind::Mcq,
             false => TaskKind::Saq,
-        })
+        });
+        Ok((kind, None))
     }
 
     fn text_cell(
@@ -348,6 +372,29 @@ impl Layout {
         }
         Ok(items)
     }
+}
+
+/// The task `name` among those that rows may name, with its kind of questions.
+fn named_task(
+    tasks: &Tasks,
+    name: &str,
+    column: &str,
+) -> Result<(TaskKind, Option<Arc<str>>), RowProblem> {
+    let found = tasks
+        .iter()
+        .find(|(known, _)| known.eq_ignore_ascii_case(name));
+    let problem = match found {
+        Some((known, Ok(kind))) => return Ok((*kind, Some(known.clone()))),
+        Some((_, Err(why))) => why.clone(),
+        None => "there is no such task".to_string(),
+    };
+    let answering = tasks.iter().filter(|(_, kind)| kind.is_ok());
+    Err(RowProblem::Task {
+        name: name.to_string(),
+        column: column.to_string(),
+        problem,
+        known: list(&answering.map(|(known, _)| known).collect::<Vec<_>>()),
+    })
 }
 
 fn first_of(names: &[String], name: &str) -> usize {
@@ -430,6 +477,7 @@ mod tests {
             path: Path::new("data.csv").into(),
             kind,
             by_row: false,
+            tasks: None,
             answers: Answers::Required,
             columns: columns
                 .iter()
@@ -585,6 +633,12 @@ mod tests {
     fn a_row_of_a_mixed_file_says_its_task() {
         let mut s = spec(TaskKind::Saq, &[]);
         (s.by_row, s.answers) = (true, Answers::Optional);
+        s.tasks = Some(Arc::new(Tasks::from([
+            ("mcq".into(), Ok(TaskKind::Mcq)),
+            ("saq".into(), Ok(TaskKind::Saq)),
+            ("squad".into(), Ok(TaskKind::Saq)),
+            ("chat".into(), Err("it has no questions".to_string())),
+        ])));
         let kind = |header: &str, row: &[&str]| example(&s, header, row).map(|e| e.kind);
         let (mcq, saq) = (Ok(Some(TaskKind::Mcq)), Ok(Some(TaskKind::Saq)));
         assert_eq!(kind("question,options", &["q?", "x | y"]), mcq);
@@ -600,6 +654,18 @@ mod tests {
             kind("question,options,task", &["q?", "", "mcq"]),
             Err(RowProblem::EmptyField { field: "options" })
         );
+        let task = |name: &str| example(&s, "question,task", &["q?", name]).map(|e| e.task);
+        assert_eq!(task(" SQuAD"), Ok(Some("squad".into())));
+        assert_eq!(task(""), Ok(None));
+        for (name, problem) in [
+            ("xyz", "there is no such task"),
+            ("chat", "it has no questions"),
+        ] {
+            let message = task(name).unwrap_err().to_string();
+            assert!(message.contains(&format!("'{name}'")), "{message}");
+            assert!(message.contains(problem), "{message}");
+            assert!(message.contains("mcq, saq, squad"), "{message}");
+        }
         s.columns
             .insert("options".to_string(), Some("opts".to_string()));
         assert!(Layout::new(&s, names("question,options"), 1).is_err());

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::error::{DataError, MAX_ROW, RowProblem};
 use super::example::Example;
-use super::fields::{Answers, Spec};
+use super::fields::{Answers, Spec, Tasks};
 use super::{chat, delimited, jsonl, parquet, plain, squad, tokens};
 use crate::config::types::{DataConfig, DataFormat, OnError, TaskKind};
 
@@ -21,13 +21,15 @@ pub(super) type Source = Box<dyn Iterator<Item = Result<Example, DataError>> + S
 const HEAD: usize = 256 * 1024;
 
 /// What is wanted of a file.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Want {
     pub kind: TaskKind,
     pub answers: Answers,
     /// Questions of several tasks: a row with options is multiple choice, one
     /// without is a short answer, unless a column `task` or `type` says which.
     pub by_row: bool,
+    /// What a column `task` may say then.
+    pub tasks: Option<Arc<Tasks>>,
 }
 
 impl Want {
@@ -36,6 +38,7 @@ impl Want {
             kind,
             answers,
             by_row: false,
+            tasks: None,
         }
     }
 }
@@ -106,6 +109,7 @@ impl Examples {
             path: Arc::from(path),
             kind: want.kind,
             by_row: want.by_row,
+            tasks: want.tasks,
             answers: want.answers,
             columns,
         };

@@ -31,7 +31,7 @@ pub use chat::{ChatError, ChatTemplate, Conversation};
 pub use encode::{Brief, EncodeError, EncodeReport, Encoded, Encoder, IGNORED, Sample};
 pub use error::{DataError, RowProblem};
 pub use example::{Example, TokenRow, option_letter};
-pub use fields::Answers;
+pub use fields::{Answers, Tasks};
 pub use formats::{Examples, Read, Want, read_examples};
 pub use prompt::{PromptError, Prompter, Template};
 pub use split::{Split, epoch_order, split};

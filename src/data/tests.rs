@@ -576,7 +576,7 @@ fn a_bad_row_is_named_and_can_be_skipped() {
             message.starts_with(&format!("{name}:3: {what}")),
             "{message}"
         );
-        let read = read_examples(&f.put(name, &text), &skip, want).unwrap();
+        let read = read_examples(&f.put(name, &text), &skip, want.clone()).unwrap();
         let kept: Vec<_> = read.examples.iter().map(|e| (&e.id[..], e.row)).collect();
         assert_eq!(kept, [("1", 2), ("2", 4)], "{row}");
         assert_eq!(read.examples[0].question.as_deref(), Some("a \"b\""));
@@ -630,16 +630,20 @@ fn what_swallows_the_rest_and_what_leaves_nothing_cannot_be_skipped() {
     skip.on_error = OnError::Skip;
     let want = required(TaskKind::Saq);
     let open = f.put("a.csv", "question,answer\nQ,a\nQ,\"a\nQ,a\n");
-    let error = read_examples(&open, &skip, want).unwrap_err().to_string();
+    let error = read_examples(&open, &skip, want.clone())
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("a.csv:3: a quote that opens"), "{error}");
     let none = f.put("b.csv", "question,answer\nQ,\nQ,\n");
-    let error = read_examples(&none, &skip, want).unwrap_err().to_string();
+    let error = read_examples(&none, &skip, want.clone())
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("b.csv:2: answer is empty"), "{error}");
     assert!(error.contains("none of the 2 rows can be used"), "{error}");
     let squad = r#"{"data": [{"paragraphs": [{"context": "c", "qas": [
         {"id": "a", "question": "Q", "answers": []},
         {"id": "b", "question": "Q", "answers": [{"text": "t"}]}]}]}]}"#;
-    let read = read_examples(&f.put("a.json", squad), &skip, want).unwrap();
+    let read = read_examples(&f.put("a.json", squad), &skip, want.clone()).unwrap();
     assert_eq!((read.examples.len(), read.skipped.len()), (1, 1));
     let header = f.put("c.csv", "question,reply\nQ,a\n");
     assert!(read_examples(&header, &skip, want).is_err());

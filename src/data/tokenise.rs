@@ -149,7 +149,7 @@ impl Source<'_> {
         path: &Path,
     ) -> Result<(Writer<W>, Said), TokeniseError> {
         let mut said = Said::default();
-        let mut examples = Examples::open(self.path, self.data, self.want)?;
+        let mut examples = Examples::open(self.path, self.data, self.want.clone())?;
         loop {
             let (mut batch, mut bytes) = (Vec::new(), 0);
             while batch.len() < EXAMPLES && bytes < BYTES {

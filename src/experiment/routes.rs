@@ -1,14 +1,15 @@
 //! Which task each question of a file belongs to, with that task's prompt and adapter.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::error::Error;
 use super::infer::adapter_dir;
 use super::setup::{QuestionFile, all_questions};
-use crate::compose::Request;
-use crate::config::Job;
+use crate::compose::{Request, options};
 use crate::config::types::{Command, Config, PromptConfig, TaskKind};
-use crate::data::{Answers, Template, Want};
+use crate::config::{Job, JobError};
+use crate::data::{Answers, Example, Tasks, Template, Want};
 use crate::evaluate::Reader;
 
 /// The questions of one task.
@@ -40,20 +41,24 @@ pub fn routes(job: &Job, path: &Path) -> Result<Vec<Route>, Error> {
     }
     let want = Want {
         by_row: true,
+        tasks: Some(Arc::new(tasks(job))),
         ..want
     };
     let mixed = all_questions(path, config, want)?;
     let mut skipped = Some(mixed.skipped);
     let mut routes: Vec<Route> = Vec::new();
+    // The task of each route, by its option of the group `task`.
+    let mut known: Vec<Option<String>> = Vec::new();
     for (place, example) in mixed.examples.into_iter().enumerate() {
-        let kind = example.kind.unwrap_or(config.task.kind);
-        let route = match routes.iter().position(|r| r.config.task.kind == kind) {
+        let option = option_of(job, &example);
+        let route = match known.iter().position(|other| *other == option) {
             Some(at) => &mut routes[at],
             None => {
-                let config = match kind == config.task.kind {
-                    true => config.clone(),
-                    false => with_task(job, kind)?,
+                let config = match &option {
+                    None => config.clone(),
+                    Some(option) => with_task(job, option)?,
                 };
+                known.push(option);
                 routes.push(Route {
                     adapter: adapter_dir(&config)?,
                     config,
@@ -82,16 +87,49 @@ fn shows_options(config: &Config) -> bool {
             .is_ok_and(|template| template.fields().any(|name| name == "options"))
 }
 
-/// The config for questions of another task than the run's: that task's name and
-/// prompt, as its option of the group `task` has them, and all else as it is.
-fn with_task(job: &Job, kind: TaskKind) -> Result<Config, Error> {
-    let option = match kind {
-        TaskKind::Mcq => "mcq",
-        TaskKind::Saq | TaskKind::Text => "saq",
-    };
+/// The option of the group `task` that a question belongs to; `None`: the run's own task.
+fn option_of(job: &Job, example: &Example) -> Option<String> {
+    let own = job.config.task.kind;
+    match (&example.task, example.kind.unwrap_or(own)) {
+        (Some(name), _) if is_own(job, name) => None,
+        (Some(name), _) => Some(name.to_string()),
+        (None, kind) if kind == own => None,
+        (None, TaskKind::Mcq) => Some("mcq".to_string()),
+        (None, TaskKind::Saq | TaskKind::Text) => Some("saq".to_string()),
+    }
+}
+
+/// Whether this is the run's task: by its name, or by the option that was chosen for it.
+fn is_own(job: &Job, name: &str) -> bool {
+    let chosen = job.composed.choices.get("task").and_then(Option::as_deref);
+    name == job.config.task.name || chosen == Some(name)
+}
+
+/// The tasks that a row may name: the run's own and the options of the group `task`.
+fn tasks(job: &Job) -> Tasks {
+    let own = &job.config.task;
+    let mut tasks = Tasks::from([(Arc::from(own.name.as_str()), Ok(own.kind))]);
+    for option in options(&job.composed.sources, "task") {
+        let kind = match is_own(job, &option) {
+            true => Ok(own.kind),
+            false => match load(job, &option) {
+                Err(error) => Err(error.to_string()),
+                Ok(other) => match other.config.task.kind {
+                    TaskKind::Text => Err("its task.type is text, without questions".to_string()),
+                    kind => Ok(kind),
+                },
+            },
+        };
+        tasks.entry(Arc::from(option)).or_insert(kind);
+    }
+    tasks
+}
+
+/// What the user's configs say with this option of the group `task`.
+fn load(job: &Job, option: &str) -> Result<Job, JobError> {
     let sources = job.composed.sources.iter();
     let of_user = |provider: &str| ["main", "experiments", "command-line"].contains(&provider);
-    let other = Job::load(
+    Job::load(
         Command::Infer,
         &Request {
             sources: sources.filter(|s| of_user(&s.provider)).cloned().collect(),
@@ -101,7 +139,13 @@ fn with_task(job: &Job, kind: TaskKind) -> Result<Config, Error> {
             closed: true,
             ..Request::default()
         },
-    )?;
+    )
+}
+
+/// The config for questions of another task than the run's: that task's name and
+/// prompt, as its option of the group `task` has them, and all else as it is.
+fn with_task(job: &Job, option: &str) -> Result<Config, Error> {
+    let other = load(job, option)?;
     let own = job.config.clone();
     Ok(Config {
         task: other.config.task,

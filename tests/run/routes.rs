@@ -125,6 +125,38 @@ fn each_question_of_a_mixed_file_is_answered_as_in_a_file_of_its_task() {
 }
 
 #[test]
+fn a_column_names_any_task_that_answers_questions() {
+    let sandbox = trained(&["saq"]);
+    sandbox.copy(
+        "outputs/adapters/adapter_saq",
+        "outputs/adapters/adapter_squad",
+    );
+    let ask = |rows: &str| {
+        sandbox.write(
+            "named.csv",
+            &format!("question,context,answer,task\n{rows}"),
+        );
+        sandbox.run(&format!(
+            "infer task=saq task.name=saq model.path=model data.test_path=named.csv {SHORT}"
+        ))
+    };
+    let said = ask("What is the sky ?,the sky is blue,blue,squad\nWhat is snow ?,,white,\n");
+    for part in ["adapter_squad, 1 questions", "adapter_saq, 1 questions"] {
+        assert!(said.stdout.contains(part), "{said:?}");
+    }
+    for (name, problem) in [("xyz", "no such task"), ("chat", "task.type is text")] {
+        let refused = ask(&format!(
+            "What is snow ?,,white,saq\nWhat is coal ?,,black,{name}\n"
+        ));
+        assert_eq!(refused.code, Some(1));
+        let names = format!("named.csv:3: column 'task' names the task '{name}'");
+        for part in [&names, problem, "mcq, saq, squad"] {
+            assert!(refused.stderr.contains(part), "{refused:?}");
+        }
+    }
+}
+
+#[test]
 fn a_task_without_adapter_is_refused_with_the_way_out() {
     let sandbox = trained(&["mcq"]);
     mix(&sandbox);

@@ -47,6 +47,7 @@ fn rows(path: &Path) -> Rows {
             path: Arc::from(path),
             kind: TaskKind::Text,
             by_row: false,
+            tasks: None,
             answers: Answers::Required,
             columns: IndexMap::new(),
         },
@@ -142,7 +143,7 @@ fn a_format_that_is_named_otherwise_is_refused() {
     let mut data = config(OnError::Fail);
     let want = Want::new(TaskKind::Saq, Answers::Required);
     data.format = Some(DataFormat::Squad);
-    let error = read_examples(&fixture("squad.parquet"), &data, want).unwrap_err();
+    let error = read_examples(&fixture("squad.parquet"), &data, want.clone()).unwrap_err();
     let text = error.to_string();
     assert!(
         text.ends_with("is a Parquet file: set data.format=parquet"),
@@ -150,7 +151,7 @@ fn a_format_that_is_named_otherwise_is_refused() {
     );
     data.format = Some(DataFormat::Parquet);
     assert_eq!(
-        read_examples(&fixture("squad.parquet"), &data, want)
+        read_examples(&fixture("squad.parquet"), &data, want.clone())
             .unwrap()
             .examples
             .len(),
@@ -165,7 +166,7 @@ fn columns_are_mapped_and_missing_ones_named() {
     data.columns.insert("question".to_string(), name("context"));
     data.columns.insert("answer".to_string(), name("title"));
     let want = Want::new(TaskKind::Saq, Answers::Required);
-    let read = read_examples(&fixture("squad.parquet"), &data, want).unwrap();
+    let read = read_examples(&fixture("squad.parquet"), &data, want.clone()).unwrap();
     assert_eq!(
         read.examples[0].question.as_deref(),
         Some("River 0 is 0 km long.")
