@@ -17,7 +17,7 @@ use crate::device::Memory;
 use crate::model::export::StagedDir;
 use crate::model::gguf::{self, GgufType};
 use crate::model::peft::Adapter;
-use crate::model::rewrite::{Base, Kernel, Merged, RewriteError, StoredType};
+use crate::model::rewrite::{Base, Merged, RewriteError, StoredType};
 use crate::model::{Adaptation, Decoder, LoadOptions, Ragged, load};
 use crate::ops::{Indices, Precision};
 use crate::staging::{Staged, sweep_beside};
@@ -65,10 +65,6 @@ pub fn merge(config: &Config) -> Result<(), Error> {
         base: &base,
         adapter,
         quantization: (quantization.method == QuantMethod::Nf4).then_some(&quantization),
-        kernel: match setup.chosen.is_cpu() {
-            true => Kernel::Cpu,
-            false => Kernel::Gpu,
-        },
     };
     let onto = match (&base.quantised, merged.quantization) {
         (Some(found), _) => format!(

@@ -293,7 +293,7 @@ pub(super) fn tensor_f32(
         [rows, columns] if is_quantised(checkpoint, name) => {
             let weight = read(checkpoint, name, [rows, columns])?;
             let mut values = vec![0.0; weight.numel()];
-            weight.dequantize_as_cpu_kernel(&mut values);
+            weight.dequantize_into(&mut values);
             Ok(values)
         }
         _ => Ok(checkpoint.tensor_f32(name, shape)?),

@@ -477,7 +477,7 @@ fn a_quantised_head_is_dequantised() {
     write(&file, &all);
     let (checkpoint, _) = open(&nf4, &arch()).unwrap();
     let mut wanted = vec![0.0; 11 * 24];
-    head.dequantize_as_cpu_kernel(&mut wanted);
+    head.dequantize_into(&mut wanted);
     assert_eq!(
         tensor_f32(&checkpoint, "lm_head.weight", &[11, 24]).unwrap(),
         wanted

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::super::export::{WeightType, write_model};
 use super::super::init::initial;
 use super::super::peft::{Adapter, AdapterConfig};
-use super::super::rewrite::{Base, Kernel};
+use super::super::rewrite::Base;
 use super::*;
 use crate::rng::Stream;
 
@@ -154,7 +154,6 @@ fn merged(base: &Base) -> Merged<'_> {
         base,
         adapter,
         quantization: None,
-        kernel: Kernel::Cpu,
     }
 }
 

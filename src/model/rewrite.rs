@@ -21,7 +21,7 @@ use super::peft::{Adapter, LoraTensors, PeftError, resolve_targets};
 use super::shards::{Shard, Sink, Spec, Written, write};
 use super::start::Start;
 use crate::config::types::{LoraConfig, QuantMethod, QuantizationConfig};
-use crate::ops::nf4::{self, Nf4};
+use crate::ops::nf4;
 
 #[derive(Debug, Error)]
 pub enum RewriteError {
@@ -71,24 +71,6 @@ impl StoredType {
     /// torch's name, as config.json has it.
     pub fn torch(self) -> &'static str {
         bnb::torch_name(self.safetensors())
-    }
-}
-
-/// How dequantised values are computed: they differ where rows are no whole blocks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kernel {
-    /// As bitsandbytes' CPU kernel, which this program follows on the CPU.
-    Cpu,
-    /// As bitsandbytes' CUDA kernel.
-    Gpu,
-}
-
-impl Kernel {
-    fn dequantize(self, weight: &Nf4, out: &mut [f32]) {
-        match self {
-            Self::Cpu => weight.dequantize_as_cpu_kernel(out),
-            Self::Gpu => weight.dequantize_into(out),
-        }
     }
 }
 
@@ -283,7 +265,6 @@ pub struct Merged<'a> {
     /// Set where the adapter is merged onto the quantised base: linears become
     /// what NF4 makes of them.
     pub quantization: Option<&'a QuantizationConfig>,
-    pub kernel: Kernel,
 }
 
 impl Merged<'_> {
@@ -319,7 +300,7 @@ impl Merged<'_> {
             if let Some(q) = quantise {
                 let shape = shape_of(linear);
                 let weight = nf4::quantize(&values, shape, q.block_size, q.double_quant);
-                self.kernel.dequantize(&weight, &mut values);
+                weight.dequantize_into(&mut values);
             }
             values
         };
@@ -342,7 +323,7 @@ impl Merged<'_> {
     ) -> Result<Vec<f32>, RewriteError> {
         let weight = bnb::read(&self.base.checkpoint, &parameter.name, shape)?;
         let mut values = vec![0.0; weight.numel()];
-        self.kernel.dequantize(&weight, &mut values);
+        weight.dequantize_into(&mut values);
         Ok(values)
     }
 

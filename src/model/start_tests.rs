@@ -237,6 +237,16 @@ fn a_model_begins_as_its_base_and_its_adapter_is_saved_on_that() {
 fn loftq_comes_nearer_to_the_dense_model_than_nf4() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("config.json"), LLAMA).unwrap();
+    // Of many tokens, since a single one may come out farther by chance.
+    let logits = |model: &Decoder, adapter: bool| {
+        let mut batch = Ragged::default();
+        for first in 0..12 {
+            let ids: Vec<u32> = (0..8).map(|i| (5 * first + i * (first + 2)) % 31).collect();
+            batch.push(&ids);
+        }
+        let rows: Vec<u32> = (0..batch.len() as u32).collect();
+        model.logits(&batch, &rows.into(), adapter, None)
+    };
     let dense = logits(
         &open(dir.path(), Adaptation::None, QuantMethod::None).unwrap(),
         true,
@@ -255,7 +265,8 @@ fn loftq_comes_nearer_to_the_dense_model_than_nf4() {
     };
     let model = open(dir.path(), Adaptation::Lora(&config), QuantMethod::Nf4).unwrap();
     assert_eq!(logits(&model, false), nf4);
-    assert!(distance(&logits(&model, true)) < 0.9 * distance(&nf4));
+    let [near, far] = [&logits(&model, true), &nf4].map(|a| distance(a));
+    assert!(near < 0.9 * far, "{near} {far}");
     let adapter = model.adapter(dir.path()).unwrap();
     assert_eq!(adapter.config.r, 4);
 }

@@ -33,7 +33,7 @@ mod rope_table;
 mod scalar;
 pub mod stored;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use burn::tensor::{Device, Tensor};
 

@@ -235,7 +235,9 @@ impl Nf4 {
 
     /// Writes the rows `rows` into `out` of `rows.len() * in` elements, on all
     /// threads where that is worth it. A level times its block's maximum is
-    /// one f32 product, as in bitsandbytes.
+    /// one f32 product, as in bitsandbytes. Where rows are of even length and no
+    /// multiple of the block, bitsandbytes' CPU kernel (0.50.2, AVX-512) takes
+    /// the maxima of other blocks; its CUDA kernels and this do not.
     ///
     /// # Panics
     /// If `rows` leaves the weight or `out` has another length.
@@ -258,54 +260,21 @@ impl Nf4 {
             .for_each(|(task, chunk)| self.dequantize_from(start + task * TASK, chunk));
     }
 
-    /// The weight as bitsandbytes' CPU kernel (0.50.2) computes it on a CPU with
-    /// AVX-512, where the reference runs were made. It differs from
-    /// [`Nf4::dequantize_into`] only where rows are of even length and no multiple
-    /// of the block: there the kernel takes maximum `row x (in / block) + column /
-    /// block` (whole divisions), although blocks run on over the ends of rows.
-    /// Linear layers of published models have rows of whole blocks.
-    ///
-    /// # Panics
-    /// If `out` has another length than the weight.
-    pub fn dequantize_as_cpu_kernel(&self, out: &mut [f32]) {
-        let ([_, columns], block) = (self.shape, self.block_size);
-        if columns % 2 == 1 || columns.is_multiple_of(block) {
-            return self.dequantize_into(out);
-        }
-        assert_eq!(out.len(), self.numel(), "elements of the output");
-        for (row, values) in out.chunks_exact_mut(columns).enumerate() {
-            self.part_as_cpu_kernel(row, 0, values);
-        }
-    }
-
-    /// Numbers of one row of [`Nf4::dequantize_as_cpu_kernel`] from column `from` on, on
-    /// the calling thread.
+    /// Numbers of one row from column `from` on, on the calling thread.
     ///
     /// # Panics
     /// If there is no such row or it has not as many as `out`.
-    pub fn part_as_cpu_kernel(&self, row: usize, from: usize, mut out: &mut [f32]) {
-        let ([rows, columns], block) = (self.shape, self.block_size);
+    pub fn dequantize_part(&self, row: usize, from: usize, out: &mut [f32]) {
+        let [rows, columns] = self.shape;
         assert!(
             row < rows && from + out.len() <= columns,
             "a part of a row of the weight"
         );
-        let start = row * columns;
-        if columns % 2 == 1 || columns.is_multiple_of(block) {
-            return self.dequantize_from(start + from, out);
-        }
-        let mut at = from;
-        while !out.is_empty() {
-            let piece = at / block;
-            let left = (piece + 1) * block - at;
-            let (now, rest) = out.split_at_mut(left.min(out.len()));
-            let maximum = self.absmax.get(row * (columns / block) + piece);
-            unpack(&self.packed, start + at, maximum, now);
-            at += now.len();
-            out = rest;
-        }
+        self.dequantize_from(row * columns + from, out);
     }
 
-    /// Writes the flat elements from `start` on into `out`, block by block.
+    /// Writes the flat elements from `start` on into `out`, block by block: a block
+    /// may hold several rows, and a row end within one.
     fn dequantize_from(&self, start: usize, mut out: &mut [f32]) {
         let mut position = start;
         while !out.is_empty() {

@@ -6,6 +6,7 @@ use half::bf16;
 use safetensors::{Dtype, SafeTensors};
 
 use super::*;
+use crate::ops::tests::by_definition;
 use crate::rng::Stream;
 
 /// Tensors of a safetensors file by name, as bytes or f32.
@@ -316,6 +317,47 @@ fn any_rows_equal_those_of_the_whole() {
                 let mut rows = vec![f32::NAN; (end - start) * shape[1]];
                 weight.dequantize_rows(start..end, &mut rows);
                 assert_eq!(rows, whole[start * shape[1]..end * shape[1]]);
+            }
+        }
+    }
+}
+
+/// Blocks run over the ends of rows: element `i` has maximum `i / block_size`, whatever
+/// the width.
+#[test]
+fn any_part_of_a_row_is_dequantised_by_the_definition() {
+    let seed = std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64;
+    for (case, (shape, block_size)) in [
+        ([5, 91], 64),
+        ([9, 72], 64),
+        ([7, 160], 64),
+        ([23, 91], 256),
+        ([19, 72], 1024),
+        ([40, 384], 256),
+        ([130, 70], 4096),
+        ([3, 5000], 4096),
+        ([6, 1], 32),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let stream = Stream::new(seed, &[case as u64]);
+        let n = shape[0] * shape[1];
+        let x: Vec<f32> = (0..n as u64).map(|i| stream.normal(i)).collect();
+        for double in [false, true] {
+            let weight = quantize(&x, shape, block_size, double);
+            let want = by_definition(&weight);
+            let mut whole = vec![f32::NAN; n];
+            weight.dequantize_into(&mut whole);
+            assert_eq!(bits(&whole), bits(&want), "seed {seed}, {shape:?}");
+            for row in 0..shape[0] {
+                let at = stream.bits((n + row) as u64) as usize % shape[1];
+                for (from, to) in [(0, shape[1]), (at, shape[1]), (0, at), (at / 2, at)] {
+                    let mut part = vec![f32::NAN; to - from];
+                    weight.dequantize_part(row, from, &mut part);
+                    let want = &want[row * shape[1]..][from..to];
+                    assert_eq!(bits(&part), bits(want), "seed {seed}, {shape:?}, {row}");
+                }
             }
         }
     }

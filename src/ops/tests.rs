@@ -62,6 +62,18 @@ fn close(a: &Tensor<2>, b: &Tensor<2>, tolerance: f32) {
     }
 }
 
+/// An NF4 weight dequantised an element at a time: element `i` is its level times
+/// maximum `i / block_size`.
+pub(crate) fn by_definition(weight: &nf4::Nf4) -> Vec<f32> {
+    let maxima = weight.absmax_f32();
+    let element = |i: usize| {
+        let byte = weight.packed[i / 2];
+        let level = if i % 2 == 0 { byte >> 4 } else { byte & 15 };
+        nf4::CODE[usize::from(level)] * maxima[i / weight.block_size]
+    };
+    (0..weight.numel()).map(element).collect()
+}
+
 const SHAPES: [[usize; 3]; 5] = [
     [1, 1, 1],
     [7, 33, 5],
@@ -87,7 +99,7 @@ fn gemm_in_all_transpositions() {
 }
 
 #[test]
-fn products_of_few_rows_with_nf4() {
+fn products_with_nf4() {
     let mut s = Source::new();
     for (rows, out, columns, block) in [
         (1, 1, 1, 64),
@@ -96,13 +108,20 @@ fn products_of_few_rows_with_nf4() {
         (16, 65, 96, 64),
         (8, 31, 200, 128),
         (17, 40, 64, 64),
+        // Blocks across the ends of rows, and blocks of several rows.
+        (4, 37, 91, 64),
+        (50, 37, 91, 128),
+        (2, 60, 72, 256),
+        (33, 61, 72, 4096),
+        (9, 50, 384, 256),
+        (70, 50, 384, 1024),
     ] {
         let values = data(&s.tensor([out, columns]));
         let weight = nf4::quantize(&values, [out, columns], block, true);
-        let mut dense = vec![0.0; out * columns];
-        weight.dequantize_as_cpu_kernel(&mut dense);
-        let dense = cpu::tensor2(dense, [out, columns]);
-        let weight = Nf4Tensor::new(weight, &Device::flex());
+        let dense = cpu::tensor2(by_definition(&weight), [out, columns]);
+        let held = Nf4Tensor::new(weight.clone(), &Device::flex());
+        close(&CPU.nf4_dequantize(&held), &dense, 0.0);
+        let weight = held;
         let (x, sum) = (s.tensor([rows, columns]), s.tensor([rows, out]));
         let got = CPU.nf4_gemm(None, &x, &weight, true);
         close(&got, &Composed.gemm(&x, false, &dense, true, 1.0), 1e-5);

@@ -10,8 +10,8 @@ its own. For each checkpoint, with double quantisation and without:
      the byte, the same quantization_config;
   2. transformers loads what Kiln wrote and gives the same logits as with its own;
   3. Kiln trains a step from both: the same loss, bit for bit, and that of transformers within 2e-5
-     (where every linear has rows of whole blocks: in others bitsandbytes' CPU kernels differ among
-     themselves, by whether the CPU has AVX-512);
+     (where every linear has rows of whole blocks: in others bitsandbytes' CPU kernel for AVX-512
+     takes the maxima of other blocks; tests/python/qlora.py compares those by the definition);
 
 and with a random adapter on all linears: `run merge` gives PEFT's merge_and_unload within 1e-6 on the
 dense base, and on the NF4 base the dequantised weights plus the same product.

@@ -4,6 +4,7 @@ use burn::tensor::{DType, Device, Tensor};
 
 use super::{CPU, CPU_BF16, tensor2};
 use crate::ops::cpu::frozen::block_rows;
+use crate::ops::tests::by_definition;
 use crate::ops::{CrossEntropyGrad, HotOps, Indices, Nf4Tensor, nf4};
 use crate::rng::Stream;
 
@@ -67,21 +68,22 @@ fn assert_close(got: &Tensor<2>, want: &[(f64, f64)], what: &str) {
 fn products_take_rounded_operands() {
     // The last has more rows than a block.
     let wide = 40_000;
-    for (rows, shape) in [
-        (1, [1, 1]),
-        (1, [70, 131]),
-        (3, [33, 256]),
-        (17, [40, 65]),
-        (50, [131, 70]),
-        (18, [block_rows(wide) + 5, wide]),
+    for (rows, shape, block) in [
+        (1, [1, 1], 64),
+        (1, [70, 131], 64),
+        (3, [33, 256], 64),
+        (17, [40, 65], 256),
+        (50, [131, 70], 64),
+        (4, [45, 72], 1024),
+        (50, [45, 72], 1024),
+        (18, [block_rows(wide) + 5, wide], 64),
     ] {
         let [out, inn] = shape;
         let w = random(shape, 1);
         let dense = CPU_BF16.frozen(w.clone(), shape, &Device::flex());
         assert_eq!(dense.dtype(), DType::BF16);
-        let quantised = nf4::quantize(&w, shape, 64, true);
-        let mut unpacked = vec![0.0; out * inn];
-        quantised.dequantize_as_cpu_kernel(&mut unpacked);
+        let quantised = nf4::quantize(&w, shape, block, true);
+        let unpacked = by_definition(&quantised);
         let quantised = Nf4Tensor::new(quantised, &Device::flex());
         let (w, unpacked) = (rounded(&w), rounded(&unpacked));
         for transposed in [true, false] {

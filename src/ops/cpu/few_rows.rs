@@ -191,6 +191,7 @@ unsafe fn eights<const W: usize, const X: usize>(w: [&[f32]; W], x: [&[f32]; X])
 mod tests {
     use super::*;
     use crate::ops::nf4::quantize;
+    use crate::ops::tests::by_definition;
     use crate::rng::Stream;
 
     fn random(n: usize, key: u64) -> Vec<f32> {
@@ -231,13 +232,14 @@ mod tests {
                     "{rows} {out} {columns}: {got} {want}"
                 );
             }
-            let quantised = quantize(&w, [out, columns], 64, true);
-            let mut dense = vec![0.0; out * columns];
-            quantised.dequantize_as_cpu_kernel(&mut dense);
-            assert_eq!(
-                product(&x, columns, out, Rows::Nf4(&quantised), 1.0),
-                product(&x, columns, out, Rows::Dense(&dense), 1.0),
-            );
+            for block in [64, 256, 4096] {
+                let quantised = quantize(&w, [out, columns], block, true);
+                let dense = by_definition(&quantised);
+                assert_eq!(
+                    product(&x, columns, out, Rows::Nf4(&quantised), 1.0),
+                    product(&x, columns, out, Rows::Dense(&dense), 1.0),
+                );
+            }
         }
     }
 

@@ -176,7 +176,7 @@ impl HotOps for Cpu {
         match weight {
             Nf4Tensor::Host(weight) => {
                 let mut out = vec![0.0; weight.shape[0] * weight.shape[1]];
-                weight.dequantize_as_cpu_kernel(&mut out);
+                weight.dequantize_into(&mut out);
                 tensor2(out, weight.shape)
             }
             #[cfg(feature = "gpu")]

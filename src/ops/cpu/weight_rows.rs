@@ -74,9 +74,9 @@ impl<'a> Rows<'a> {
                 #[inline(always)]
                 || widen(&weight[at.clone()], out),
             ),
-            Self::Nf4(weight) => weight.part_as_cpu_kernel(row, from, out),
+            Self::Nf4(weight) => weight.dequantize_part(row, from, out),
             Self::Nf4AsBf16(weight) => {
-                weight.part_as_cpu_kernel(row, from, out);
+                weight.dequantize_part(row, from, out);
                 round_all(out);
             }
         }
