@@ -75,9 +75,11 @@ impl Rope {
 
 pub(super) fn read_rope(keys: &Keys, max_positions: usize) -> Result<Rope, ConfigError> {
     // rope_parameters (v5) holds theta and scaling; v4 keeps theta beside rope_scaling.
-    let section = match keys.object("rope_parameters")? {
-        Some(object) => Some(("rope_parameters", object)),
-        None => keys.object("rope_scaling")?.map(|o| ("rope_scaling", o)),
+    // Of both, transformers 5 takes the older one, unless it is empty.
+    let older = keys.object("rope_scaling")?.filter(|o| !o.is_empty());
+    let section = match older {
+        Some(object) => Some(("rope_scaling", object)),
+        None => (keys.object("rope_parameters")?).map(|o| ("rope_parameters", o)),
     };
     let top_theta = keys.positive("rope_theta")?;
     if let Some(factor) = keys.positive("partial_rotary_factor")? {

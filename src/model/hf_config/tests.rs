@@ -54,6 +54,17 @@ fn both_styles_of_rope_give_the_same_architecture() {
             original_max_position: 64
         }
     );
+    // Of both the older one counts, with the theta beside it.
+    let both = json!({"rope_parameters": {"rope_type": "default", "rope_theta": 7e3},
+        "rope_scaling": {"rope_type": "linear", "factor": 3.0}, "rope_theta": 300.0});
+    let both = edited(both).unwrap();
+    let wanted = Rope {
+        theta: 300.0,
+        scaling: RopeScaling::Linear { factor: 3.0 },
+    };
+    assert_eq!(both.rope(), Some(&wanted));
+    let empty = edited(json!({"rope_parameters": {"rope_theta": 7e3}, "rope_scaling": {}}));
+    assert_eq!(empty.unwrap().rope().unwrap().theta, 7e3);
     let old = edited(json!({"rope_scaling": {"type": "linear", "factor": 2}})).unwrap();
     assert_eq!(
         old.rope().unwrap().scaling,
