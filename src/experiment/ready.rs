@@ -22,7 +22,7 @@ pub struct Ready {
     pub data_path: PathBuf,
     pub train: Part,
     pub val: Part,
-    /// Lines for the log about where the tokens are.
+    /// Lines for the log: where the tokens are, what of the base is left out.
     pub notes: Vec<String>,
     pub truncated: usize,
     /// What was wrong with the rows of the training file that were left out.
@@ -113,6 +113,8 @@ impl Ready {
             (None, None) => None,
             _ => SasModel::find(config, use_of)?,
         };
+        let mut notes = tokenised.notes;
+        notes.extend(setup.arch.dropout_note());
         Ok(Self {
             setup,
             sas,
@@ -122,7 +124,7 @@ impl Ready {
             truncated: store.said.report.truncated,
             skipped: skipped_rows(path, &store),
             largest_id: store.said.report.largest_id,
-            notes: tokenised.notes,
+            notes,
             packs,
             plan,
             test,

@@ -28,7 +28,7 @@ struct Defaults {
 /// How a family speaks of sliding windows.
 enum Window {
     Never,
-    /// `sliding_window` alone, in every layer.
+    /// With a `sliding_window`, in every layer or where `layer_types` says so.
     Everywhere,
     /// Only with `use_sliding_window`, from layer `max_window_layers` on or where
     /// `layer_types` says so.
@@ -158,6 +158,7 @@ fn read_llama_shape(keys: &Keys, defaults: &Defaults) -> Result<ArchConfig, Conf
         out_bias: false,
         mlp_bias: false,
         initializer_range: keys.positive("initializer_range")?.unwrap_or(0.02),
+        dropout: dropout(keys, &[("attention_dropout", 0.0)])?,
         bos_token_id: token(keys, "bos_token_id", defaults.bos)?,
         eos_token_ids: tokens(keys, "eos_token_id", defaults.eos)?,
         pad_token_id: keys.token_id("pad_token_id")?,
@@ -218,6 +219,14 @@ fn read_gpt2(keys: &Keys) -> Result<ArchConfig, ConfigError> {
         out_bias: true,
         mlp_bias: true,
         initializer_range: keys.positive("initializer_range")?.unwrap_or(0.02),
+        dropout: dropout(
+            keys,
+            &[
+                ("attn_pdrop", 0.1),
+                ("embd_pdrop", 0.1),
+                ("resid_pdrop", 0.1),
+            ],
+        )?,
         bos_token_id: token(keys, "bos_token_id", Some(50_256))?,
         eos_token_ids: tokens(keys, "eos_token_id", Some(50_256))?,
         pad_token_id: keys.token_id("pad_token_id")?,
@@ -236,6 +245,15 @@ fn choice(
         true => Ok(()),
         false => Err(keys.unsupported(key, &found, supported)),
     }
+}
+
+/// The keys of a family's dropout with what they hold, or by default.
+fn dropout(
+    keys: &Keys,
+    defaults: &[(&'static str, f64)],
+) -> Result<Vec<(&'static str, f64)>, ConfigError> {
+    let read = |&(key, default)| Ok((key, keys.share(key)?.unwrap_or(default)));
+    defaults.iter().map(read).collect()
 }
 
 fn head_dim_of(
@@ -267,39 +285,36 @@ fn read_window(
         })
     };
     let none = (None, vec![false; layers]);
-    match window {
-        Window::Never => Ok(none),
-        Window::Everywhere => Ok(match size()? {
-            Some(size) => (Some(size), vec![true; layers]),
-            None => none,
-        }),
+    let from = match window {
+        Window::Never => return Ok(none),
+        Window::Everywhere => 0,
         Window::Switched => {
             if !keys.boolean("use_sliding_window")?.unwrap_or(false) {
                 return Ok(none);
             }
-            let Some(size) = size()? else {
-                return Ok(none);
-            };
-            let from = keys.whole("max_window_layers")?.unwrap_or(28);
-            let marks = match keys.strings("layer_types")? {
-                None => (0..layers).map(|layer| layer >= from).collect(),
-                Some(types) if types.len() == layers => {
-                    let kinds = ["full_attention", "sliding_attention"];
-                    for kind in &types {
-                        if !kinds.contains(&kind.as_str()) {
-                            return Err(keys.unsupported("layer_types", kind, &kinds));
-                        }
-                    }
-                    types.iter().map(|kind| kind == kinds[1]).collect()
-                }
-                Some(types) => {
-                    let problem = format!("has {} entries for {layers} layers", types.len());
-                    return Err(keys.error("layer_types", problem));
-                }
-            };
-            Ok((Some(size), marks))
+            keys.whole("max_window_layers")?.unwrap_or(28)
         }
-    }
+    };
+    let Some(size) = size()? else {
+        return Ok(none);
+    };
+    let marks: Vec<bool> = match keys.strings("layer_types")? {
+        None => (0..layers).map(|layer| layer >= from).collect(),
+        Some(types) if types.len() == layers => {
+            let kinds = ["full_attention", "sliding_attention"];
+            for kind in &types {
+                if !kinds.contains(&kind.as_str()) {
+                    return Err(keys.unsupported("layer_types", kind, &kinds));
+                }
+            }
+            types.iter().map(|kind| kind == kinds[1]).collect()
+        }
+        Some(types) => {
+            let problem = format!("has {} entries for {layers} layers", types.len());
+            return Err(keys.error("layer_types", problem));
+        }
+    };
+    Ok((Some(size), marks))
 }
 
 /// A token whose default holds where the key is absent rather than null.

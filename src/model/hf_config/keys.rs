@@ -118,6 +118,12 @@ impl<'a> Keys<'a> {
         })
     }
 
+    pub(crate) fn share(&self, key: &str) -> Result<Option<f64>, ConfigError> {
+        self.typed(key, "a number from 0 to 1", |v| {
+            v.as_f64().filter(|x| (0.0..=1.0).contains(x))
+        })
+    }
+
     pub(crate) fn optional_size(
         &self,
         key: &str,

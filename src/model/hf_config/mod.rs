@@ -120,6 +120,9 @@ pub struct ArchConfig {
     pub mlp_bias: bool,
     /// Standard deviation of a fresh random start.
     pub initializer_range: f64,
+    /// The dropout the base was trained with, by its keys in `config.json`. No
+    /// training here applies it; it is kept for what is written.
+    pub dropout: Vec<(&'static str, f64)>,
     pub bos_token_id: Option<u32>,
     /// Any of these ends a sequence.
     pub eos_token_ids: Vec<u32>,
@@ -153,6 +156,19 @@ impl ArchConfig {
     pub fn from_json(text: &str, file: &Path) -> Result<Self, ConfigError> {
         let object = parse_object(text, file)?;
         read_family(&Keys::new(&object, file))
+    }
+
+    /// The base's own dropout that training leaves out, where it has any.
+    pub fn dropout_note(&self) -> Option<String> {
+        let some = self.dropout.iter().filter(|(_, share)| *share > 0.0);
+        let all: Vec<String> = some.map(|(key, share)| format!("{key} {share}")).collect();
+        (!all.is_empty()).then(|| {
+            format!(
+                "the base's own dropout ({}) is not applied in training; lora.dropout drops \
+                 inputs of the adapter",
+                all.join(", ")
+            )
+        })
     }
 
     /// The window of a layer, where it has one.

@@ -260,7 +260,40 @@ fn windows_go_by_layer() {
     assert_eq!((by_number.window(0), by_number.window(1)), (None, Some(8)));
     let mut typed = on;
     typed["layer_types"] = json!(["sliding_attention", "full_attention", "full_attention"]);
-    assert_eq!(sized("qwen2", typed).window_layers, [true, false, false]);
+    assert_eq!(
+        sized("qwen2", typed.clone()).window_layers,
+        [true, false, false]
+    );
+    // Mistral has no switch.
+    assert_eq!(sized("mistral", typed).window_layers, [true, false, false]);
+    let full = json!({"sliding_window": 8, "layer_types": ["full_attention", "full_attention", "full_attention"]});
+    assert_eq!(sized("mistral", full).window(1), None);
+}
+
+/// Training leaves it out, but what is written has what was read, or GPT-2's default.
+#[test]
+fn the_dropout_of_the_base_is_kept() {
+    let written = |arch: &ArchConfig| serde_json::from_str::<Value>(&arch.to_json()).unwrap();
+    let gpt2 = family(json!({"model_type": "gpt2", "embd_pdrop": 0, "resid_pdrop": 0.25}));
+    let file = written(&gpt2);
+    let held = |key: &str| file[key].as_f64().unwrap();
+    assert_eq!(
+        ["attn_pdrop", "embd_pdrop", "resid_pdrop"].map(held),
+        [0.1, 0.0, 0.25]
+    );
+    let note = gpt2.dropout_note().unwrap();
+    assert!(
+        note.contains("(attn_pdrop 0.1, resid_pdrop 0.25)"),
+        "{note}"
+    );
+    let llama = edited(json!({"attention_dropout": 0.5})).unwrap();
+    assert_eq!(written(&llama)["attention_dropout"], json!(0.5));
+    assert!(llama.dropout_note().is_some());
+    let none = edited(json!({})).unwrap();
+    assert_eq!(written(&none)["attention_dropout"], json!(0.0));
+    assert_eq!(none.dropout_note(), None);
+    let wrong = message(json!({"attention_dropout": 2}));
+    assert!(wrong.contains("`attention_dropout` is 2"), "{wrong}");
 }
 
 #[test]
@@ -269,6 +302,11 @@ fn every_family_is_written_as_it_was_read() {
     for arch in [
         sized("mistral", json!({"sliding_window": 16})),
         sized("mistral", json!({"sliding_window": null})),
+        sized("mistral", {
+            let kinds = ["sliding_attention", "full_attention", "sliding_attention"];
+            json!({"sliding_window": 8, "layer_types": kinds})
+        }),
+        sized("qwen2", json!({"attention_dropout": 0.1})),
         sized("qwen2", window.clone()),
         sized("qwen3", json!({"attention_bias": true})),
         sized("qwen3", window),

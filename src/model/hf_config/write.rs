@@ -25,6 +25,9 @@ impl ArchConfig {
         for (key, value) in common {
             object[key] = value;
         }
+        for (key, share) in &self.dropout {
+            object[key] = json!(share);
+        }
         if let Some(dtype) = &self.dtype {
             object["dtype"] = json!(dtype);
             object["torch_dtype"] = json!(dtype);
@@ -42,7 +45,6 @@ impl ArchConfig {
         };
         let mut object = json!({
             "architectures": [class],
-            "attention_dropout": 0.0,
             "head_dim": self.head_dim,
             "hidden_act": "silu",
             "hidden_size": self.hidden_size,
@@ -60,7 +62,14 @@ impl ArchConfig {
             object["rope_theta"] = json!(rope.theta);
         }
         match self.model_type.as_str() {
-            "mistral" => object["sliding_window"] = json!(self.sliding_window),
+            "mistral" => {
+                object["sliding_window"] = json!(self.sliding_window);
+                // Named only where it says something: transformers 5 takes a Mistral
+                // with layer_types for a Ministral.
+                if self.sliding_window.is_some() && self.window_layers.contains(&false) {
+                    object["layer_types"] = json!(self.layer_types());
+                }
+            }
             "qwen2" | "qwen3" => self.write_switched_window(&mut object),
             _ => {}
         }
@@ -73,15 +82,18 @@ impl ArchConfig {
         object
     }
 
-    fn write_switched_window(&self, object: &mut Value) {
+    fn layer_types(&self) -> Vec<&'static str> {
         let kind = |&windowed: &bool| match windowed {
             true => "sliding_attention",
             false => "full_attention",
         };
-        let kinds: Vec<&str> = self.window_layers.iter().map(kind).collect();
+        self.window_layers.iter().map(kind).collect()
+    }
+
+    fn write_switched_window(&self, object: &mut Value) {
         // transformers 4 goes by the first layer that slides.
         let first = self.window_layers.iter().position(|windowed| *windowed);
-        object["layer_types"] = json!(kinds);
+        object["layer_types"] = json!(self.layer_types());
         object["max_window_layers"] = json!(first.unwrap_or(self.num_layers));
         object["sliding_window"] = json!(self.sliding_window);
         object["use_sliding_window"] = json!(self.sliding_window.is_some());
@@ -91,8 +103,6 @@ impl ArchConfig {
         json!({
             "activation_function": "gelu_new",
             "architectures": ["GPT2LMHeadModel"],
-            "attn_pdrop": 0.0,
-            "embd_pdrop": 0.0,
             "layer_norm_epsilon": self.norm_eps,
             "n_ctx": self.max_position_embeddings,
             "n_embd": self.hidden_size,
@@ -100,7 +110,6 @@ impl ArchConfig {
             "n_inner": self.intermediate_size,
             "n_layer": self.num_layers,
             "n_positions": self.max_position_embeddings,
-            "resid_pdrop": 0.0,
         })
     }
 
