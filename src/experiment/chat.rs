@@ -129,6 +129,9 @@ pub fn chat(
             true => "",
             false => "\nno chat template: each question is asked alone, by the task's prompt",
         };
+        if let Some(note) = &setup.generation_note {
+            tell(note);
+        }
         let model = setup.model_dir.display();
         tell(&format!("model {model}, {with}{how}\n{HELP}"));
     }

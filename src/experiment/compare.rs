@@ -69,7 +69,12 @@ pub fn compare(mut job: Job) -> Result<(), Error> {
         adapter.display()
     ));
     let sas_note = sas.as_ref().map(SasModel::note);
-    for note in [&setup.quantised_note, &setup.chosen.note, &sas_note] {
+    for note in [
+        &setup.quantised_note,
+        &setup.generation_note,
+        &setup.chosen.note,
+        &sas_note,
+    ] {
         note.iter().for_each(|note| console.line(note));
     }
     let mut summary = Summary::started("compare", &config.task.name, &setup.chosen.name);

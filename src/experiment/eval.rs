@@ -61,7 +61,12 @@ pub fn eval(mut job: Job) -> Result<(), Error> {
         setup.model_dir.display()
     ));
     let sas_note = sas.as_ref().map(SasModel::note);
-    for note in [&setup.quantised_note, &setup.chosen.note, &sas_note] {
+    for note in [
+        &setup.quantised_note,
+        &setup.generation_note,
+        &setup.chosen.note,
+        &sas_note,
+    ] {
         note.iter().for_each(|note| console.line(note));
     }
     let mut summary = Summary::started("eval", &config.task.name, &setup.chosen.name);

@@ -58,11 +58,12 @@ pub fn infer(mut job: Job) -> Result<(), Error> {
             route.places.len()
         ));
     }
-    if let Some(note) = &setup.quantised_note {
-        console.line(note);
-    }
-    if let Some(note) = &setup.chosen.note {
-        console.line(note);
+    for note in [
+        &setup.quantised_note,
+        &setup.generation_note,
+        &setup.chosen.note,
+    ] {
+        note.iter().for_each(|note| console.line(note));
     }
     let mut summary = Summary::started("infer", &config.task.name, &setup.chosen.name);
     let work = || -> Result<(), Error> {

@@ -12,6 +12,7 @@ mod error;
 mod eval;
 pub mod forecast;
 pub mod fsx;
+mod generation_file;
 mod infer;
 mod lifecycle;
 mod lines;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::Error;
 use super::fsx::FsError;
+use super::generation_file;
 use super::log::Console;
 use crate::config::types::{Config, ModelInit, QuantizationConfig, TaskKind};
 use crate::data::chat::{ChatError, ChatTemplate};
@@ -48,6 +49,8 @@ pub struct Setup {
     pub quantization: QuantizationConfig,
     /// A line about such a checkpoint for the log.
     pub quantised_note: Option<String>,
+    /// A line about what the model's generation_config.json asks for in vain.
+    pub generation_note: Option<String>,
     /// Broken or missing, it is an error only where it is needed.
     chat: Result<Option<ChatTemplate>, ChatError>,
     /// Whether the config names a template of its own.
@@ -76,6 +79,8 @@ impl Setup {
         check_length(config, &arch)?;
         let tokenizer = Tokenizer::load_optional(&model_dir)?;
         let (quantization, quantised_note) = quantization(config, &model_dir)?;
+        let generation_note =
+            generation_file::set_aside(&model_dir, &config.inference).map_err(LoadError::from)?;
         let file = config.prompt.chat_template_file.as_deref();
         let chat = ChatTemplate::load(&model_dir, file);
         Ok(Self {
@@ -86,6 +91,7 @@ impl Setup {
             tokenizer,
             quantization,
             quantised_note,
+            generation_note,
             chat,
             chat_is_given: file.is_some(),
         })
