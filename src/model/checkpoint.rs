@@ -230,6 +230,30 @@ impl Checkpoint {
         }
     }
 
+    /// Whether the checkpoint of a tied model holds a head that is not its embedding:
+    /// then transformers 5 does not tie them, whatever config.json says.
+    pub(super) fn head_differs(&self, arch: &ArchConfig) -> bool {
+        let (head, embedding) = (arch.lm_head().weight(), arch.embedding());
+        let bare = embedding.name.strip_prefix(arch.base_prefix());
+        let held = [Some(embedding.name.as_str()), bare].into_iter().flatten();
+        let Some(name) = held.into_iter().find(|name| self.contains(name)) else {
+            return false;
+        };
+        if self.shape(&head.name) != Some(&head.shape[..]) {
+            return false;
+        }
+        let differs = match self.dtype(name) == self.dtype(&head.name) {
+            true => self.bytes(name) != self.bytes(&head.name),
+            false => {
+                let [a, b] = [name, &head.name].map(|name| self.tensor_f32(name, &head.shape));
+                !matches!((a, b), (Ok(a), Ok(b)) if a == b)
+            }
+        };
+        self.release(name);
+        self.release(&head.name);
+        differs
+    }
+
     /// Calls the tensor `stored` by `name` where there is none of that name yet.
     fn rename(&mut self, stored: &str, name: &str) {
         if !self.contains(name)

@@ -349,6 +349,59 @@ fn a_directory_without_weights_says_what_was_looked_for() {
 }
 
 #[test]
+fn a_head_that_is_not_the_embedding_is_not_tied() {
+    let dir = tempfile::tempdir().unwrap();
+    let tied = CONFIG.replacen('{', r#"{"tie_word_embeddings": true, "#, 1);
+    fs::write(dir.path().join("config.json"), tied).unwrap();
+    let (header, data) = whole();
+    let is_tied = |header: &Value, data: &[u8]| {
+        fs::write(dir.path().join(SINGLE), file(header, data)).unwrap();
+        ArchConfig::from_dir(dir.path())
+            .unwrap()
+            .tie_word_embeddings
+    };
+    // Both count upwards.
+    assert!(is_tied(&header, &data));
+    // The same numbers in another type.
+    let mut half = header.clone();
+    let mut longer = data.clone();
+    for i in 0..20 {
+        longer.extend(bf16::from_f32(i as f32).to_le_bytes());
+    }
+    half["lm_head.weight"] = json!({"dtype": "BF16", "shape": [5, 4],
+        "data_offsets": [data.len(), longer.len()]});
+    // Where the head lay before there must be something.
+    half["unused"] = header["lm_head.weight"].clone();
+    assert!(is_tied(&half, &longer));
+    let end = header["lm_head.weight"]["data_offsets"][1]
+        .as_u64()
+        .unwrap() as usize;
+    let mut other = data.clone();
+    other[end - 4..end].copy_from_slice(&0.5f32.to_le_bytes());
+    assert!(!is_tied(&header, &other));
+    let arch = ArchConfig::from_dir(dir.path()).unwrap();
+    let opened = Checkpoint::open_for(dir.path(), &arch).unwrap();
+    assert_eq!(
+        opened.tensor_f32("lm_head.weight", &[5, 4]).unwrap()[19],
+        0.5
+    );
+    // The same from a checkpoint without the wrapper's name.
+    let bare = header.to_string().replace("model.", "");
+    assert!(!is_tied(&serde_json::from_str(&bare).unwrap(), &other));
+    // None stored, or only the embedding's numbers under the head's name.
+    let mut alone = header.clone();
+    alone["unused"] = alone["lm_head.weight"].take();
+    alone.as_object_mut().unwrap().remove("lm_head.weight");
+    assert!(is_tied(&alone, &other));
+    fs::remove_file(dir.path().join(SINGLE)).unwrap();
+    assert!(
+        ArchConfig::from_dir(dir.path())
+            .unwrap()
+            .tie_word_embeddings
+    );
+}
+
+#[test]
 fn reference_checkpoints_open() {
     let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/reference/tiny");
     if !tiny.is_dir() {

@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use super::checkpoint::Checkpoint;
+
 mod families;
 pub(crate) mod keys;
 mod layout;
@@ -133,7 +135,9 @@ pub struct ArchConfig {
 
 impl ArchConfig {
     /// Reads `dir/config.json`. Where `dir/generation_config.json` names
-    /// end-of-sequence tokens, those win, as in transformers' `generate`.
+    /// end-of-sequence tokens, those win, as in transformers' `generate`; and where
+    /// the weights beside it hold a head other than the embedding, the two are not
+    /// tied, whatever the file says.
     ///
     /// # Errors
     /// A file that is missing or not JSON, a key of the wrong type, a size that
@@ -141,6 +145,13 @@ impl ArchConfig {
     pub fn from_dir(dir: &Path) -> Result<Self, ConfigError> {
         let file = dir.join("config.json");
         let mut arch = Self::from_json(&read(&file)?, &file)?;
+        // Weights that cannot be read are for whoever loads them to report.
+        if arch.tie_word_embeddings
+            && let Ok(checkpoint) = Checkpoint::open(dir)
+            && checkpoint.head_differs(&arch)
+        {
+            arch.tie_word_embeddings = false;
+        }
         let file = dir.join("generation_config.json");
         if file.is_file() {
             let object = parse_object(&read(&file)?, &file)?;
