@@ -129,7 +129,11 @@ pub fn chat(
             true => "",
             false => "\nno chat template: each question is asked alone, by the task's prompt",
         };
-        if let Some(note) = &setup.generation_note {
+        for note in setup
+            .generation_note
+            .iter()
+            .chain(&session.model.adapter_notes)
+        {
             tell(note);
         }
         let model = setup.model_dir.display();

@@ -77,6 +77,9 @@ pub fn compare(mut job: Job) -> Result<(), Error> {
     ] {
         note.iter().for_each(|note| console.line(note));
     }
+    for note in &model.adapter_notes {
+        console.line(note);
+    }
     let mut summary = Summary::started("compare", &config.task.name, &setup.chosen.name);
     let work = || -> Result<(), Error> {
         summary.skipped_rows = tell_skipped(&console, &file.path, &file.skipped);

@@ -69,6 +69,9 @@ pub fn eval(mut job: Job) -> Result<(), Error> {
     ] {
         note.iter().for_each(|note| console.line(note));
     }
+    for note in &model.adapter_notes {
+        console.line(note);
+    }
     let mut summary = Summary::started("eval", &config.task.name, &setup.chosen.name);
     let work = || -> Result<(), Error> {
         summary.skipped_rows = tell_skipped(&console, &file.path, &file.skipped);

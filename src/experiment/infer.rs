@@ -65,6 +65,9 @@ pub fn infer(mut job: Job) -> Result<(), Error> {
     ] {
         note.iter().for_each(|note| console.line(note));
     }
+    for note in &model.adapter_notes {
+        console.line(note);
+    }
     let mut summary = Summary::started("infer", &config.task.name, &setup.chosen.name);
     let work = || -> Result<(), Error> {
         for route in &routes {

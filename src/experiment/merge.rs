@@ -82,6 +82,9 @@ pub fn merge(config: &Config) -> Result<(), Error> {
         adapter_dir.display(),
         base.dir.display()
     ));
+    if let Some(note) = merged.adapter.note() {
+        console.line(&note);
+    }
     if let Some(note) = &setup.chosen.note {
         console.line(note);
     }

@@ -158,6 +158,9 @@ impl Session<'_> {
         self.summary.skipped_rows = self.tell_skipped();
         self.summary.write(&self.run.summary())?;
         self.introduce(trainable, total);
+        for note in &model.adapter_notes {
+            self.console.line(note);
+        }
 
         let (progress, seconds) = self.optimise(model, optimizer, progress)?;
         self.summary.train_loss = progress.train_loss;

@@ -80,6 +80,7 @@ impl Decoder {
     /// modules, and makes it the one that computes; returns its number.
     pub(super) fn attach(&mut self, adapter: Adapter, dropout: f64) -> usize {
         let number = self.adapter_configs.len();
+        self.adapter_notes.extend(adapter.note());
         let scale = adapter.config.scaling() as f32;
         let mut modules = adapter.modules;
         let (device, ops) = (self.device.clone(), self.ops());

@@ -31,6 +31,8 @@ pub struct Decoder {
     pub params: Params,
     /// Of the adapters in memory, by their numbers.
     pub(super) adapter_configs: Vec<AdapterConfig>,
+    /// Lines for the log about what their files hold in vain.
+    pub adapter_notes: Vec<String>,
     /// The number of the adapter that computes.
     pub(super) active: usize,
     pub(super) rope: RopeTable,
@@ -108,6 +110,7 @@ impl Decoder {
             head,
             params,
             adapter_configs: Vec::new(),
+            adapter_notes: Vec::new(),
             active: 0,
             rope,
             device,

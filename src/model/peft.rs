@@ -23,6 +23,8 @@ use config::{Targets, read_config};
 
 pub const CONFIG_FILE: &str = "adapter_config.json";
 pub const WEIGHTS_FILE: &str = "adapter_model.safetensors";
+/// How PEFT saved weights before safetensors.
+const PICKLE: &str = "adapter_model.bin";
 /// PEFT's name for every linear layer but the output projection.
 const ALL_LINEAR: &str = "all-linear";
 const KEY_PREFIX: &str = "base_model.model.";
@@ -113,6 +115,9 @@ impl LoraTensors {
 pub struct Adapter {
     pub config: AdapterConfig,
     pub modules: Vec<LoraTensors>,
+    /// Modules whose matrices the file holds though its configuration does not name
+    /// them: they are left out, as PEFT does.
+    pub left_out: Vec<String>,
 }
 
 impl Adapter {
@@ -137,7 +142,24 @@ impl Adapter {
                 module: linear.module,
             })
             .collect();
-        Ok(Self { config, modules })
+        Ok(Self {
+            config,
+            modules,
+            left_out: Vec::new(),
+        })
+    }
+
+    /// A line for the log about matrices that the file holds in vain.
+    pub fn note(&self) -> Option<String> {
+        let (first, more) = (self.left_out.first()?, self.left_out.len() - 1);
+        let more = match more {
+            0 => String::new(),
+            more => format!(" and {more} more modules"),
+        };
+        Some(format!(
+            "the adapter's matrices for `{first}`{more} are left out, as PEFT does: target_modules \
+             in its {CONFIG_FILE} does not name them"
+        ))
     }
 
     /// Number of weights that LoRA trains.
@@ -166,15 +188,35 @@ impl Adapter {
         })?;
         let (mut config, targets) = read_config(&text, &file)?;
         let file = dir.join(WEIGHTS_FILE);
-        let modules = read_weights(&file, &config, arch)?;
+        let mut modules = read_weights(&file, &config, arch)?;
+        let mut left_out = Vec::new();
         match targets {
             Targets::List(targets) => {
                 check_complete(&file, &targets, &modules, arch)?;
+                modules.retain(|m| {
+                    let named = targets.iter().any(|name| matches(&m.module, name));
+                    if !named {
+                        left_out.push(m.module.clone());
+                    }
+                    named
+                });
+                if modules.is_empty() {
+                    return Err(PeftError::Weights {
+                        file,
+                        problem: format!(
+                            "holds no matrices of the modules that target_modules in {CONFIG_FILE} names"
+                        ),
+                    });
+                }
                 config.target_modules = targets;
             }
             Targets::Pattern => config.target_modules = names_of(&modules, arch),
         }
-        Ok(Self { config, modules })
+        Ok(Self {
+            config,
+            modules,
+            left_out,
+        })
     }
 
     /// Writes both files into `dir`, which must exist (a [`StagedDir`]).
@@ -311,6 +353,16 @@ fn read_weights(
 ) -> Result<Vec<LoraTensors>, PeftError> {
     let r = config.r;
     if !file.is_file() {
+        let pickle = file.with_file_name(PICKLE);
+        if pickle.is_file() {
+            return Err(PeftError::Weights {
+                file: pickle,
+                problem: format!(
+                    "is a pickle, which is not read: load the adapter with PEFT and save it again \
+                     (save_pretrained), which writes {WEIGHTS_FILE}"
+                ),
+            });
+        }
         return Err(PeftError::Read {
             file: file.to_path_buf(),
             source: io::ErrorKind::NotFound.into(),
@@ -328,11 +380,10 @@ fn read_weights(
         let module = ends
             .iter()
             .find_map(|end| key.strip_suffix(end)?.strip_prefix(KEY_PREFIX));
-        let module = module.ok_or_else(|| {
-            problem(format!(
-                "`{key}` is no LoRA matrix of a linear layer, which is all that can be read"
-            ))
-        })?;
+        let module = module.ok_or_else(|| problem(unknown(key, arch)))?;
+        if module == arch.lm_head().module {
+            return Err(problem(of_a_table(key, "output projection", module)));
+        }
         found.insert(module.to_string());
     }
     if found.is_empty() {
@@ -388,6 +439,51 @@ fn read_weights(
             available: format!("{} in {} layers", available(&linears), arch.num_layers),
         }),
     }
+}
+
+/// What a tensor is that is no matrix of a linear layer.
+fn unknown(key: &str, arch: &ArchConfig) -> String {
+    let embedding = arch.embedding().name;
+    let table = embedding.trim_end_matches(".weight");
+    let module = key.strip_prefix(KEY_PREFIX).unwrap_or(key);
+    if [".lora_embedding_A", ".lora_embedding_B"]
+        .iter()
+        .any(|part| key.contains(part))
+    {
+        let name = module.split(".lora_embedding").next().unwrap_or(module);
+        return of_a_table(key, "embedding", name);
+    }
+    let head = arch.lm_head().module;
+    let (what, remedy) = if key.ends_with(&format!(".{MAGNITUDE}")) {
+        ("a length of DoRA's", "set use_dora in its configuration")
+    } else if key.ends_with(".lora_A.bias") || key.ends_with(".lora_B.bias") {
+        ("a bias on a LoRA matrix", "train with lora_bias=False")
+    } else if key.contains("modules_to_save") {
+        ("a fully trained module", "train without modules_to_save")
+    } else if module.starts_with(table) || module.starts_with(&head) {
+        (
+            "a whole matrix of the embedding or the output projection",
+            "save it with save_embedding_layers=False, or train without modules_to_save",
+        )
+    } else if key.ends_with(".bias") {
+        ("a trained bias", "train with bias=\"none\"")
+    } else {
+        return format!(
+            "`{key}` is no LoRA matrix of a linear layer, which is all that can be read"
+        );
+    };
+    format!(
+        "`{key}` is {what}, which cannot be read: {remedy}, or merge the adapter into its base with PEFT"
+    )
+}
+
+/// LoRA on the embedding or the head.
+fn of_a_table(key: &str, what: &str, module: &str) -> String {
+    let name = last_part(module);
+    format!(
+        "`{key}` is LoRA on the {what}, which cannot be read: train without `{name}` in \
+         target_modules, or merge the adapter into its base with PEFT (merge_and_unload)"
+    )
 }
 
 /// Every module that the configuration names must have its matrices.

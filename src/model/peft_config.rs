@@ -177,8 +177,9 @@ pub(super) fn read_config(text: &str, file: &Path) -> Result<(AdapterConfig, Tar
             ),
         ));
     }
+    // Absent, PEFT's default.
     let r = get("r")
-        .and_then(Value::as_u64)
+        .map_or(Some(8), Value::as_u64)
         .filter(|r| (1..=65_536).contains(r));
     let r = r.ok_or_else(|| error("r", "must be a whole number from 1 to 65536".into()))?;
     let number = |key: &str, default: f64| match get(key) {

@@ -186,6 +186,97 @@ fn what_is_not_supported_is_named() {
     }
 }
 
+/// Writes the tensors of an adapter anew: its own, and ones of these names.
+fn with_tensors(dir: &Path, names: &[&str]) {
+    adapter(&["q_proj"]).write(dir).unwrap();
+    let file = dir.join(WEIGHTS_FILE);
+    let own = Checkpoint::open_single(&file).unwrap();
+    let held: Vec<Parameter> = own
+        .names()
+        .map(|name| Parameter {
+            name: name.into(),
+            shape: own.shape(name).unwrap().to_vec(),
+        })
+        .collect();
+    let more = names.iter().map(|name| Parameter {
+        name: format!("{KEY_PREFIX}{name}"),
+        shape: vec![4, 8],
+    });
+    let all: Vec<Parameter> = held.into_iter().chain(more).collect();
+    drop(own);
+    write_safetensors(&file, all, WeightType::F32, |p| {
+        Ok::<_, ExportError>(vec![0.5; p.numel()].into())
+    })
+    .unwrap();
+}
+
+#[test]
+fn other_tensors_are_called_what_they_are() {
+    for (name, part) in [
+        (
+            "lm_head.lora_A.weight",
+            "is LoRA on the output projection, which cannot be read: train without `lm_head`",
+        ),
+        (
+            "model.embed_tokens.lora_embedding_A",
+            "is LoRA on the embedding, which cannot be read: train without `embed_tokens`",
+        ),
+        (
+            "model.embed_tokens.weight",
+            "is a whole matrix of the embedding or the output projection",
+        ),
+        (
+            "model.layers.0.self_attn.q_proj.lora_magnitude_vector",
+            "is a length of DoRA's",
+        ),
+        (
+            "model.layers.0.self_attn.q_proj.lora_B.bias",
+            "is a bias on a LoRA matrix",
+        ),
+        ("model.norm.weight", "is no LoRA matrix"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        with_tensors(dir.path(), &[name]);
+        let text = Adapter::read(dir.path(), &arch()).unwrap_err().to_string();
+        assert!(text.contains(name) && text.contains(part), "{text}");
+    }
+}
+
+#[test]
+fn matrices_that_are_no_targets_are_left_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let module = "model.layers.1.self_attn.o_proj";
+    let names = ["A", "B"].map(|m| format!("{module}.lora_{m}.weight"));
+    with_tensors(dir.path(), &[&names[0]]);
+    // Whole or not, as for any module.
+    let text = Adapter::read(dir.path(), &arch()).unwrap_err().to_string();
+    assert!(text.contains("o_proj` has no lora_B"), "{text}");
+    adapter(&["q_proj", "o_proj"]).write(dir.path()).unwrap();
+    let file = dir.path().join(CONFIG_FILE);
+    let text = fs::read_to_string(&file).unwrap();
+    let mut object: Value = serde_json::from_str(&text).unwrap();
+    object["target_modules"] = json!(["q_proj"]);
+    fs::write(&file, object.to_string()).unwrap();
+    let read = Adapter::read(dir.path(), &arch()).unwrap();
+    assert_eq!(read.modules.len(), 2);
+    assert_eq!(read.left_out, ["model.layers.0.self_attn.o_proj", module]);
+    let note = read.note().unwrap();
+    assert!(
+        note.contains("layers.0.self_attn.o_proj` and 1 more"),
+        "{note}"
+    );
+    object["target_modules"] = json!(["lm_head"]);
+    fs::write(&file, object.to_string()).unwrap();
+    let text = Adapter::read(dir.path(), &arch()).unwrap_err().to_string();
+    assert!(text.contains("no matrices of the modules"), "{text}");
+}
+
+#[test]
+fn a_missing_rank_is_that_of_peft() {
+    let text = read_edited(json!({"r": null})).unwrap_err().to_string();
+    assert!(text.contains("[4, 8]") && text.contains("[8, 8]"), "{text}");
+}
+
 #[test]
 fn a_pattern_of_targets_becomes_names() {
     let read = read_edited(json!({"target_modules": ".*q_proj"})).unwrap();
@@ -247,6 +338,9 @@ fn incomplete_directories_say_what_is_missing() {
     fs::remove_file(&weights).unwrap();
     let text = Adapter::read(dir.path(), &arch()).unwrap_err().to_string();
     assert!(text.contains(WEIGHTS_FILE), "{text}");
+    fs::write(dir.path().join(PICKLE), "").unwrap();
+    let text = Adapter::read(dir.path(), &arch()).unwrap_err().to_string();
+    assert!(text.contains("adapter_model.bin: is a pickle"), "{text}");
     fs::write(dir.path().join(CONFIG_FILE), "{\n").unwrap();
     let text = Adapter::read(dir.path(), &arch()).unwrap_err().to_string();
     assert!(

@@ -59,7 +59,11 @@ impl Decoder {
                 })
             })
             .collect();
-        Some(Adapter { config, modules })
+        Some(Adapter {
+            config,
+            modules,
+            left_out: Vec::new(),
+        })
     }
 
     /// Writes a fully trained model as an HF checkpoint; `extra` adds files (the
