@@ -115,14 +115,14 @@ pub enum RowProblem {
     #[error("answer '{answer}' can mean {meanings}: write the letter of the option")]
     AmbiguousAnswer { answer: String, meanings: String },
     #[error(
-        "column '{column}' names the task '{name}': {problem}: write one of {known}, leave the cell \
-         empty, or answer all questions with one adapter (adapter=DIR)"
+        "column '{column}' names the task '{name}': {problem}, leave the cell empty, or answer all \
+         questions with one adapter (adapter=DIR)"
     )]
     Task {
         name: String,
         column: String,
+        /// Ends with the tasks that may be named.
         problem: String,
-        known: String,
     },
     #[error("id '{id}' was used before, on line {first}: ids must differ")]
     DuplicateId { id: String, first: usize },

@@ -383,17 +383,17 @@ fn named_task(
     let found = tasks
         .iter()
         .find(|(known, _)| known.eq_ignore_ascii_case(name));
-    let problem = match found {
+    let why = match found {
         Some((known, Ok(kind))) => return Ok((*kind, Some(known.clone()))),
         Some((_, Err(why))) => why.clone(),
         None => "there is no such task".to_string(),
     };
     let answering = tasks.iter().filter(|(_, kind)| kind.is_ok());
+    let answering: Vec<_> = answering.map(|(known, _)| known).collect();
     Err(RowProblem::Task {
         name: name.to_string(),
         column: column.to_string(),
-        problem,
-        known: list(&answering.map(|(known, _)| known).collect::<Vec<_>>()),
+        problem: format!("{why}: write one of {}", list(&answering)),
     })
 }
 

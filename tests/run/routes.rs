@@ -150,7 +150,7 @@ fn a_column_names_any_task_that_answers_questions() {
         ));
         assert_eq!(refused.code, Some(1));
         let names = format!("named.csv:3: column 'task' names the task '{name}'");
-        for part in [&names, problem, "mcq, saq, squad"] {
+        for part in [&names, problem, "mcq, squad, sst2"] {
             assert!(refused.stderr.contains(part), "{refused:?}");
         }
     }
