@@ -282,6 +282,7 @@ fn swap_in(temp: &Path, target: &Path) -> io::Result<()> {
                     e.kind(),
                     ErrorKind::DirectoryNotEmpty | ErrorKind::AlreadyExists
                 ) => {}
+            Err(e) if e.kind() == ErrorKind::NotADirectory && target.is_symlink() => {}
             other => return other,
         }
         match rename_with(Flag::Exchange, temp, target) {

@@ -186,23 +186,18 @@ where
 /// Replaces the directory `target` by one that `build` fills, all or nothing.
 ///
 /// Readers that open a path below `target` find the old or the new file, never
-/// none. When `build` fails nothing is left behind.
+/// none. When `build` fails nothing is left behind. A symbolic link gives way to the
+/// new directory; what it points to is left alone.
 pub fn publish_dir<T, E, F>(target: &Path, build: F) -> Result<T, E>
 where
     E: From<FsError>,
     F: FnOnce(&Path) -> Result<T, E>,
 {
     let fail = |e| FsError::new("write the directory", target, e);
-    let target_is_link = fs::symlink_metadata(target).is_ok_and(|m| m.is_symlink());
-    let resolved = if target_is_link {
-        fs::canonicalize(target).map_err(fail)?
-    } else {
-        target.to_path_buf()
-    };
-    let parent = parent_of(&resolved);
+    let parent = parent_of(target);
     create_dir_all(parent)?;
     sweep(parent);
-    let staged = Staged::dir(&resolved).map_err(fail)?;
+    let staged = Staged::dir(target).map_err(fail)?;
     let value = build(staged.path())?;
     staged.replace().map_err(fail)?;
     Ok(value)

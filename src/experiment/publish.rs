@@ -24,6 +24,11 @@ pub enum PublishError {
          program in another directory", .path.display()
     )]
     NotWritable { path: PathBuf, cause: io::Error },
+    #[error(
+        "{}: {what}, which the adapter will not replace; move it away, or publish under another \
+         name (task.name=NAME)", .path.display()
+    )]
+    Occupied { path: PathBuf, what: &'static str },
 }
 
 /// Where the adapter of `task` is published below `outputs`.
@@ -45,8 +50,25 @@ pub fn check_writable(outputs: &Path, task: &str) -> Result<(), PublishError> {
         cause,
     };
     fs::create_dir_all(parent).map_err(blocked)?;
+    if let Some(what) = occupant(&target) {
+        return Err(PublishError::Occupied { path: target, what });
+    }
     // A file without a name, which is gone when it is closed.
     tempfile::tempfile_in(parent).map(drop).map_err(blocked)
+}
+
+/// What stands at `target` and is no older adapter, if anything. A link gives way.
+fn occupant(target: &Path) -> Option<&'static str> {
+    let meta = fs::symlink_metadata(target).ok()?;
+    if meta.is_symlink() {
+        return None;
+    }
+    if !meta.is_dir() {
+        return Some("there is a file of that name");
+    }
+    let filled = fs::read_dir(target).map_or(true, |mut entries| entries.next().is_some());
+    let adapter = target.join("adapter_config.json").exists();
+    (filled && !adapter).then_some("the directory holds something other than an adapter")
 }
 
 /// Copies a run's adapter directory to [`adapter_path`], in one step: a path
@@ -120,6 +142,37 @@ mod tests {
             text.contains("adapters/adapter_mcq: the adapter could"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn what_is_no_adapter_is_not_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let adapters = dir.path().join("adapters");
+        fs::create_dir_all(adapters.join("adapter_full")).unwrap();
+        fs::write(adapters.join("adapter_full/notes.txt"), "").unwrap();
+        fs::write(adapters.join("adapter_file"), "").unwrap();
+        fs::create_dir_all(adapters.join("adapter_empty")).unwrap();
+        std::os::unix::fs::symlink("adapter_full", adapters.join("adapter_link")).unwrap();
+        publish_adapter(dir.path(), "old", &adapter(dir.path(), "1")).unwrap();
+        for (task, what) in [
+            ("full", Some("something other than an adapter")),
+            ("file", Some("a file of that name")),
+            ("empty", None),
+            ("link", None),
+            ("old", None),
+        ] {
+            let found = check_writable(dir.path(), task).map_err(|e| e.to_string());
+            match what {
+                None => assert_eq!(found, Ok(()), "{task}"),
+                Some(what) => {
+                    let text = found.unwrap_err();
+                    assert!(
+                        text.contains(what) && text.contains("task.name=NAME"),
+                        "{text}"
+                    );
+                }
+            }
+        }
     }
 
     #[test]

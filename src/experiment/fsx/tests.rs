@@ -72,14 +72,19 @@ fn a_directory_is_replaced_whole_or_not_at_all() {
 }
 
 #[test]
-fn a_link_to_a_directory_stays_a_link() {
+fn a_link_gives_way_and_what_it_points_to_stays() {
     let dir = tempfile::tempdir().unwrap();
     let (real, link) = (dir.path().join("real"), dir.path().join("link"));
     publish_dir(&real, |d| fill(d, "1")).unwrap();
-    std::os::unix::fs::symlink(&real, &link).unwrap();
-    publish_dir(&link, |d| fill(d, "2")).unwrap();
-    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
-    assert_eq!(fs::read(real.join("a.txt")).unwrap(), b"2");
+    for points_to in [real.clone(), dir.path().join("nowhere")] {
+        let _ = fs::remove_dir_all(&link);
+        std::os::unix::fs::symlink(&points_to, &link).unwrap();
+        publish_dir(&link, |d| fill(d, "2")).unwrap();
+        assert!(fs::symlink_metadata(&link).unwrap().is_dir());
+        assert_eq!(fs::read(link.join("a.txt")).unwrap(), b"2");
+    }
+    assert_eq!(fs::read(real.join("a.txt")).unwrap(), b"1");
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
 }
 
 #[test]
