@@ -15,6 +15,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
+use parquet::basic::Compression;
 use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use serde_json::{Map, Value};
@@ -79,6 +80,15 @@ pub(super) fn open(spec: &Spec, file: File) -> Result<Source, DataError> {
     let mut leaves = Vec::new();
     let shape = shape::of(&schema, &mut leaves).map_err(|what| damaged(path, &what))?;
     let names: Vec<String> = shape.iter().map(|(name, _)| name.clone()).collect();
+    if let Some((codec, column)) = unreadable_codec(&file, &leaves) {
+        return Err(DataError::Format {
+            path: path.to_path_buf(),
+            what: format!("column '{column}' is compressed with {codec}, which is not read here"),
+            remedy: "write it again with zstd or snappy, e.g. in pandas \
+                     df.to_parquet(FILE, compression='zstd')"
+                .to_string(),
+        });
+    }
     let has = |wanted: &str| names.iter().any(|n| n == wanted);
     let into = match spec.kind {
         _ if has("input_ids") => Into::Tokens,
@@ -100,6 +110,25 @@ pub(super) fn open(spec: &Spec, file: File) -> Result<Source, DataError> {
         into,
         done: false,
     }))
+}
+
+/// The first column among `leaves` whose compression this program is built without.
+fn unreadable_codec(
+    file: &SerializedFileReader<File>,
+    leaves: &[usize],
+) -> Option<(&'static str, String)> {
+    let groups = file.metadata().row_groups().iter();
+    let mut columns =
+        groups.flat_map(|group| leaves.iter().filter_map(|&i| group.columns().get(i)));
+    columns.find_map(|column| {
+        let codec = match column.compression() {
+            Compression::LZ4 | Compression::LZ4_RAW => "LZ4",
+            Compression::BROTLI(_) => "Brotli",
+            Compression::LZO => "LZO",
+            _ => return None,
+        };
+        Some((codec, column.column_path().string()))
+    })
 }
 
 /// Runs the crate's code; its errors and its panics as text.

@@ -160,6 +160,27 @@ fn a_format_that_is_named_otherwise_is_refused() {
 }
 
 #[test]
+fn a_codec_that_is_not_built_in_is_named() {
+    let bytes = std::fs::read(fixture("text.parquet")).unwrap();
+    // The column's path in the footer, and behind it the number of its codec.
+    let snappy = b"\x19\x18\x04text\x15\x02";
+    let at = bytes.windows(snappy.len()).position(|w| w == snappy);
+    let at = at.unwrap() + snappy.len() - 1;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.parquet");
+    for (number, codec) in [(4, "Brotli"), (5, "LZ4"), (7, "LZ4")] {
+        let mut bytes = bytes.clone();
+        bytes[at] = 2 * number;
+        std::fs::write(&path, bytes).unwrap();
+        let error = read(&path, TaskKind::Text, OnError::Fail).unwrap_err();
+        let text = error.to_string();
+        let what = format!("a.parquet: column 'text' is compressed with {codec}, which");
+        assert!(text.contains(&what), "{text}");
+        assert!(text.contains("zstd or snappy"), "{text}");
+    }
+}
+
+#[test]
 fn columns_are_mapped_and_missing_ones_named() {
     let mut data = config(OnError::Fail);
     let name = |n: &str| Some(n.to_string());
