@@ -1,7 +1,7 @@
 //! CSV (RFC 4180) and TSV. TSV is read as GLUE's files are written: without quoting.
 
 use std::collections::VecDeque;
-use std::io::{self, Chain, Read};
+use std::io::{self, BufRead, Chain, Read};
 use std::sync::Arc;
 
 use csv::{ByteRecord, ReaderBuilder, Terminator};
@@ -30,7 +30,16 @@ struct Rows {
 }
 
 /// Reads the header and gives the rows. `row` of an example is the line it starts on.
-pub(super) fn open(spec: &Spec, input: Input, separator: u8) -> Result<Source, DataError> {
+pub(super) fn open(spec: &Spec, mut input: Input, separator: u8) -> Result<Source, DataError> {
+    let head = input.fill_buf().map_err(|e| DataError::io(&spec.path, e))?;
+    let inner = &head[..head.len().saturating_sub(1)];
+    if inner.contains(&b'\r') && !head.contains(&b'\n') {
+        return Err(DataError::Format {
+            path: spec.path.to_path_buf(),
+            what: "its lines end in carriage returns alone (CR)".to_string(),
+            remedy: "write it with line feeds, e.g. tr '\\r' '\\n' < FILE > NEW".to_string(),
+        });
+    }
     let reader = ReaderBuilder::new()
         .delimiter(separator)
         .quoting(separator != b'\t')

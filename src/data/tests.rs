@@ -624,6 +624,15 @@ fn bytes_and_options_are_skipped_alike_and_ids_do_not_move() {
 }
 
 #[test]
+fn lines_that_end_in_carriage_returns_are_named() {
+    let message = Folder::new().message("a.csv", "question,answer\rQ,a\rR,b\r", TaskKind::Saq);
+    assert!(
+        message.starts_with("a.csv: its lines end in carriage returns"),
+        "{message}"
+    );
+}
+
+#[test]
 fn what_swallows_the_rest_and_what_leaves_nothing_cannot_be_skipped() {
     let f = Folder::new();
     let mut skip = config(None);
