@@ -95,15 +95,6 @@ pub(super) fn check(config: &Config, tree: &Node) -> Vec<ConfigError> {
             "training.eval_examples=0, or name metrics; the validation loss is always reported",
         );
     }
-    if let (Some(warmup), Some(steps)) = (training.warmup_steps, training.max_steps)
-        && warmup > steps
-    {
-        found.conflict(
-            &["training.warmup_steps"],
-            "`training.warmup_steps` is larger than `training.max_steps`",
-            "the learning rate would never reach its top: lower it, or set it to null",
-        );
-    }
     if config.task.kind == TaskKind::Text && !config.task.metrics.is_empty() {
         found.conflict(
             &["task.metrics"],

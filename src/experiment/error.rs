@@ -78,12 +78,8 @@ pub enum Error {
     #[error("{0} is not set: give it on the command line, e.g. {0}={1}")]
     Missing(&'static str, &'static str),
     #[error(
-        "training.fp16=true needs a GPU; on the CPU use training.bf16=true, or leave both unset for f32"
-    )]
-    Fp16OnCpu,
-    #[error(
-        "training.fp16=true: f16 training, which needs its loss scaled, is not in this version; \
-         use training.bf16=true, or leave both unset"
+        "training.fp16=true: no device computes in fp16 in this version, since its loss would have \
+         to be scaled; use training.bf16=true, or leave both unset"
     )]
     Fp16,
     #[error(
@@ -100,6 +96,11 @@ pub enum Error {
         most: usize,
         fits: usize,
     },
+    #[error(
+        "{key}: needs validation, but {} has one example, and that trains; add examples, or leave \
+         {key} out", path.display()
+    )]
+    NoValidation { key: &'static str, path: PathBuf },
     #[error("{0}")]
     OutOfMemory(String),
     /// A sentence encoder that cannot be had or used.

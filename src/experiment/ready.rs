@@ -86,6 +86,18 @@ impl Ready {
         };
         let (train, val) = (part(parts.train), part(parts.val));
         let t = &config.training;
+        let validates = [
+            (
+                "training.early_stopping_patience",
+                t.early_stopping_patience.is_some(),
+            ),
+            ("training.load_best_model_at_end", t.load_best_model_at_end),
+            ("training.eval_examples", t.eval_examples > 0),
+        ];
+        if let (true, Some((key, _))) = (val.of.is_empty(), validates.iter().find(|(_, on)| *on)) {
+            let path = path.clone();
+            return Err(Error::NoValidation { key, path });
+        }
         let lengths: Vec<usize> = train.briefs().map(|s| s.tokens).collect();
         let packs = packs(&lengths, t, config.seed);
         let accumulation = t.gradient_accumulation_steps;

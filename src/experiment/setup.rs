@@ -289,17 +289,16 @@ fn check_length(config: &Config, arch: &ArchConfig) -> Result<(), Error> {
 /// On a GPU bf16 where it has it, unless the config says otherwise; on the CPU f32,
 /// unless bf16 is asked for.
 fn precision(config: &Config, chosen: &Chosen) -> Result<Precision, Error> {
-    let (bf16, fp16) = (config.training.bf16, config.training.fp16);
-    let Some(gpu) = &chosen.gpu else {
-        return match (bf16, fp16) {
-            (_, Some(true)) => Err(Error::Fp16OnCpu),
-            (Some(true), _) => Ok(Precision::Bf16),
-            _ => Ok(Precision::F32),
-        };
-    };
-    if fp16 == Some(true) {
+    if config.training.fp16 == Some(true) {
         return Err(Error::Fp16);
     }
+    let bf16 = config.training.bf16;
+    let Some(gpu) = &chosen.gpu else {
+        return Ok(match bf16 {
+            Some(true) => Precision::Bf16,
+            _ => Precision::F32,
+        });
+    };
     match (bf16, gpu.has_bf16()) {
         (Some(true), false) => Err(Error::NoBf16(gpu.name.clone())),
         (Some(true) | None, true) => Ok(Precision::Bf16),

@@ -242,6 +242,14 @@ impl Session<'_> {
         for line in self.forecast.lines_of_run() {
             self.console.line(&line);
         }
+        let warmup = config.training.warmup_steps.unwrap_or(0);
+        if warmup > ready.plan.total_steps() {
+            self.console.line(&format!(
+                "training.warmup_steps={warmup}: the run has {} steps, so the learning rate never \
+                 reaches its top",
+                ready.plan.total_steps()
+            ));
+        }
         if let (Some(dir), Method::Lora) = (&config.lora.init_from, config.method) {
             self.console.line(&format!(
                 "adapter starts from {}, with its own rank, alpha and modules",
@@ -319,12 +327,30 @@ impl Session<'_> {
         let trained = trainer.run(&mut watch)?;
         watch.metrics.sync()?;
         let mut progress = trainer.progress;
+        if progress.step < plan.total_steps() {
+            self.tell_stop(&progress);
+        }
         if training.load_best_model_at_end {
             self.take_best(model, &mut progress)?;
         }
         let tokens = progress.tokens - tokens_before;
         let seconds = trained.as_secs_f64();
         Ok((progress, (tokens > 0).then_some((tokens, seconds))))
+    }
+
+    /// Says why there are fewer steps than were planned.
+    fn tell_stop(&self, progress: &Progress) {
+        let best = match (progress.best_val_loss, progress.best_step) {
+            (Some(loss), Some(step)) => format!(" below {loss:.4} of step {step}"),
+            _ => String::new(),
+        };
+        self.console.line(&format!(
+            "stopped    after step {} of {}: in {} validations the loss did not fall{best} \
+             (training.early_stopping_patience)",
+            progress.step,
+            self.ready.plan.total_steps(),
+            progress.worse
+        ));
     }
 
     /// Puts the parameters of the lowest validation loss in place of the last.

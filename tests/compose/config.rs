@@ -337,10 +337,6 @@ fn values_that_do_not_go_together() {
             ],
             "needs validation",
         ),
-        (
-            vec!["training.warmup_steps=9", "training.max_steps=5"],
-            "larger than",
-        ),
         (vec!["quantization.block_size=100"], "power of two"),
         (vec!["model.path=null"], "no base model"),
         (vec!["lora.target_modules=[]"], "nothing would be trained"),

@@ -294,9 +294,16 @@ fn a_run_that_stopped_early_does_not_train_on() {
                  training.learning_rate=1e-30 training.eval_steps=5 training.save_steps=5 \
                  training.logging_steps=5 training.early_stopping_patience=1 \
                  training.val_ratio=0.2";
-    sandbox.ok(&format!("{train} hydra.run.dir=whole"));
+    let said = sandbox.ok(&format!("{train} hydra.run.dir=whole"));
     let steps = rows(&sandbox, "whole").last().unwrap()[0].clone();
     assert_eq!(steps, "10");
+    for text in [said, sandbox.read("whole/run.log")] {
+        assert!(text.contains("stopped    after step 10 of 40"), "{text}");
+        assert!(
+            text.contains("of step 5 (training.early_stopping_patience)"),
+            "{text}"
+        );
+    }
     sandbox.ok(&format!("{train} hydra.run.dir=run"));
     unfinish(&sandbox, "run");
     sandbox.ok(&format!("{train} training.resume=run"));

@@ -66,7 +66,7 @@ pub(super) const SECTION: Section = Section {
             nullable: true,
             default: Default::Null,
             help: "Warmup in steps; wins over warmup_ratio",
-            about: "",
+            about: "More than the run has steps: the learning rate rises to the end and never reaches its top; the log says so.",
             limit: Limit::None,
         },
         Key {
