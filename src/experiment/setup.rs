@@ -368,9 +368,12 @@ pub(super) fn tell_skipped(
 ) -> u64 {
     if !skipped.is_empty() {
         console.line(&format!(
-            "{}: {} bad rows skipped (data.on_error=skip); the first: {}",
+            "{}: {} skipped (data.on_error=skip); the first: {}",
             path.display(),
-            skipped.len(),
+            match skipped.len() {
+                1 => "1 bad row".to_string(),
+                n => format!("{n} bad rows"),
+            },
             skipped[0]
         ));
         for row in skipped {
