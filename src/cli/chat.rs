@@ -13,7 +13,7 @@ use super::error::Error;
 /// Flags of `run chat`.
 #[derive(Debug, Args)]
 pub(super) struct ChatArgs {
-    /// Chat with the base alone, without an adapter
+    /// Chat with the base alone, without an adapter, e.g. with a fully tuned model
     #[arg(long)]
     base: bool,
     #[command(flatten)]

@@ -37,6 +37,7 @@ use chat::ChatArgs;
 use completion::{Action, CompletionArgs};
 use doctor::DoctorArgs;
 use explain::ExplainArgs;
+use infer::InferArgs;
 use plan::PlanArgs;
 use preview::PreviewArgs;
 use report::ReportArgs;
@@ -87,7 +88,7 @@ enum Command {
     Train(SweepArgs),
     /// Answer the questions of a file with the base and an adapter
     #[command(disable_help_flag = true)]
-    Infer(SweepArgs),
+    Infer(InferArgs),
     /// Score the base and an adapter on the test file
     #[command(disable_help_flag = true)]
     Eval(SweepArgs),

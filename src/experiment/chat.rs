@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::error::Error;
 use super::forecast::{halved, watch_loading, watch_unplanned};
 use super::fsx::{self, FsError};
-use super::infer::adapter_dir;
+use super::infer::adapter_or_base;
 use super::log::strip_escapes;
 use super::setup::{ModelUse, QuestionFile, Setup};
 use crate::config::types::{Config, TaskKind};
@@ -77,14 +77,7 @@ pub fn chat(
     input: &mut dyn BufRead,
     output: &mut dyn Write,
 ) -> Result<(), Error> {
-    let adapter = match (asked.base, &config.adapter) {
-        (true, Some(dir)) => return Err(Error::BaseAndAdapter(dir.clone())),
-        (true, None) => None,
-        (false, _) => Some(adapter_dir(config).map_err(|error| match error {
-            Error::NoAdapter(task) => Error::NoAdapterToChat(task),
-            other => other,
-        })?),
-    };
+    let adapter = adapter_or_base(config, asked.base)?;
     if let Some(file) = config.output.as_deref().filter(|file| file.is_dir()) {
         return Err(Error::OutputIsDirectory(file.to_path_buf()));
     }

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use super::error::Error;
 use super::forecast::{watch_answers, watch_loading};
-use super::infer::adapter_dir;
+use super::infer::{adapter_dir, other_base};
 use super::lifecycle::{close, new_run};
 use super::log::Console;
 use super::run_dir::RunPaths;
@@ -69,7 +69,9 @@ pub fn compare(mut job: Job) -> Result<(), Error> {
         adapter.display()
     ));
     let sas_note = sas.as_ref().map(SasModel::note);
+    let other_base = other_base(Some(&adapter), &setup, &config);
     for note in [
+        &other_base,
         &setup.quantised_note,
         &setup.generation_note,
         &setup.chosen.note,

@@ -143,11 +143,11 @@ pub enum Error {
     NoAdapter(String),
     #[error(
         "adapter is not set and outputs/adapters/adapter_{0} does not exist: run `run train task={0}` \
-         first, give adapter=DIR, or chat with the base alone (--base)"
+         first, give adapter=DIR, or take the base alone (--base), e.g. a fully tuned model"
     )]
-    NoAdapterToChat(String),
+    NoAdapterNorBase(String),
     #[error(
-        "--base chats without an adapter, but adapter={} is set: leave one of them out", .0.display()
+        "--base takes no adapter, but adapter={} is set: leave one of them out", .0.display()
     )]
     BaseAndAdapter(PathBuf),
     #[error("output={}: is a directory; name a file, e.g. output={}/predictions.csv", .0.display(), .0.display())]

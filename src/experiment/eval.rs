@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::error::Error;
 use super::forecast::{watch_answers, watch_loading};
-use super::infer::adapter_dir;
+use super::infer::{adapter_dir, other_base};
 use super::lifecycle::{close, new_run};
 use super::log::Console;
 use super::predictions;
@@ -61,7 +61,9 @@ pub fn eval(mut job: Job) -> Result<(), Error> {
         setup.model_dir.display()
     ));
     let sas_note = sas.as_ref().map(SasModel::note);
+    let other_base = other_base(adapter.as_deref(), &setup, &config);
     for note in [
+        &other_base,
         &setup.quantised_note,
         &setup.generation_note,
         &setup.chosen.note,

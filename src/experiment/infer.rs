@@ -1,6 +1,6 @@
 //! `run infer`: answers to the questions of a file.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::error::Error;
@@ -17,23 +17,24 @@ use crate::config::Job;
 use crate::config::types::Config;
 use crate::data::Example;
 use crate::evaluate::{Answer, Reader};
+use crate::model::peft::AdapterConfig;
 use crate::model::{Adaptation, Decoder};
 
 /// Generates an answer to every question of `data.test_path` with the base and the
-/// adapter of its task (`adapter`, where that is set, for all), and writes
-/// predictions.csv into a new run directory and, if given, to `output`. The base is
+/// adapter of its task (`adapter`, where that is set, for all; with `base` without one),
+/// and writes predictions.csv into a new run directory and, if given, to `output`. The base is
 /// loaded once; the adapters lie beside it.
 ///
 /// # Errors
 /// See [`Error`].
-pub fn infer(mut job: Job) -> Result<(), Error> {
+pub fn infer(mut job: Job, base: bool) -> Result<(), Error> {
     let console = Console::stdio();
     let began = Instant::now();
     let config = job.config.clone();
     let setup = Setup::new(&config, ModelUse::Run)?;
     let path = config.data.test_path.as_ref();
     let path = path.ok_or(Error::Missing("data.test_path", "data/questions.csv"))?;
-    let routes = routes(&job, path)?;
+    let routes = routes(&job, path, base)?;
     let device = setup.chosen.name.as_str();
     let mut model = watch_loading(device, &config, || load(&setup, &config, &routes))?;
     let mut encoders = Vec::with_capacity(routes.len());
@@ -51,12 +52,18 @@ pub fn infer(mut job: Job) -> Result<(), Error> {
     let output = job.config.output;
     for route in &routes {
         console.line(&format!(
-            "task {}, model {}, adapter {}, {} questions",
+            "task {}, model {}, {}, {} questions",
             route.config.task.name,
             setup.model_dir.display(),
-            route.adapter.display(),
+            match &route.adapter {
+                Some(adapter) => format!("adapter {}", adapter.display()),
+                None => "no adapter: the base alone".to_string(),
+            },
             route.places.len()
         ));
+        if let Some(note) = other_base(route.adapter.as_deref(), &setup, &config) {
+            console.line(&note);
+        }
     }
     for note in [
         &setup.quantised_note,
@@ -77,7 +84,10 @@ pub fn infer(mut job: Job) -> Result<(), Error> {
         let mut live = Live::new(&console);
         let mut placed = Vec::new();
         for (number, (route, questions)) in routes.iter().zip(&asked).enumerate() {
-            model.use_adapter(number);
+            let tuned = route.adapter.is_some();
+            if tuned {
+                model.use_adapter(number);
+            }
             let mut reader = Placed {
                 reader: &mut live,
                 places: &route.places,
@@ -87,9 +97,9 @@ pub fn infer(mut job: Job) -> Result<(), Error> {
                 .stream
                 .then_some(&mut reader as &mut dyn Reader);
             let inference = &config.inference;
-            let answers = questions.generate(&mut model, inference, config.seed, true, reader)?;
+            let answers = questions.generate(&mut model, inference, config.seed, tuned, reader)?;
             let name = route.config.task.name.clone();
-            let figures = answered(&route.adapter, &answers);
+            let figures = answered(route.adapter.as_deref(), &answers);
             if routes.len() > 1 {
                 let (valid, retried) = (figures.valid, figures.retried);
                 console.line(&format!(
@@ -132,7 +142,7 @@ pub fn infer(mut job: Job) -> Result<(), Error> {
 
 /// The base with the adapter of each route, numbered as the routes are.
 fn load(setup: &Setup, config: &Config, routes: &[Route]) -> Result<Decoder, Error> {
-    let mut adapters = routes.iter().map(|route| route.adapter.as_path());
+    let mut adapters = routes.iter().filter_map(|route| route.adapter.as_deref());
     let first = adapters
         .next()
         .map_or(Adaptation::None, Adaptation::Adapter);
@@ -143,12 +153,12 @@ fn load(setup: &Setup, config: &Config, routes: &[Route]) -> Result<Decoder, Err
     Ok(model)
 }
 
-fn answered(adapter: &Path, answers: &[Answer]) -> Answered {
+fn answered(adapter: Option<&Path>, answers: &[Answer]) -> Answered {
     let count = |wanted: &dyn Fn(&Answer) -> bool| answers.iter().filter(|a| wanted(a)).count();
     let of_all = |part: usize| part as f64 / answers.len().max(1) as f64;
     let valid = count(&|a| a.valid);
     Answered {
-        adapter: adapter.display().to_string(),
+        adapter: adapter.map(|dir| dir.display().to_string()),
         questions: answers.len(),
         valid,
         valid_rate: of_all(valid),
@@ -158,8 +168,41 @@ fn answered(adapter: &Path, answers: &[Answer]) -> Answered {
     }
 }
 
+/// The adapter to answer with; with `base` none, and then none may be set.
+///
+/// # Errors
+/// There is none, or both were asked for.
+pub fn adapter_or_base(config: &Config, base: bool) -> Result<Option<PathBuf>, Error> {
+    match (base, &config.adapter) {
+        (true, Some(dir)) => Err(Error::BaseAndAdapter(dir.clone())),
+        (true, None) => Ok(None),
+        (false, _) => adapter_dir(config).map(Some).map_err(|error| match error {
+            Error::NoAdapter(task) => Error::NoAdapterNorBase(task),
+            other => other,
+        }),
+    }
+}
+
+/// A line about an adapter that says it was trained on another base than the model in
+/// use. PEFT puts it there without a word, and where the shapes are the same it fits.
+pub fn other_base(adapter: Option<&Path>, setup: &Setup, config: &Config) -> Option<String> {
+    let adapter = adapter?;
+    let trained = AdapterConfig::base_of(adapter)?;
+    let base = setup.base(config);
+    let same_place = |a: &Path| Some(a.canonicalize().ok()? == base.canonicalize().ok()?);
+    if trained == base || same_place(&trained) == Some(true) {
+        return None;
+    }
+    Some(format!(
+        "adapter {} was trained on {}, and the model in use is {}",
+        adapter.display(),
+        trained.display(),
+        base.display()
+    ))
+}
+
 /// `adapter`, else the published adapter of the task.
-pub fn adapter_dir(config: &Config) -> Result<std::path::PathBuf, Error> {
+pub fn adapter_dir(config: &Config) -> Result<PathBuf, Error> {
     if let Some(dir) = &config.adapter {
         return Ok(dir.clone());
     }

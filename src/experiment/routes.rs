@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::error::Error;
-use super::infer::adapter_dir;
+use super::infer::adapter_or_base;
 use super::setup::{QuestionFile, all_questions};
 use crate::compose::{Request, options};
 use crate::config::types::{Command, Config, PromptConfig, TaskKind};
@@ -16,24 +16,25 @@ use crate::evaluate::Reader;
 pub struct Route {
     /// The run's config with the prompt of this task.
     pub config: Config,
-    pub adapter: PathBuf,
+    /// None: the base alone.
+    pub adapter: Option<PathBuf>,
     pub file: QuestionFile,
     /// Where each question stands among all of them, from 0.
     pub places: Vec<usize>,
 }
 
 /// The questions at `path`, by task, tasks in the order in which they come up. With
-/// `adapter` set all of them belong to the config's task.
+/// `adapter` set all of them belong to the config's task; with `base` none gets an adapter.
 ///
 /// # Errors
 /// The file cannot be read, or a task that comes up has no adapter.
-pub fn routes(job: &Job, path: &Path) -> Result<Vec<Route>, Error> {
+pub fn routes(job: &Job, path: &Path, base: bool) -> Result<Vec<Route>, Error> {
     let config = &job.config;
     let want = Want::new(config.task.kind, Answers::Optional);
     if config.adapter.is_some() || shows_options(config) {
         let file = all_questions(path, config, want)?;
         return Ok(vec![Route {
-            adapter: adapter_dir(config)?,
+            adapter: adapter_or_base(config, base)?,
             places: (0..file.examples.len()).collect(),
             config: config.clone(),
             file,
@@ -60,7 +61,7 @@ pub fn routes(job: &Job, path: &Path) -> Result<Vec<Route>, Error> {
                 };
                 known.push(option);
                 routes.push(Route {
-                    adapter: adapter_dir(&config)?,
+                    adapter: adapter_or_base(&config, base)?,
                     config,
                     file: QuestionFile {
                         path: mixed.path.clone(),

@@ -48,7 +48,8 @@ pub struct Metrics {
 /// The answers to the questions of one task.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Answered {
-    pub adapter: String,
+    /// None: the base alone.
+    pub adapter: Option<String>,
     pub questions: usize,
     /// Answers that have the form of the task.
     pub valid: usize,

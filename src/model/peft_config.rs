@@ -1,11 +1,11 @@
 //! `adapter_config.json`: the fields that PEFT writes for LORA, and which of
 //! them can differ here.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
-use super::PeftError;
+use super::{CONFIG_FILE, PeftError};
 use crate::config::types::LoraInit;
 
 const PEFT_VERSION: &str = "0.21.2";
@@ -39,6 +39,30 @@ impl AdapterConfig {
             true => self.lora_alpha / (self.r as f64).sqrt(),
             false => self.lora_alpha / self.r as f64,
         }
+    }
+
+    /// What the adapter in `dir` says without its weights; of `target_modules` only a list.
+    ///
+    /// # Errors
+    /// No adapter_config.json, or one that cannot be used.
+    pub fn read(dir: &Path) -> Result<Self, PeftError> {
+        let file = dir.join(CONFIG_FILE);
+        let source = |source| PeftError::Read {
+            file: file.clone(),
+            source,
+        };
+        let text = std::fs::read_to_string(&file).map_err(source)?;
+        let (mut config, targets) = read_config(&text, &file)?;
+        if let Targets::List(names) = targets {
+            config.target_modules = names;
+        }
+        Ok(config)
+    }
+
+    /// The base that the adapter in `dir` says it was trained on.
+    pub fn base_of(dir: &Path) -> Option<PathBuf> {
+        let base = AdapterConfig::read(dir).ok()?.base_model_name_or_path?;
+        (!base.is_empty()).then(|| PathBuf::from(base))
     }
 
     /// Every field that PEFT 0.21.2 writes for LORA, keys sorted.

@@ -27,6 +27,41 @@ fn infer(sandbox: &Sandbox, run: &str, args: &str) -> Vec<Vec<String>> {
 }
 
 #[test]
+fn a_fully_tuned_model_answers_alone() {
+    let sandbox = Sandbox::new();
+    sandbox.ok(
+        "train task=saq model.path=model data.path=saq.csv data.test_path=null method=full \
+         quantization=none training.max_steps=2 hydra.run.dir=full",
+    );
+    let ask = "infer task=saq model.path=full/model quantization=none data.test_path=saq_test.csv \
+               inference.max_new_tokens=3";
+    let refused = sandbox.run(ask);
+    assert_eq!(refused.code, Some(1));
+    assert!(
+        refused.stderr.contains("the base alone (--base)"),
+        "{refused:?}"
+    );
+    let said = sandbox.ok(&format!("{ask} --base hydra.run.dir=out"));
+    assert!(said.contains("the base alone, 7 questions"), "{said}");
+    let (_, rows) = table(&sandbox.read("out/predictions.csv"));
+    assert_eq!(rows.len(), 7);
+    let adapter = &sandbox.json("out/summary.json")["answers"]["saq"]["adapter"];
+    assert!(adapter.is_null(), "{adapter}");
+    // An adapter of another base fits by its shapes, but not without a word.
+    sandbox.ok(
+        "train task=saq model.path=model data.path=saq.csv data.test_path=null \
+         training.max_steps=2",
+    );
+    let note = "adapter outputs/adapters/adapter_saq was trained on model, and the model in use is \
+                full/model";
+    assert!(sandbox.ok(ask).contains(note));
+    let own = sandbox.ok(&ask.replace("full/model", "./model"));
+    assert!(!own.contains("was trained on"), "{own}");
+    let both = sandbox.run(&format!("{ask} --base adapter=x"));
+    assert!(both.stderr.contains("leave one of them out"), "{both:?}");
+}
+
+#[test]
 fn predictions_have_a_row_a_question() {
     let sandbox = trained(&["saq"]);
     let args = "task=saq data.test_path=saq_test.csv inference.max_new_tokens=4";
