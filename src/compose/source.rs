@@ -64,6 +64,14 @@ impl Source {
         }
     }
 
+    /// Whether the config file at `path`, as origins name it, is one of this tree.
+    pub fn holds(&self, path: &Path) -> bool {
+        match &self.tree {
+            Tree::Dir(dir) => path.starts_with(dir),
+            Tree::Embedded(_) => path.starts_with(format!("{}:", self.provider)),
+        }
+    }
+
     /// The path inside the tree, when the mount is at or above it.
     fn inside<'p>(&self, path: &'p str) -> Option<&'p str> {
         match self.mount.as_deref() {

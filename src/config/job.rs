@@ -34,6 +34,8 @@ pub struct Job {
     /// Whether `hydra.run.dir` was set by the user: then the directory may be one
     /// that exists, and `training.resume=auto` looks into it.
     pub run_dir_given: bool,
+    /// See [`Job::settle`].
+    pub(crate) settled: Vec<(&'static str, Value)>,
 }
 
 impl Job {
@@ -64,7 +66,18 @@ impl Job {
             composed,
             run_dir,
             run_dir_given,
+            settled: Vec::new(),
         })
+    }
+
+    /// Gives keys the values that only the run's inputs know. The config as composed
+    /// stays as it was.
+    ///
+    /// # Errors
+    /// As [`Job::load`].
+    pub fn settle(&mut self, values: Vec<(&'static str, Value)>) -> Result<(), JobError> {
+        self.settled.extend(values);
+        self.resolve()
     }
 
     /// Tells the config which directory the run really has, and resolves again
@@ -74,7 +87,14 @@ impl Job {
     /// As [`Job::load`].
     pub fn set_output_dir(&mut self, dir: &Path) -> Result<(), JobError> {
         self.composed.set_output_dir(dir);
-        let tree = self.composed.resolved_job()?;
+        self.resolve()
+    }
+
+    fn resolve(&mut self) -> Result<(), JobError> {
+        let mut tree = self.composed.resolved_job()?;
+        for (key, value) in &self.settled {
+            insert(&mut tree, key, Node::built_in(value.clone()));
+        }
         self.config = from_tree(&tree)?;
         self.resolved = complete(&tree);
         Ok(())

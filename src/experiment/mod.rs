@@ -34,6 +34,7 @@ pub mod run_dir;
 mod sampled;
 mod scorer;
 mod setup;
+mod start_from;
 pub mod summary;
 pub mod sweep;
 mod synth;

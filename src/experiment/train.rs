@@ -21,7 +21,7 @@ use super::setup::{ModelUse, OUTPUTS, QuestionFile, tell_skipped};
 use super::summary::Summary;
 use super::table::{Comparison, Unit, metric_label, render};
 use super::watch::Watch;
-use super::{best, checkpoints, fsx, predictions, publish, win_rate};
+use super::{best, checkpoints, fsx, predictions, publish, start_from, win_rate};
 use crate::config::Job;
 use crate::config::types::{Config, LoraInit, Method, ModelInit, Optimizer as Kind};
 use crate::data::Samples;
@@ -40,6 +40,7 @@ use crate::train::{Optimizer, Progress, Schedule, Trainer};
 pub fn train(mut job: Job) -> Result<(), Error> {
     let console = Console::stdio();
     let began = Instant::now();
+    start_from::settle(&mut job)?;
     let plan = plan_resume(&ResumeRequest {
         resume: job.config.training.resume.as_deref(),
         run_dir: job.run_dir_given.then_some(job.run_dir.as_path()),

@@ -285,3 +285,48 @@ fn a_full_run_makes_a_model_for_the_next() {
     let config = sandbox.json("third/adapter/adapter_config.json");
     assert_eq!(config["base_model_name_or_path"], "first/model");
 }
+
+#[test]
+fn an_adapter_to_start_from_keeps_its_shape_and_the_config_says_so() {
+    let sandbox = Sandbox::new();
+    let train = "train task=tokens model.path=model data.path=tokens.jsonl training.max_steps=2 \
+                 training.warmup_steps=3";
+    let shape = "lora.r=2 lora.alpha=5 lora.target_modules=[q_proj]";
+    let said = sandbox.ok(&format!("{train} {shape} hydra.run.dir=first"));
+    assert!(
+        said.contains("training.warmup_steps=3: the run has 2 steps"),
+        "{said}"
+    );
+    let from = "lora.init_from=first/adapter";
+    sandbox.ok(&format!("{train} {from} hydra.run.dir=second"));
+    let resolved = sandbox.read("second/config.resolved.yaml");
+    for line in [
+        "  r: 2\n",
+        "  alpha: 5\n",
+        "  target_modules:\n  - q_proj\n",
+    ] {
+        assert!(resolved.contains(line), "{line} in\n{resolved}");
+    }
+    assert_eq!(sandbox.json("second/adapter/adapter_config.json")["r"], 2);
+    for again in [
+        "train --config-dir second --config-name config.resolved hydra.run.dir=third".to_string(),
+        format!("{train} {from} {shape} hydra.run.dir=fourth"),
+        "train --from second hydra.run.dir=fifth".to_string(),
+    ] {
+        sandbox.ok(&again);
+    }
+    for (asked, what) in [
+        (
+            "lora.r=8",
+            "`lora.r` is 8, but the adapter of `lora.init_from` has 2",
+        ),
+        ("lora.target_modules=[q_proj,v_proj]", "has [\"q_proj\"]"),
+    ] {
+        let refused = sandbox.run(&format!("{train} {from} {asked} hydra.run.dir=no"));
+        assert_eq!(refused.code, Some(1));
+        for part in [what, &format!("command line: {asked}")] {
+            assert!(refused.stderr.contains(part), "{refused:?}");
+        }
+    }
+    assert!(!sandbox.path("no").exists());
+}
