@@ -58,10 +58,17 @@ fn library(
         {
             problems.push(
                 Problem::new(format!(
-                    "the config directory {} does not exist",
-                    path.display()
+                    "the config directory {} {}",
+                    path.display(),
+                    match path.is_file() {
+                        true => "is a file",
+                        false => "does not exist",
+                    }
                 ))
-                .help("name a directory that exists and can be read"),
+                .help(match path.is_file() {
+                    true => "name the directory that it lies in, and the file with --config-name",
+                    false => "name a directory that exists and can be read",
+                }),
             );
         }
     }
