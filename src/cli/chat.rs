@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal};
 use clap::Args;
 
 use crate::config::Command;
-use crate::experiment::{self, ChatAsked};
+use crate::experiment::{self, ChatAsked, located};
 
 use super::args::JobArgs;
 use super::error::Error;
@@ -30,10 +30,7 @@ pub(super) fn call(args: ChatArgs) -> Result<(), Error> {
         person: io::stdin().is_terminal(),
     };
     let (mut input, mut output) = (io::stdin().lock(), io::stdout().lock());
-    Ok(experiment::chat(
-        &job.config,
-        asked,
-        &mut input,
-        &mut output,
-    )?)
+    Ok(located(job, |job| {
+        experiment::chat(&job.config, asked, &mut input, &mut output)
+    })?)
 }

@@ -4,6 +4,7 @@ use clap::Args;
 
 use crate::config::Command;
 use crate::device::parse_memory_size;
+use crate::experiment::Located;
 use crate::experiment::forecast::{Ask, forecast};
 
 use super::args::JobArgs;
@@ -30,7 +31,8 @@ pub(super) fn call(args: PlanArgs) -> Result<(), Error> {
         gpu_bytes: args.gpu,
     };
     if let Some(job) = args.job.job(Command::Plan)? {
-        output::print(&forecast(&job, ask)?)?;
+        let said = forecast(&job, ask).map_err(|error| Located::new(error, &job.resolved))?;
+        output::print(&said)?;
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal};
 use clap::Args;
 
 use crate::config::Command;
-use crate::experiment;
+use crate::experiment::{self, Located};
 
 use super::args::JobArgs;
 use super::error::Error;
@@ -26,7 +26,8 @@ pub(super) fn call(args: PreviewArgs) -> Result<(), Error> {
     let Some(job) = args.job.job(Command::Preview)? else {
         return Ok(());
     };
-    let preview = experiment::preview(&job.config, args.examples, wants_colour())?;
+    let preview = experiment::preview(&job.config, args.examples, wants_colour())
+        .map_err(|error| Located::new(error, &job.resolved))?;
     output::print(&preview.text)?;
     match preview.refused {
         Some(error) => Err(error.into()),

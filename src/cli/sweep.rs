@@ -5,7 +5,7 @@ use clap::{Args, CommandFactory};
 
 use crate::compose::is_multirun;
 use crate::config::{Command, Job};
-use crate::experiment::{self, sweep};
+use crate::experiment::{self, located, sweep};
 
 use super::args::JobArgs;
 use super::error::Error;
@@ -34,10 +34,13 @@ impl SweepArgs {
         let request = request.filter(|request| self.multirun || is_multirun(request));
         match (request, self.dry_run) {
             (Some(request), true) => Ok(sweep::dry_run(command, &request)?),
-            (Some(request), false) => Ok(sweep::run(command, &request, work)?),
+            (Some(request), false) => {
+                let work = |job| located(job, work);
+                Ok(sweep::run(command, &request, work)?)
+            }
             (None, true) if !self.job.only_prints() => Err(alone()),
             (None, _) => match self.job.job(command)? {
-                Some(job) => Ok(work(job)?),
+                Some(job) => Ok(located(job, work)?),
                 None => Ok(()),
             },
         }

@@ -1,7 +1,7 @@
 //! `run synth`.
 
 use crate::config::Command;
-use crate::experiment;
+use crate::experiment::{self, located};
 
 use super::args::JobArgs;
 use super::error::Error;
@@ -9,7 +9,7 @@ use super::error::Error;
 /// Turns abstracts into questions and answers to train on.
 pub(super) fn call(args: JobArgs) -> Result<(), Error> {
     match args.job(Command::Synth)? {
-        Some(job) => Ok(experiment::synth(&job.config)?),
+        Some(job) => Ok(located(job, |job| experiment::synth(&job.config))?),
         None => Ok(()),
     }
 }

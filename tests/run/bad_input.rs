@@ -44,6 +44,70 @@ fn fails(sandbox: &Sandbox, args: &str, code: i32, parts: &[&str]) {
 }
 
 #[test]
+fn values_that_only_the_run_can_judge_name_their_place() {
+    let sandbox = Sandbox::new();
+    sandbox.write("mine/lora/odd.yaml", "target_modules: [nope]\n");
+    for (change, parts) in [
+        (
+            "lora.target_modules=[nope]",
+            &["`nope` matches no module"][..],
+        ),
+        ("prompt.template='{question'", &["no partner"]),
+        ("training.fp16=true", &["no device computes in fp16"]),
+        ("task.name=../evil", &["cannot name a directory"]),
+        ("lora.init_from=/nope", &["/nope/adapter_config.json"]),
+        ("model.path=/nope", &["/nope"]),
+        ("data.path=gone.csv", &["gone.csv: no such file"]),
+    ] {
+        let place = format!("error: command line: {change}: ");
+        let parts: Vec<&str> = parts.iter().copied().chain([place.as_str()]).collect();
+        refused(&sandbox, &format!("{SAQ} {change}"), &parts);
+    }
+    refused(
+        &sandbox,
+        &format!("{TOKENS} --config-dir mine lora=odd"),
+        &["error: mine/lora/odd.yaml:1: lora.target_modules: `nope`"],
+    );
+    fails(
+        &sandbox,
+        &format!("{SAQ} --config-dir saq.csv"),
+        1,
+        &["saq.csv is a file", "--config-name"],
+    );
+}
+
+#[test]
+fn validation_needs_a_second_example() {
+    let sandbox = Sandbox::new();
+    sandbox.write("one.csv", "question,answer\nWhat is snow ?,white\n");
+    for key in [
+        "training.early_stopping_patience=2",
+        "training.load_best_model_at_end=true",
+    ] {
+        let args = format!("{SAQ} data.path=one.csv {key}");
+        refused(
+            &sandbox,
+            &args,
+            &["one.csv has one example", key.split('=').next().unwrap()],
+        );
+    }
+}
+
+#[test]
+fn what_stands_where_the_adapter_goes_is_found_before_training() {
+    let sandbox = Sandbox::new();
+    sandbox.write("outputs/adapters/adapter_file", "");
+    sandbox.write("outputs/adapters/adapter_full/notes.txt", "");
+    for (name, what) in [
+        ("file", "a file of that name"),
+        ("full", "other than an adapter"),
+    ] {
+        let args = format!("{TOKENS} task.name={name} hydra.run.dir=run");
+        refused(&sandbox, &args, &[what, "task.name=NAME"]);
+    }
+}
+
+#[test]
 fn data_files() {
     let sandbox = Sandbox::new();
     sandbox.write("empty.csv", "");
