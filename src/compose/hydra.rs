@@ -371,29 +371,30 @@ fn append(hydra: &mut Node, key: &str, more: Node) {
     }
 }
 
-/// The variables of `hydra.job.env_copy`, put into `hydra.job.env_set`. Unset ones are left out.
-fn copy_environment(hydra: &mut Node) {
-    let names: Vec<String> = child(hydra, &["job", "env_copy"])
-        .and_then(|node| {
-            node.as_list().map(|items| {
-                items
-                    .iter()
-                    .filter_map(|n| n.as_str().map(str::to_string))
-                    .collect()
-            })
-        })
-        .unwrap_or_default();
-    for name in names {
-        if name.is_empty() || name.contains(['=', '\0']) {
+/// Puts the variables of `hydra.job.env_copy` into `hydra.job.env_set`.
+fn copy_environment(hydra: &mut Node) -> Vec<Problem> {
+    let wanted = child(hydra, &["job", "env_copy"]).cloned();
+    let mut problems = Vec::new();
+    for item in wanted.iter().filter_map(Node::as_list).flatten() {
+        let Some(name) = item.as_str() else { continue };
+        // Such names would make the lookup panic; there are no such variables.
+        let sound = !name.is_empty() && !name.contains(['=', '\0']);
+        let Some(value) = sound.then(|| std::env::var_os(name)).flatten() else {
+            problems.push(
+                Problem::new(format!(
+                    "hydra.job.env_copy names the environment variable '{name}', which is not set"
+                ))
+                .at(&item.origin)
+                .help("set it, or take it out of hydra.job.env_copy"),
+            );
             continue;
-        }
-        if let Some(value) = std::env::var_os(&name) {
-            let value = Node::str(value.to_string_lossy().into_owned());
-            if let Some(map) = child(hydra, &["job", "env_set"]).and_then(Node::as_map_mut) {
-                map.insert(Key::Str(name), value);
-            }
+        };
+        let value = Node::str(value.to_string_lossy().into_owned());
+        if let Some(map) = child(hydra, &["job", "env_set"]).and_then(Node::as_map_mut) {
+            map.insert(Key::Str(name.to_string()), value);
         }
     }
+    problems
 }
 
 fn config_sources(sources: &[Source]) -> Node {
@@ -445,11 +446,13 @@ fn override_dirname(hydra: &mut Node, overrides: &[(String, String)]) -> String 
     lines.join(&item_sep).replace('=', &kv_sep)
 }
 
-/// The entries of `hydra.searchpath` as sources.
+/// The entries of `hydra.searchpath` as sources. Packages of Python are passed over
+/// with a warning.
 pub(crate) fn search_path(
     node: &Node,
     provider: &str,
     cwd: &std::path::Path,
+    warnings: &mut Vec<String>,
 ) -> Result<Vec<Source>, Problem> {
     let fault = |node: &Node| {
         Problem::new(format!(
@@ -464,24 +467,33 @@ pub(crate) fn search_path(
         Value::List(items) => items,
         _ => return Err(fault(node)),
     };
-    items
-        .iter()
-        .map(|item| {
-            let text = item.as_str().ok_or_else(|| fault(item))?;
-            let path = match text.split_once("://") {
-                None => text,
-                Some(("file", path)) => path,
-                Some((scheme, _)) => {
-                    return Err(Problem::new(format!(
-                        "hydra.searchpath: '{scheme}://' is not supported in '{text}'"
-                    ))
-                    .at(&item.origin)
-                    .help("name a directory, as file:///path/to/configs"));
-                }
-            };
-            Ok(Source::dir(provider, cwd.join(path)))
-        })
-        .collect()
+    let mut sources = Vec::with_capacity(items.len());
+    for item in items {
+        let text = item.as_str().filter(|_| !item.is_missing());
+        let text = text.ok_or_else(|| fault(item))?;
+        let path = match text.split_once("://") {
+            None => text,
+            Some(("file", path)) => path,
+            // Hydra's own configs are on every search path.
+            Some(("pkg", "hydra.conf")) => continue,
+            Some(("pkg", _)) => {
+                warnings.push(format!(
+                    "{provider}: '{text}' is a package of Python, which cannot be searched here; \
+                     name its directory, as file:///path/to/configs"
+                ));
+                continue;
+            }
+            Some((scheme, _)) => {
+                return Err(Problem::new(format!(
+                    "hydra.searchpath: '{scheme}://' is not supported in '{text}'"
+                ))
+                .at(&item.origin)
+                .help("name a directory, as file:///path/to/configs"));
+            }
+        };
+        sources.push(Source::dir(provider, cwd.join(path)));
+    }
+    Ok(sources)
 }
 
 #[cfg(test)]

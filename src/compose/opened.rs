@@ -4,11 +4,15 @@
 use std::path::{Path, PathBuf};
 
 use super::composed::{Request, Typed};
+use chrono::Local;
+
 use super::error::{Error, Problem};
 use super::grammar::element::Element;
 use super::grammar::overrides::{Override, Parsed};
 use super::hydra;
+use super::interpolate::Resolver;
 use super::library::Library;
+use super::scope::Scope;
 use super::source::{Source, Tree};
 
 /// The config files of a search path.
@@ -79,7 +83,7 @@ fn library(
     if let (Some(name), Some(saved)) = (req.primary(), &req.base) {
         library.rebase(name, &saved.job)?;
     }
-    let extra = search_path(req, overrides, &library, cwd)?;
+    let extra = search_path(req, overrides, &library, cwd, warnings)?;
     for source in &extra {
         if !source.available() {
             let (_, path) = source.location();
@@ -98,6 +102,7 @@ fn search_path(
     overrides: &[Override],
     library: &Library,
     cwd: &Path,
+    warnings: &mut Vec<String>,
 ) -> Result<Vec<Source>, Vec<Problem>> {
     let typed = overrides
         .iter()
@@ -115,7 +120,9 @@ fn search_path(
         };
         return node
             .map_err(|problem| problem.at(&one.origin()))
-            .and_then(|node| hydra::search_path(&node, "hydra.searchpath in command-line", cwd))
+            .and_then(|node| {
+                hydra::search_path(&node, "hydra.searchpath in command-line", cwd, warnings)
+            })
             .map_err(|problem| vec![problem]);
     }
     let Some(name) = req.primary() else {
@@ -133,10 +140,11 @@ fn search_path(
             .help("give its values names: 'name: value'"),
         ]);
     }
-    match primary.config.select("hydra.searchpath") {
-        Some(node) if !node.is_missing() => {
-            hydra::search_path(node, "hydra.searchpath in main", cwd).map_err(|p| vec![p])
-        }
-        _ => Ok(Vec::new()),
+    // Before there is a config, an interpolation can only lead to the file's own values.
+    let scope = Scope::new(req.now.unwrap_or_else(Local::now));
+    match Resolver::new(&primary.config, None, &scope).resolve_path("hydra.searchpath")? {
+        Some(node) => hydra::search_path(&node, "hydra.searchpath in main", cwd, warnings)
+            .map_err(|problem| vec![problem]),
+        None => Ok(Vec::new()),
     }
 }

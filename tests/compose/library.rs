@@ -477,3 +477,64 @@ fn unresolvable_interpolations_are_told_once_each() {
         "{texts:#?}"
     );
 }
+
+/// A folder with these files, and what they compose to.
+fn composed_of(files: &[(&str, &str)], overrides: &[&str]) -> Result<Composed, Error> {
+    let dir = tempfile::tempdir().expect("a folder");
+    for (name, text) in files {
+        let path = dir.path().join(name);
+        std::fs::create_dir_all(path.parent().expect("below the folder")).expect("made");
+        std::fs::write(path, text).expect("written");
+    }
+    compose(&Request {
+        sources: vec![Source::dir("main", dir.path().join("conf"))],
+        cwd: Some(dir.path().to_path_buf()),
+        ..request("config", overrides)
+    })
+}
+
+#[test]
+fn the_search_path_of_the_primary_config_is_resolved() {
+    for (searchpath, more) in [
+        (r#"["${p}"]"#, "p: more"),
+        (r#"["file://${oc.env:KILN_NOT_SET,more}"]"#, ""),
+        (r#""${oc.create:[more]}""#, ""),
+        (r#"[pkg://hydra.conf, "${p}"]"#, "p: more"),
+    ] {
+        let config =
+            format!("defaults: [g: m1, _self_]\nhydra: {{searchpath: {searchpath}}}\n{more}\n");
+        let files = [("conf/config.yaml", &*config), ("more/g/m1.yaml", "v: 1")];
+        let composed = composed_of(&files, &[]).expect(searchpath);
+        assert!(composed.job.select("g.v").is_some(), "{searchpath}");
+        assert!(composed.warnings.is_empty(), "{:?}", composed.warnings);
+    }
+    for (config, part) in [
+        (
+            "x: 1\nhydra: {searchpath: ['${x}']}",
+            "config.yaml:2: hydra.searchpath must be",
+        ),
+        (
+            "hydra: {searchpath: ['${x}']}",
+            "interpolation key 'x' not found",
+        ),
+    ] {
+        let error = composed_of(&[("conf/config.yaml", config)], &[]).expect_err(config);
+        assert!(error.to_string().contains(part), "{error}");
+    }
+}
+
+#[test]
+fn a_package_of_python_on_the_search_path_is_passed_over() {
+    let config = [(
+        "conf/config.yaml",
+        "hydra: {searchpath: ['pkg://some.configs']}",
+    )];
+    let composed = composed_of(&config, &[]).expect("valid");
+    let [warning] = composed.warnings.as_slice() else {
+        panic!("{:?}", composed.warnings);
+    };
+    assert!(
+        warning.contains("'pkg://some.configs' is a package of Python"),
+        "{warning}"
+    );
+}
