@@ -17,7 +17,7 @@ use super::interpolate::Resolver;
 use super::library::Library;
 use super::lost::Lost;
 use super::merge::{empty_package, merge_package};
-use super::node::{Key, MAX_NODES, Map, Node, Origin, Value};
+use super::node::{Key, MAX_NODES, Map, Node, Origin, Value, split_path};
 use super::opened::{Opened, open};
 use super::outline::Listed;
 use super::saved::Saved;
@@ -86,6 +86,14 @@ pub struct Composed {
     /// Things a user should hear of that are no errors.
     pub warnings: Vec<String>,
     pub(crate) now: DateTime<Local>,
+}
+
+/// A part of a composed config.
+#[derive(Clone, Debug)]
+pub struct Part {
+    pub node: Node,
+    /// Where it stands: the place that an interpolation led to.
+    pub path: String,
 }
 
 /// Composes a configuration.
@@ -515,6 +523,34 @@ impl Composed {
             hydra::convert_resolved(hydra);
         }
         Ok(resolved)
+    }
+
+    /// A part of the tree, the job's alone or the whole one, as `--package` shows it: what
+    /// the path leads to, through interpolations as well. What is inside is resolved
+    /// only on demand; `hydra.*` then has the types of its keys. `None` as in
+    /// [`Composed::resolve`].
+    ///
+    /// # Errors
+    /// An interpolation on the way, or with `resolve` inside, that cannot be resolved.
+    pub fn part(&self, whole: bool, path: &str, resolve: bool) -> Result<Option<Part>, Error> {
+        let all = self.all();
+        let root = if whole { &all } else { &self.job };
+        let scope = Scope::new(self.now);
+        let mut resolver = Resolver::new(root, Some(&all), &scope);
+        let Some((mut node, place)) = resolver.part(path, resolve).map_err(errors)? else {
+            return Ok(None);
+        };
+        let steps = split_path(place.as_deref().unwrap_or(path));
+        if let Some((first, below)) = steps.split_first()
+            && first == "hydra"
+            && (resolve || !matches!(node.value, Value::Map(_) | Value::List(_)))
+        {
+            hydra::convert_part(&mut node, below);
+        }
+        Ok(Some(Part {
+            node,
+            path: place.unwrap_or_else(|| path.to_string()),
+        }))
     }
 
     /// One value of the whole tree, resolved: `resolve("hydra.run.dir")`. `None`

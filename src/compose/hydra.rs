@@ -171,6 +171,22 @@ pub(crate) fn convert_resolved(hydra: &mut Node) {
     check_kind("hydra", hydra, Fixed(SCHEMA), false, &mut Vec::new());
 }
 
+/// [`convert_resolved`] for one part of the `hydra` node, by the steps that lead to it.
+pub(crate) fn convert_part(part: &mut Node, steps: &[String]) {
+    let mut kind = Fixed(SCHEMA);
+    for step in steps {
+        kind = match kind {
+            Fixed(keys) => match keys.iter().find(|(name, _)| name == step) {
+                Some((_, kind)) => *kind,
+                None => return,
+            },
+            ListOfStr | DictOfStr | OptionalDictOfStr => Str,
+            _ => return,
+        };
+    }
+    check_kind("", part, kind, false, &mut Vec::new());
+}
+
 /// Whether a dotted key below `hydra` may be set although the tree lacks it.
 pub(crate) fn may_be_absent(steps: &[String]) -> bool {
     matches!(steps, [group, key] if group == "sweeper" && key == ZIP)

@@ -131,22 +131,50 @@ impl<'a> Resolver<'a> {
 
     /// One value, resolved through and through. `None` if the path leads nowhere or to `???`.
     pub(crate) fn resolve_path(&mut self, path: &str) -> Result<Option<Node>, Vec<Problem>> {
-        let found = self.select_from(Vec::new(), path, false).map_err(|fail| {
-            vec![Problem::new(format!(
+        match self.find(path)? {
+            Some(found) => self.resolved(found).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// What a path leads to, and where that stands. What is inside is resolved on demand.
+    pub(crate) fn part(
+        &mut self,
+        path: &str,
+        resolve: bool,
+    ) -> Result<Option<(Node, Option<String>)>, Vec<Problem>> {
+        let Some(found) = self.find(path)? else {
+            return Ok(None);
+        };
+        let place = found.place.as_deref().map(dotted);
+        let node = match resolve {
+            true => self.resolved(found)?,
+            false => found.node.into_owned(),
+        };
+        Ok(Some((node, place)))
+    }
+
+    /// `None` if the path leads nowhere or to `???`.
+    fn find(&mut self, path: &str) -> Result<Option<Located<'a>>, Vec<Problem>> {
+        match self.select_from(Vec::new(), path, false) {
+            Ok(found) => Ok(found.filter(|found| !found.node.is_missing())),
+            Err(Fail::NotContainer(_)) => Ok(None),
+            Err(Fail::Behind(problem)) => Err(vec![*problem]),
+            Err(fail) => Err(vec![Problem::new(format!(
                 "cannot resolve '{path}': {}",
                 fail.message()
-            ))]
-        })?;
-        let Some(found) = found else { return Ok(None) };
-        if found.node.is_missing() {
-            return Ok(None);
+            ))]),
         }
+    }
+
+    /// A found value with all that is inside resolved.
+    fn resolved(&mut self, found: Located<'a>) -> Result<Node, Vec<Problem>> {
         let mut problems = Vec::new();
         let node = self
             .tree(&found.node, found.place, &mut problems)
             .map_err(|fail| vec![Problem::new(fail.message())])?;
         if problems.is_empty() {
-            Ok(Some(node))
+            Ok(node)
         } else {
             Err(problems)
         }

@@ -14,6 +14,11 @@ pub(crate) fn to_str(value: &Value) -> String {
     }
 }
 
+/// A value as Python's `print` writes it.
+pub fn printed(value: &Value) -> String {
+    to_str(value)
+}
+
 /// Python's `repr()` of a value.
 pub(crate) fn repr(value: &Value) -> String {
     let mut out = String::new();

@@ -253,3 +253,79 @@ fn help_ends_with_the_config() {
         "{text}"
     );
 }
+
+/// Selecting comes before resolving, goes through interpolations, and prints
+/// scalars as Python does; all as hydra-core 1.3.8.
+#[test]
+fn a_package_is_selected_as_hydra_selects_it() {
+    let config = "a: {b: 1, c: '${x}'}\nw: ${a}\nx: 1e-05\nt: true\ni: .inf\nn: null\nbad: ${nope}\n\
+                  l: [{k: '${x}'}]\nm: ???\nh: ${hydra:job.name}\n";
+    let dir = folder(&[("config.yaml", config)]);
+    let path = dir.path().to_string_lossy().into_owned();
+    let part = |more: &[&str]| {
+        let fixed = ["compose", "--config-dir", &path];
+        run(&[&fixed[..], more].concat())
+    };
+    let shown = |more: &[&str]| {
+        let output = part(more);
+        assert_eq!(output.status.code(), Some(0), "{more:?}: {output:?}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    for (package, text) in [
+        ("w", "# @package w\nb: 1\nc: ${x}\n"),
+        ("w.b", "1\n"),
+        (".a.b", "1\n"),
+        (".a", "# @package .a\nb: 1\nc: ${x}\n"),
+        ("w.c", "1e-05\n"),
+        ("t", "True\n"),
+        ("i", "inf\n"),
+        ("l[0]", "# @package l[0]\nk: ${x}\n"),
+        ("h", "run\n"),
+    ] {
+        assert_eq!(shown(&["-p", package]), text, "{package}");
+    }
+    assert_eq!(
+        shown(&["--resolve", "-p", "w"]),
+        "# @package w\nb: 1\nc: 1.0e-05\n"
+    );
+    assert_eq!(shown(&["-p", "_global_"]), shown(&[]));
+    for package in ["", "."] {
+        let all = shown(&["-p", package]);
+        assert_eq!(all, format!("# @package {package}\n{}", shown(&[])));
+    }
+    for package in ["n", "m", "a.b.c", "..a", "l.7", "hydra"] {
+        let output = part(&["-p", package]);
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{package}");
+        assert!(
+            text.contains(&format!("package '{package}' not found")),
+            "{text}"
+        );
+    }
+    assert!(String::from_utf8_lossy(&part(&["-p", "bad"]).stderr).contains("'nope' not found"));
+}
+
+#[test]
+fn the_texts_of_hydras_help_are_shown_with_all_only() {
+    let base = ["compose", "-cd", "tests/errors/tree", "--cfg"];
+    let shown = |more: &[&str]| ok(&[&base[..], more].concat());
+    for args in [
+        &["hydra"][..],
+        &["hydra", "-p", "hydra"],
+        &["hydra", "--resolve"],
+    ] {
+        let text = shown(args);
+        assert!(
+            text.contains("launcher:") && !text.contains("help:"),
+            "{text}"
+        );
+    }
+    assert!(shown(&["all"]).contains("\n  hydra_help:\n"));
+    assert!(shown(&["all", "-p", "hydra.help"]).contains("app_name"));
+    let args = [&base[..], &["hydra", "-p", "hydra.help"]].concat();
+    assert!(refused(&args, 1).contains("'hydra.help' not found"));
+    assert_eq!(
+        shown(&["all", "-p", "hydra.mode", "hydra.mode=RUN"]),
+        "RunMode.RUN\n"
+    );
+}
