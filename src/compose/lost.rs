@@ -95,6 +95,16 @@ impl Lost {
                 .any(|lost| is_at_or_below(group, lost, '/'))
     }
 
+    /// Whether an interpolation of a defaults list, such as `${db}_fast`, reads the choice
+    /// of a group that failed.
+    pub(crate) fn has_choice_in(&self, text: &str) -> bool {
+        let mut read = text.split("${").skip(1).map(|rest| {
+            let key = rest.split('}').next().unwrap_or_default();
+            key.split('@').next().unwrap_or_default()
+        });
+        read.any(|group| self.everything || self.groups.iter().any(|lost| lost == group))
+    }
+
     /// Whether a problem with a key may be a consequence.
     pub(crate) fn explains(&self, key: &str, problem: &Problem) -> bool {
         match problem.cause {

@@ -538,3 +538,44 @@ fn a_package_of_python_on_the_search_path_is_passed_over() {
         "{warning}"
     );
 }
+
+#[test]
+fn what_a_failed_choice_leads_to_is_not_told_beside_it() {
+    for (model, cause) in [
+        ("bad", "bad.yaml:2: not valid YAML"),
+        ("nope", "no option 'nope'"),
+    ] {
+        let config = format!("defaults: [_self_, {{model: {model}}}, {{opt: '${{model}}'}}]");
+        let files = [
+            ("conf/config.yaml", &*config),
+            ("conf/model/bad.yaml", "a: [1\n"),
+            ("conf/opt/x.yaml", "v: 1"),
+        ];
+        let error = composed_of(&files, &[]).expect_err(model);
+        assert_eq!(error.problems.len(), 1, "{error}");
+        assert!(error.to_string().contains(cause), "{error}");
+    }
+    // What has another cause is told.
+    let files = [
+        (
+            "conf/config.yaml",
+            "defaults: [{model: nope}, {opt: '${other}'}]",
+        ),
+        ("conf/model/x.yaml", "v: 1"),
+    ];
+    let error = composed_of(&files, &[]).expect_err("both");
+    assert_eq!(error.problems.len(), 2, "{error}");
+}
+
+#[test]
+fn a_config_named_by_an_interpolation_has_the_package_of_its_place() {
+    let files = [
+        ("conf/config.yaml", "defaults: [{g: a}, {h: x}]"),
+        ("conf/h/x.yaml", "z: 1"),
+        ("conf/g/a.yaml", "defaults: ['sub_${h}']"),
+        ("conf/g/sub_x.yaml", "v: 1"),
+    ];
+    // Entries are expanded from the end, so the choice of h is known in g.
+    let composed = composed_of(&files, &[]).expect("valid");
+    assert_eq!(to_yaml(&composed.job), "g:\n  v: 1\nh:\n  z: 1\n");
+}

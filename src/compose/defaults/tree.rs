@@ -406,15 +406,20 @@ impl Expansion<'_> {
         };
         for child in &mut children {
             if child.entry.is_interpolation() {
+                // A choice that failed is told already, and leads nowhere else.
+                let follows = self.lost.has_choice_in(&template(&child.entry));
                 match self.resolve(&child.entry) {
+                    Ok(entry) if follows && !self.library.has_config(&entry.config_path()) => {
+                        self.lose(&entry);
+                        child.entry.deleted = true;
+                    }
                     Ok(entry) => *child = self.config(entry, deferred),
                     Err(problem) => {
-                        self.problems.push(problem);
-                        self.lost.option(
-                            self.library,
-                            &child.entry.group_path(),
-                            &child.entry.final_package(),
-                        );
+                        if !follows {
+                            self.problems.push(problem);
+                        }
+                        let entry = child.entry.clone();
+                        self.lose(&entry);
                         child.entry.deleted = true;
                     }
                 }
@@ -448,10 +453,7 @@ impl Expansion<'_> {
             return Err(Problem::new(fail.message()).at(&entry.origin));
         }
         let root = Node::built_in(Value::Map(known));
-        let (text, is_config) = match &entry.item {
-            Item::Config(_) => (entry.config_path(), true),
-            _ => (entry.name().unwrap_or_default().to_string(), false),
-        };
+        let text = template(entry);
         let place = [Step::Key(Key::from("defaults"))];
         let mut resolver = Resolver::new(&root, None, self.scope);
         let fault = |message: &str| {
@@ -472,8 +474,9 @@ impl Expansion<'_> {
         let mut resolved = entry.clone();
         match &mut resolved.item {
             Item::Group { choice, .. } => *choice = Choice::One(name.to_string()),
-            item if is_config => *item = Item::Config(format!("/{name}")),
-            _ => {}
+            // Relative as it was written: its group and package are then those of any entry.
+            Item::Config(path) => *path = name.to_string(),
+            Item::OwnBody => {}
         }
         Ok(resolved)
     }
@@ -507,6 +510,14 @@ impl Expansion<'_> {
                 );
             }
         }
+    }
+}
+
+/// What of an entry may hold an interpolation: an option, or the path of a config.
+fn template(entry: &Entry) -> String {
+    match &entry.item {
+        Item::Config(path) => path.clone(),
+        _ => entry.name().unwrap_or_default().to_string(),
     }
 }
 
