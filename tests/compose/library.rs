@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use kiln::compose::{
-    Composed, Error, Multirun, Origin, Request, Source, Tree, compose, groups, is_multirun,
+    Composed, Error, Multirun, Node, Origin, Request, Source, Tree, compose, groups, is_multirun,
     sweep_cells, to_yaml,
 };
 
@@ -578,4 +578,42 @@ fn a_config_named_by_an_interpolation_has_the_package_of_its_place() {
     // Entries are expanded from the end, so the choice of h is known in g.
     let composed = composed_of(&files, &[]).expect("valid");
     assert_eq!(to_yaml(&composed.job), "g:\n  v: 1\nh:\n  z: 1\n");
+}
+
+#[test]
+fn a_deleted_group_of_hydra_leaves_its_missing_keys() {
+    let hydra = |overrides: &[&str], path: &str| {
+        let composed = composed_of(&[("conf/config.yaml", "a: 1")], overrides).expect("valid");
+        composed
+            .hydra
+            .select(path)
+            .map(|node| node.to_json().to_string())
+    };
+    for group in ["job_logging", "hydra_logging", "launcher", "sweeper"] {
+        let delete = format!("~hydra/{group}");
+        assert_eq!(
+            hydra(&[&delete], group).as_deref(),
+            Some(r#""???""#),
+            "{group}"
+        );
+    }
+    assert_eq!(
+        hydra(&["~hydra/output"], "run").as_deref(),
+        Some(r#"{"dir":"???"}"#)
+    );
+    assert_eq!(
+        hydra(&["~hydra/output"], "sweep").as_deref(),
+        Some(r#"{"dir":"???","subdir":"???"}"#)
+    );
+    let files = [(
+        "conf/config.yaml",
+        "defaults: [_self_, {override /hydra/launcher: null}]",
+    )];
+    let composed = composed_of(&files, &[]).expect("valid");
+    assert!(
+        composed
+            .hydra
+            .select("launcher")
+            .is_some_and(Node::is_missing)
+    );
 }
