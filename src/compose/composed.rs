@@ -218,9 +218,6 @@ fn compose_partly_in(
         &mut problems,
         watch,
     );
-    drop_repeated(&mut problems);
-    put_in_order(&mut problems, &req.overrides);
-
     let mut hydra = match root
         .as_map_mut()
         .and_then(|m| m.shift_remove(&Key::from("hydra")))
@@ -247,7 +244,7 @@ fn compose_partly_in(
         .filter(|one| !one.is_hydra())
         .map(|one| (one.key.clone(), one.input.clone()))
         .collect();
-    hydra::fill(
+    problems.extend(hydra::fill(
         &mut hydra,
         &hydra::Facts {
             task_overrides: &task_overrides,
@@ -259,7 +256,9 @@ fn compose_partly_in(
             config_name: req.primary(),
             cwd: opened.cwd.display().to_string(),
         },
-    );
+    ));
+    drop_repeated(&mut problems);
+    put_in_order(&mut problems, &req.overrides);
     if let Some(saved) = req.base.as_ref().filter(|_| !req.multirun) {
         saved.number(&mut hydra);
     }

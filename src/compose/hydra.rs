@@ -328,8 +328,9 @@ pub(crate) struct Facts<'f> {
     pub cwd: String,
 }
 
-/// Fills the runtime keys of a composed `hydra` node.
-pub(crate) fn fill(hydra: &mut Node, facts: &Facts) {
+/// Fills the runtime keys of a composed `hydra` node. The problems are variables
+/// to be copied that are not set.
+pub(crate) fn fill(hydra: &mut Node, facts: &Facts) -> Vec<Problem> {
     let list =
         |texts: &[String]| Node::built_in(Value::List(texts.iter().map(Node::str).collect()));
     append(hydra, "task", list(facts.task_overrides));
@@ -340,7 +341,7 @@ pub(crate) fn fill(hydra: &mut Node, facts: &Facts) {
             choices.insert(Key::Str(group.clone()), Node::built_in(value));
         }
     }
-    copy_environment(hydra);
+    let problems = copy_environment(hydra);
     set(
         hydra,
         "runtime",
@@ -364,6 +365,7 @@ pub(crate) fn fill(hydra: &mut Node, facts: &Facts) {
         .config_name
         .map_or(Value::Null, |name| Value::Str(name.to_string()));
     set(hydra, "job", "config_name", Node::built_in(name));
+    problems
 }
 
 fn child<'n>(node: &'n mut Node, path: &[&str]) -> Option<&'n mut Node> {

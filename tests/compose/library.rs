@@ -617,3 +617,11 @@ fn a_deleted_group_of_hydra_leaves_its_missing_keys() {
             .is_some_and(Node::is_missing)
     );
 }
+
+#[test]
+fn a_variable_to_copy_must_be_set() {
+    let copy = ["hydra.job.env_copy=[KILN_NOT_SET]"];
+    let error = composed_of(&[("conf/config.yaml", "a: 1")], &copy).expect_err("not set");
+    let text = error.to_string();
+    assert!(text.contains("'KILN_NOT_SET', which is not set"), "{text}");
+}
