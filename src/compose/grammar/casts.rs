@@ -27,6 +27,10 @@ pub(super) fn cast_call(args: &mut Args, cast: Cast) -> Result<Arg, String> {
                 args.function
             ));
         }
+        // Python cannot tell this null from no argument.
+        (Some(Arg::Element(Element::Null)), 0) if cast == Cast::Bool => {
+            return Err("bool() needs a value".to_string());
+        }
         (Some(value), 0) => value,
         (None, 0) => return Err(format!("{}() needs a value", args.function)),
         (None, 1) => args.positional.remove(0),
@@ -55,7 +59,10 @@ fn cast_element(element: &Element, cast: Cast) -> Result<Element, String> {
                 .map(|(k, v)| Ok((k.clone(), cast_element(v, cast)?)))
                 .collect::<Result<_, String>>()?,
         )),
-        Element::Null if cast != Cast::Json => Err("cannot cast null".to_string()),
+        // As in Python, null is false, and neither a number nor a string.
+        Element::Null if !matches!(cast, Cast::Json | Cast::Bool) => {
+            Err("cannot cast null".to_string())
+        }
         _ => match cast {
             Cast::Int => match element {
                 Element::Float(f) => big_int::truncated(*f).and_then(Element::int),
@@ -84,6 +91,7 @@ fn cast_element(element: &Element, cast: Cast) -> Result<Element, String> {
                 other => other.to_text(),
             })),
             Cast::Bool => match element {
+                Element::Null => Ok(false),
                 Element::Bool(b) => Ok(*b),
                 Element::Int(i) => Ok(*i != 0),
                 Element::BigInt(_) => Ok(true),

@@ -447,6 +447,9 @@ mod tests {
             ("float(1,2)", vec!["1.0", "2.0"]),
             ("str({a:1})", vec!["={a:1}"]),
             ("bool('true')", vec!["=True"]),
+            ("bool(null)", vec!["=False"]),
+            ("bool([null,1])", vec!["=[False,True]"]),
+            ("bool(null,1)", vec!["False", "True"]),
             ("int(range(0.0,3.0))", vec!["0", "1", "2"]),
             ("int(value=2.5)", vec!["=2"]),
         ] {
@@ -459,6 +462,8 @@ mod tests {
         for text in [
             "int(abc)",
             "bool(yes)",
+            "bool(value=null)",
+            "str(null)",
             "int()",
             "str(interval(0,1))",
             "int(null)",
