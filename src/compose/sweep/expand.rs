@@ -96,7 +96,8 @@ fn positions(one: &Override, options: &Options) -> Result<Vec<Cell>, String> {
         }])
     };
     let sweep = match &one.value {
-        Parsed::Nothing => return fixed(one.input.clone()),
+        // Hydra writes the value that is not there, in names of directories too.
+        Parsed::Nothing => return fixed(format!("{key}=null")),
         Parsed::Element(element) => return fixed(format!("{key}={}", element.to_text())),
         Parsed::Sweep(sweep) => sweep,
     };
@@ -230,7 +231,7 @@ mod tests {
         );
         assert_eq!(
             cells(&["~a", "hydra.run.dir=x"]).expect("valid"),
-            ["hydra.run.dir=x ~a"]
+            ["hydra.run.dir=x ~a=null"]
         );
         assert_eq!(cells(&[]).expect("valid"), [""]);
     }
