@@ -1,7 +1,8 @@
 //! Where PyYAML reads on and the parser stops: it asks that every line of a quoted
 //! text, and of what stands in brackets, begins behind the key it belongs to.
 //! PyYAML asks nothing of the kind. White space at the beginning of such lines
-//! means nothing, so they are moved to the right, and the text is read anew.
+//! means nothing, so they are moved to the right, and the text is read anew. A lone
+//! `-` before a comma or a bracket gets a space, with which both take it for text.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -29,6 +30,8 @@ enum Fault {
     LineOfQuoted,
     /// The line of the mark, in brackets.
     Bracketed,
+    /// The `-` at the mark, with a comma or a bracket behind it.
+    Dash,
 }
 
 impl<'t> Indented<'t> {
@@ -58,6 +61,7 @@ impl<'t> Indented<'t> {
             "invalid indentation in quoted scalar" => Fault::Quoted,
             "tab cannot be used as indentation" => Fault::LineOfQuoted,
             "invalid indentation" | "invalid indentation in flow construct" => Fault::Bracketed,
+            "plain scalar cannot start with '-' followed by ,[]{}" => Fault::Dash,
             _ => return false,
         };
         let mark = error.marker();
@@ -79,6 +83,7 @@ impl<'t> Indented<'t> {
             Fault::Quoted => (lines_of_quoted(rest, this, at), mark.col() + 1),
             Fault::LineOfQuoted => (vec![this], twice),
             Fault::Bracketed => (lines_in_brackets(rest, this, at), twice),
+            Fault::Dash => (vec![(at + 1, mark.line())], 1),
         };
         let bytes = self.text.len() + lines.len() * spaces;
         self.read = self.read.saturating_add(bytes);
@@ -231,6 +236,26 @@ mod tests {
         }
         refused("a:\n  b: [1,\n---\n2]\n");
         refused("a:\n  b: [1,\n2\nc: 1\n");
+    }
+
+    #[test]
+    fn a_lone_dash_in_brackets_is_text() {
+        for (text, expected) in [
+            ("a: [-]\n", r#"{"a":["-"]}"#),
+            ("a: [-, 1, -]\n", r#"{"a":["-",1,"-"]}"#),
+            ("a: {k: -}\n", r#"{"a":{"k":"-"}}"#),
+            (
+                "\u{e9}: {k: -, j: x -}\n",
+                "{\"\u{e9}\":{\"k\":\"-\",\"j\":\"x -\"}}",
+            ),
+        ] {
+            assert_eq!(json(text), expected, "{text}");
+        }
+        assert!(
+            refused("a: [-, %]\n").contains("(column 8)"),
+            "{}",
+            refused("a: [-, %]\n")
+        );
     }
 
     #[test]

@@ -84,6 +84,8 @@ struct Reader<'t> {
     path: Arc<PathBuf>,
     /// Anchored nodes with their sizes.
     anchors: HashMap<usize, (Node, usize)>,
+    /// The line of each anchor's name.
+    anchor_lines: HashMap<String, usize>,
     nodes: usize,
     /// The values in `anchors`.
     anchored: usize,
@@ -117,6 +119,7 @@ impl<'t> Reader<'t> {
             },
             path: path.clone(),
             anchors: HashMap::new(),
+            anchor_lines: HashMap::new(),
             nodes: 0,
             anchored: 0,
         }
@@ -211,6 +214,7 @@ impl<'t> Reader<'t> {
             _ => return Err(self.problem(line, "not valid YAML: a value is missing here")),
         };
         if anchor > 0 {
+            self.refuse_second_anchor(span)?;
             // The copy counts too: anchors can stand inside each other.
             let size = self.nodes - start_count;
             self.anchored = self.anchored.saturating_add(size);
@@ -236,6 +240,26 @@ impl<'t> Reader<'t> {
             let text = self.chars.get(start..end).unwrap_or_default();
             text.split(|c| *c == '\n')
                 .any(|line| bracket_in(&mut line.iter().copied()))
+        }
+    }
+
+    /// YAML lets a second anchor of the same name take over; PyYAML does not, and an alias
+    /// far below would mean another value than the one its reader finds first.
+    fn refuse_second_anchor(&mut self, span: Span) -> Result<(), Problem> {
+        let line = span.start.line();
+        let start = span.start.index();
+        let name = match self.chars.is_empty() {
+            true => anchor_name(self.source.text().get(start..).unwrap_or_default().chars()),
+            false => anchor_name(self.chars.iter().skip(start).copied()),
+        };
+        match name.and_then(|name| self.anchor_lines.insert(name.clone(), line).zip(Some(name))) {
+            Some((first, name)) => Err(self
+                .problem(
+                    line,
+                    format!("the anchor '&{name}' stands twice, first on line {first}"),
+                )
+                .help("give one of the two another name")),
+            None => Ok(()),
         }
     }
 
@@ -398,6 +422,23 @@ impl<'t> Reader<'t> {
     }
 }
 
+/// The name of the anchor at the beginning of a node, which a tag may precede.
+fn anchor_name(node: impl Iterator<Item = char>) -> Option<String> {
+    let mut node = node.peekable();
+    loop {
+        match node.next()? {
+            '&' => {
+                let ends = |c: &char| c.is_whitespace() || ",[]{}".contains(*c);
+                return Some(node.take_while(|c| !ends(c)).collect());
+            }
+            '!' => while node.next_if(|c| !c.is_whitespace()).is_some() {},
+            '#' => while node.next_if(|c| *c != '\n').is_some() {},
+            c if c.is_whitespace() => {}
+            _ => return None,
+        }
+    }
+}
+
 /// `int` of `!!int` and of `!<tag:yaml.org,2002:int>`.
 fn core_name(tag: &Tag) -> Option<&str> {
     if tag.is_yaml_core_schema() {
@@ -492,6 +533,23 @@ mod tests {
         );
         assert!(read("x: &x [*x]").is_err());
         assert!(read("<<: 5").is_err());
+    }
+
+    #[test]
+    fn an_anchor_has_a_name_of_its_own() {
+        for text in [
+            "a: &x 1\nb: &x 2\n",
+            "a: [&x 1, !!str &x 2]\n",
+            "\u{e9}: &x\n  k: 1\nb: ! # c\n  &x []\n",
+            "a: &x\nb: &x\n",
+        ] {
+            let message = read(text).expect_err(text).to_string();
+            assert!(
+                message.contains("the anchor '&x' stands twice, first on line 1"),
+                "{message}"
+            );
+        }
+        assert!(read("a: &x 1\nb: &xx [&y 2]\nc: &z {k: &w v}\n").is_ok());
     }
 
     #[test]
