@@ -8,7 +8,7 @@ use clap::{ArgGroup, Args, ValueEnum};
 
 use crate::compose::{Composed, History, Request, Source, Tree, compose, compose_with_history};
 use crate::config::{
-    Command, ConfigErrors, Job, JobError, Strictness, check, compose_checked, of_rerun,
+    Command, ConfigErrors, Job, JobError, SWEEPING, Strictness, check, compose_checked, of_rerun,
     saved_config, search_path, underlay_defaults,
 };
 use crate::experiment::OUTPUTS;
@@ -133,31 +133,32 @@ impl JobArgs {
             .transpose()?)
     }
 
-    fn request(&self, past: Option<&Path>) -> Result<Request, Error> {
+    fn request(&self, command: Command, past: Option<&Path>) -> Result<Request, Error> {
         let common = &self.common;
         let sources = search_path(common.config_path.as_deref(), common.config_dir.as_deref());
         Ok(Request {
             closed: true,
             run: !self.only_prints(),
             base: past.map(saved_config).transpose()?,
+            no_sweep: (!command.sweeps()).then(|| no_sweep(&command.to_string())),
             ..common.request(sources)
         })
     }
 
     /// What would be composed for a run; `None` where a flag only wants
     /// something printed.
-    pub(super) fn request_to_run(&self) -> Result<Option<Request>, Error> {
+    pub(super) fn request_to_run(&self, command: Command) -> Result<Option<Request>, Error> {
         if self.only_prints() {
             return Ok(None);
         }
-        self.request(self.past()?.as_deref()).map(Some)
+        self.request(command, self.past()?.as_deref()).map(Some)
     }
 
     /// The job to run; `None` where a flag only wanted something printed.
     pub(super) fn job(self, command: Command) -> Result<Option<Job>, Error> {
         let common = &self.common;
         let past = self.past()?;
-        let request = self.request(past.as_deref())?;
+        let request = self.request(command, past.as_deref())?;
         if common.help {
             let text = help::job(&command.to_string(), &request, self.resolve);
             output::print(&text)?;
@@ -191,6 +192,11 @@ impl JobArgs {
         output::print(&text)?;
         Ok(None)
     }
+}
+
+/// What a command that makes no sweeps says where one is asked for.
+pub(super) fn no_sweep(command: &str) -> String {
+    format!("run {command} takes one config; {SWEEPING} sweep, with --multirun (-m)")
 }
 
 /// Composes and tells the warnings; with the history where it is wanted.
@@ -229,7 +235,10 @@ impl ComposeArgs {
     pub(super) fn print(self) -> Result<(), Error> {
         let common = &self.common;
         let sources = compose_sources(common.config_path.as_deref(), common.config_dir.as_deref());
-        let request = common.request(sources);
+        let request = Request {
+            no_sweep: Some(no_sweep("compose")),
+            ..common.request(sources)
+        };
         if common.help {
             output::print(&help::tree("compose", &request, self.resolve))?;
             return Ok(());

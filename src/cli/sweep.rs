@@ -30,7 +30,7 @@ impl SweepArgs {
         command: Command,
         work: fn(Job) -> Result<(), experiment::Error>,
     ) -> Result<(), Error> {
-        let request = self.job.request_to_run()?;
+        let request = self.job.request_to_run(command)?;
         let request = request.filter(|request| self.multirun || is_multirun(request));
         match (request, self.dry_run) {
             (Some(request), true) => Ok(sweep::dry_run(command, &request)?),

@@ -48,6 +48,9 @@ pub struct Request {
     pub multirun: bool,
     /// The job is going to run: `hydra.mode` becomes `RUN` where nothing else set it.
     pub run: bool,
+    /// What is said to somebody who sweeps a key in a command that makes no sweeps;
+    /// `None` where `--multirun` is the way.
+    pub no_sweep: Option<String>,
     /// The composed config is checked against a schema: an unknown key is then
     /// never answered with adding it.
     pub closed: bool,
@@ -163,7 +166,7 @@ impl Typed<'_> {
             }
             let read = Override::read(text).and_then(|mut one| {
                 one.written = req.origins.get(&index).cloned();
-                let refused = refuse_sweep(&one, req.multirun);
+                let refused = refuse_sweep(&one, req);
                 typed.overrides.push(one);
                 refused.map_or(Ok(()), Err)
             });
@@ -301,10 +304,12 @@ fn errors(problems: Vec<Problem>) -> Error {
 }
 
 /// Without `--multirun`, a swept value is a mistake; with it, one under `hydra.` is.
-fn refuse_sweep(one: &Override, multirun: bool) -> Option<Problem> {
+fn refuse_sweep(one: &Override, req: &Request) -> Option<Problem> {
     let Parsed::Sweep(sweep) = &one.value else {
         return None;
     };
+    let multirun = req.multirun;
+    let no_sweep = req.no_sweep.as_deref();
     let key = one.key_element();
     let problem = match sweep {
         _ if multirun && !one.is_hydra() => return None,
@@ -324,10 +329,17 @@ fn refuse_sweep(one: &Override, multirun: bool) -> Option<Problem> {
                 "'{}' has several values, which only a sweep can take",
                 one.key
             ))
-            .help(format!("{ways}\nto sweep over it, add --multirun (-m)"))
+            .help(match no_sweep {
+                Some(text) => format!("{ways}\n{text}"),
+                None => format!("{ways}\nto sweep over it, add --multirun (-m)"),
+            })
         }
-        _ => Problem::new(format!("'{}' is swept, but this is not a sweep", one.key))
-            .help("give one value, or add --multirun (-m) to sweep over it"),
+        _ => Problem::new(format!("'{}' is swept, but this is not a sweep", one.key)).help(
+            match no_sweep {
+                Some(text) => format!("give one value; {text}"),
+                None => "give one value, or add --multirun (-m) to sweep over it".to_string(),
+            },
+        ),
     };
     Some(problem.at(&one.origin()))
 }

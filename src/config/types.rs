@@ -60,6 +60,19 @@ pub enum Command {
     Synth,
 }
 
+impl Command {
+    /// Whether `--multirun` makes it run once for each combination of swept values.
+    pub fn sweeps(self) -> bool {
+        matches!(
+            self,
+            Command::Train | Command::Infer | Command::Eval | Command::Compare
+        )
+    }
+}
+
+/// The commands that sweep, for messages.
+pub const SWEEPING: &str = "run train, run infer, run eval and run compare";
+
 impl fmt::Display for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -229,3 +229,14 @@ fn a_gpu_that_cannot_be_had_is_refused_with_a_way_out() {
         );
     }
 }
+
+#[test]
+fn a_swept_value_is_answered_by_what_the_command_can_do() {
+    let text = stderr(&run(&["plan", "lora.r=4,8"]));
+    assert!(text.contains("run plan takes one config"), "{text}");
+    assert!(!text.contains("add --multirun"), "{text}");
+    let text = stderr(&run(&["train", "lora.r=4,8"]));
+    assert!(text.contains("add --multirun (-m)"), "{text}");
+    let output = run(&["plan", "lora.r=4,8", "-m"]);
+    assert_eq!(output.status.code(), Some(2));
+}
