@@ -255,7 +255,7 @@ fn shown(node: &Node) -> String {
 
 /// The origin of the first value below a node: a mapping made on the way to a
 /// command-line key has none of its own that would help.
-fn origin_below(node: &Node) -> Origin {
+pub(super) fn origin_below(node: &Node) -> Origin {
     match node.leaves().first() {
         Some((_, leaf)) => leaf.origin.clone(),
         None => node.origin.clone(),

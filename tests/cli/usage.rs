@@ -240,3 +240,43 @@ fn a_swept_value_is_answered_by_what_the_command_can_do() {
     let output = run(&["plan", "lora.r=4,8", "-m"]);
     assert_eq!(output.status.code(), Some(2));
 }
+
+#[test]
+fn keys_of_hydra_without_effect_are_refused() {
+    for (over, key) in [
+        ("hydra.output_subdir=null", "hydra.output_subdir"),
+        ("hydra.output_subdir=meta", "hydra.output_subdir"),
+        ("hydra.job.chdir=true", "hydra.job.chdir"),
+        ("+hydra.job.env_set.FOO=1", "hydra.job.env_set"),
+        ("hydra.job.env_copy=[PATH]", "hydra.job.env_copy"),
+        ("+hydra.callbacks.x._target_=1", "hydra.callbacks"),
+        ("hydra.launcher._target_=a.B", "hydra.launcher._target_"),
+        ("hydra.verbose=true", "hydra.verbose"),
+        ("hydra.mode=MULTIRUN", "hydra.mode"),
+    ] {
+        let output = run(&["plan", over]);
+        let text = stderr(&output);
+        assert_eq!(output.status.code(), Some(1), "{over}: {text}");
+        let told = text.contains(&format!("command line: {over}: ")) && text.contains(key);
+        assert!(
+            told && text.matches("command line").count() == 1,
+            "{over}: {text}"
+        );
+    }
+    // What is the default anyway may be said.
+    let output = run(&[
+        "plan",
+        "hydra.output_subdir=.hydra",
+        "hydra.job.chdir=false",
+        "hydra.job.env_set={}",
+        "hydra.callbacks={}",
+        "hydra.verbose=false",
+        "lora.r=x",
+    ]);
+    assert_eq!(
+        stderr(&output).matches("command line").count(),
+        1,
+        "{}",
+        stderr(&output)
+    );
+}
