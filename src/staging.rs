@@ -475,8 +475,6 @@ mod tests {
 
     #[test]
     fn a_temporary_name_tells_its_target() {
-        let staged = Staged::file(&tempfile::tempdir().unwrap().path().join("x.json"));
-        assert!(staged.is_err(), "its directory is gone");
         let dir = tempfile::tempdir().unwrap();
         let staged = Staged::file(&dir.path().join("x-1.json")).unwrap();
         let name = staged.path().file_name().unwrap().to_str().unwrap();
