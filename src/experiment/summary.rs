@@ -34,7 +34,6 @@ pub enum Status {
     Running,
     Finished,
     Failed,
-    Interrupted,
 }
 
 /// Task metrics by name (`accuracy`, `exact_match`, `f1`, ...), fractions 0-1.

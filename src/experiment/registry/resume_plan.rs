@@ -315,7 +315,7 @@ mod tests {
     #[test]
     fn a_named_run_must_be_one_that_can_go_on() {
         let runs = Runs::new();
-        let run = runs.add("a", CONFIG, Status::Interrupted, &[5, 10]);
+        let run = runs.add("a", CONFIG, Status::Running, &[5, 10]);
         let name = run.to_str().unwrap();
         assert_eq!(
             continued(runs.plan(Some(name), None).unwrap()),

@@ -81,14 +81,8 @@ pub(super) fn run<E: Display>(
     };
     outcome.summary = Summary::read(&RunPaths::new(&outcome.directory).summary()).ok();
     outcome.duration_s = began.elapsed().as_secs_f64();
-    let told = outcome.summary.as_ref().map(|summary| summary.status);
-    if told == Some(Status::Interrupted) {
-        outcome.status = Status::Interrupted;
-    }
     if let Err(error) = result {
-        if outcome.status != Status::Interrupted {
-            outcome.status = Status::Failed;
-        }
+        outcome.status = Status::Failed;
         outcome.error = Some(error);
     }
     outcome

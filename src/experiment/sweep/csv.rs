@@ -84,7 +84,6 @@ pub(super) fn status(status: Status) -> &'static str {
         Status::Running => "running",
         Status::Finished => "finished",
         Status::Failed => "failed",
-        Status::Interrupted => "interrupted",
     }
 }
 

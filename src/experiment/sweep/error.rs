@@ -40,12 +40,6 @@ pub enum SweepError {
         cells: String,
         table: PathBuf,
     },
-    #[error("interrupted after {ended} of {total} cells; see {}", .table.display())]
-    Interrupted {
-        ended: usize,
-        total: usize,
-        table: PathBuf,
-    },
 }
 
 /// A cell that cannot run.
@@ -75,16 +69,8 @@ impl SweepError {
         outcomes: &[Outcome],
         table: PathBuf,
     ) -> Option<SweepError> {
-        let of = |status: Status| outcomes.iter().filter(move |o| o.status == status);
-        let failed: Vec<usize> = of(Status::Failed).map(|o| o.num).collect();
-        if of(Status::Interrupted).next().is_some() {
-            let ended = outcomes.len() - 1;
-            return Some(SweepError::Interrupted {
-                ended,
-                total,
-                table,
-            });
-        }
+        let failed = outcomes.iter().filter(|o| o.status == Status::Failed);
+        let failed: Vec<usize> = failed.map(|o| o.num).collect();
         (!failed.is_empty()).then(|| SweepError::Failed {
             failed: failed.len(),
             total,

@@ -16,7 +16,6 @@ mod table;
 use std::fmt::Display;
 
 use super::log::Console;
-use super::summary::Status;
 use crate::compose::Request;
 use crate::config::Job;
 use crate::config::types::Command;
@@ -28,8 +27,8 @@ use root::SweepDir;
 pub use error::{CellProblem, SweepError};
 
 /// Runs every cell of the sweep that `request` describes; `work` runs a job.
-/// After each cell `sweep.csv` is written anew, so an interrupted sweep leaves
-/// what it knows.
+/// After each cell `sweep.csv` is written anew, so a killed sweep leaves what it
+/// knows.
 ///
 /// # Errors
 /// The sweep or a cell cannot be composed, or its directory cannot be had: then
@@ -70,14 +69,10 @@ fn run_on<E: Display>(
         if let Some(error) = &outcome.error {
             console.error(&format!("cell {num} failed: {error}"));
         }
-        let interrupted = outcome.status == Status::Interrupted;
         outcomes.push(outcome);
         unwritten = csv::write(&dir.table(), plan.keys(), &outcomes).err();
         if let Some(error) = &unwritten {
             console.error(&error.to_string());
-        }
-        if interrupted {
-            break;
         }
     }
     console.line(&format!("\n{}", table::render(plan.keys(), &outcomes)));

@@ -9,7 +9,7 @@ use super::*;
 use crate::compose::Request;
 use crate::config::search_path;
 use crate::experiment::log::tests::{Shown, console};
-use crate::experiment::summary::Summary;
+use crate::experiment::summary::{Status, Summary};
 
 struct Sandbox {
     dir: TempDir,
@@ -83,8 +83,8 @@ impl Sandbox {
     }
 }
 
-/// By its seed a cell fails before its directory is made (1) or after (2),
-/// panics (3) or is interrupted (4); others finish with the rank as accuracy.
+/// By its seed a cell fails before its directory is made (1) or after (2), or
+/// panics (3); others finish with the rank as accuracy.
 fn fake(job: Job) -> Result<(), String> {
     let seed = job.config.seed;
     if seed == 1 {
@@ -96,7 +96,6 @@ fn fake(job: Job) -> Result<(), String> {
     match seed {
         2 => summary.status = Status::Failed,
         3 => panic!("a fault\nin two lines"),
-        4 => summary.status = Status::Interrupted,
         _ => {
             summary.status = Status::Finished;
             summary.val_loss = Some(1.0 / seed as f64);
@@ -185,17 +184,6 @@ fn a_failed_cell_does_not_stop_the_others() {
         told.contains("cell 0 failed: data/none.csv: no such\nfile\n"),
         "{told}"
     );
-}
-
-#[test]
-fn an_interrupt_ends_the_sweep() {
-    let sandbox = Sandbox::new();
-    let error = sandbox.run(&["seed=9,4,8"]).unwrap_err();
-    assert!(
-        error.starts_with("interrupted after 1 of 3 cells"),
-        "{error}"
-    );
-    assert_eq!(sandbox.column("status"), ["finished", "interrupted"]);
 }
 
 #[test]
