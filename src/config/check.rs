@@ -362,7 +362,7 @@ mod tests {
     fn wrong_types_say_what_is_wanted() {
         assert_eq!(
             message("training.epochs", string("three")),
-            "command line: training.epochs=..: `training.epochs` must be a number above 0, not the string `three`\n  the default is 3"
+            "command line: training.epochs=..: `training.epochs` must be a number above 0 and at most 10000, not the string `three`\n  the default is 3"
         );
         assert_eq!(
             message("lora.r", Value::Float(8.0)),
@@ -383,6 +383,32 @@ mod tests {
         assert!(message("training.val_ratio", Value::Float(1.0)).contains("below 1, not 1.0"));
         assert!(message("training.learning_rate", Value::Float(f64::NAN)).contains("above 0"));
         assert!(message("seed", Value::Int(-1)).contains("at least 0"));
+    }
+
+    /// No number of a config makes a product of sizes overflow, or a list too long.
+    #[test]
+    fn sizes_have_an_upper_bound() {
+        for (path, most) in [
+            ("training.max_steps", 10_000_000),
+            ("training.batch_size", 16_384),
+            ("training.gradient_accumulation_steps", 65_536),
+            ("training.max_seq_length", 1_048_576),
+            ("inference.batch_size", 4_096),
+            ("inference.num_beams", 256),
+            ("inference.max_new_tokens", 1_048_576),
+            ("synth.max_tokens", 1_048_576),
+            ("judge.max_tokens", 1_048_576),
+        ] {
+            assert_eq!(message(path, Value::Int(most)), "");
+            for more in [most + 1, 1_000_000_000_000, 9_000_000_000_000_000_000] {
+                let text = message(path, Value::Int(more));
+                let part = format!("and at most {most}, not {more}\n  the default is");
+                assert!(text.contains(&part), "{text}");
+            }
+        }
+        assert!(
+            message("training.epochs", Value::Float(1e18)).contains("at most 10000, not 1e+18")
+        );
     }
 
     #[test]

@@ -100,6 +100,30 @@ fn an_8b_model_has_its_known_sizes() {
     );
 }
 
+/// By the bounds of the config; the time is that of any other plan.
+#[test]
+fn the_largest_step_of_a_large_model_fits_64_bits() {
+    let mut recipe = Recipe::new(&arch(LLAMA3_8B), &config()).unwrap();
+    let mut largest = workload(16_384, 1_048_576);
+    let prompts = Batch {
+        sequences: 4_096 * 256,
+        tokens: 4_096 * 1_048_576,
+        ..largest.train
+    };
+    largest.test = Some(Test::Generated {
+        prompts,
+        capacity: 2 * 1_048_576,
+    });
+    let half = workload(8_192, 1_048_576);
+    for checkpointing in [true, false] {
+        recipe.checkpointing = checkpointing;
+        for place in [CPU, Place::Gpu] {
+            let bytes = |workload| recipe.memory(workload, place).total;
+            assert!(bytes(&largest) > bytes(&half));
+        }
+    }
+}
+
 #[test]
 fn a_sentence_encoder_stays_once_it_is_read() {
     let recipe = Recipe::new(&arch(LLAMA3_8B), &config()).unwrap();

@@ -267,11 +267,11 @@ fn an_unknown_key_names_the_nearest_and_its_origin() {
 fn a_wrong_type_says_what_is_wanted() {
     assert_eq!(
         refusal(&["training.epochs=three"]),
-        "command line: training.epochs=three: `training.epochs` must be a number above 0, not the string `three`\n  the default is 3"
+        "command line: training.epochs=three: `training.epochs` must be a number above 0 and at most 10000, not the string `three`\n  the default is 3"
     );
     assert_eq!(
         refusal(&["training.batch_size=0"]),
-        "command line: training.batch_size=0: `training.batch_size` must be a whole number of at least 1, not 0\n  the default is 4"
+        "command line: training.batch_size=0: `training.batch_size` must be a whole number of at least 1 and at most 16384, not 0\n  the default is 4"
     );
 }
 

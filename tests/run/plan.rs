@@ -46,6 +46,14 @@ fn without_data_the_longest_batches_are_assumed() {
     let json: serde_json::Value = serde_json::from_str(&sandbox.ok(assumed)).unwrap();
     assert_eq!(json["assumed_batches"], "data.path is not set");
     assert_eq!(json["batch"]["tokens"], 400);
+    // The largest that a config can ask for takes no longer.
+    let largest = "plan model.path=model data.path=null training.batch_size=16384 \
+                   training.gradient_accumulation_steps=65536 training.max_steps=10000000 \
+                   training.eval_examples=9000000000000000000 inference.batch_size=4096 \
+                   inference.num_beams=256 task.type=saq task.metrics=[f1] --json";
+    let json: serde_json::Value = serde_json::from_str(&sandbox.ok(largest)).unwrap();
+    assert_eq!(json["batch"]["sequences"], 16384);
+    assert_eq!(json["batch"]["tokens"], 16384 * 512);
     // A config.json alone is enough.
     std::fs::create_dir(sandbox.path("bare")).unwrap();
     std::fs::copy(

@@ -1,7 +1,7 @@
 //! Keys of the commands that ask another model: `run synth`, and the judge of `run eval`
 //! and `run compare`.
 
-use super::{Default, Key, Kind, Limit, Range, Section};
+use super::{Default, Key, Kind, Limit, MOST_TOKENS, Range, Section};
 
 /// Keys that say whom to ask, the same in both sections; then those of the section.
 macro_rules! asked {
@@ -51,7 +51,7 @@ macro_rules! asked {
             },
             Key {
                 name: concat!($section, ".max_tokens"),
-                kind: Kind::Int(Range::at_least(1.0)),
+                kind: Kind::Int(Range::closed(1.0, MOST_TOKENS)),
                 nullable: false,
                 default: Default::Int($max_tokens),
                 help: "Longest reply in tokens; one that reaches it counts as cut off",

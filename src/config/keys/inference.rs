@@ -1,6 +1,6 @@
 //! Keys of generation.
 
-use super::{Default, Key, Kind, Limit, Range, Section};
+use super::{Default, Key, Kind, Limit, MOST_TOKENS, Range, Section};
 
 pub(super) const SECTION: Section = Section {
     title: "Inference",
@@ -8,7 +8,7 @@ pub(super) const SECTION: Section = Section {
     keys: &[
         Key {
             name: "inference.max_new_tokens",
-            kind: Kind::Int(Range::at_least(1.0)),
+            kind: Kind::Int(Range::closed(1.0, MOST_TOKENS)),
             nullable: false,
             default: Default::Int(64),
             help: "Longest answer in tokens",
@@ -62,7 +62,7 @@ pub(super) const SECTION: Section = Section {
         },
         Key {
             name: "inference.num_beams",
-            kind: Kind::Int(Range::at_least(1.0)),
+            kind: Kind::Int(Range::closed(1.0, 256.0)),
             nullable: false,
             default: Default::Int(1),
             help: "Beams of a beam search; 1 searches none",
@@ -98,7 +98,7 @@ pub(super) const SECTION: Section = Section {
         },
         Key {
             name: "inference.batch_size",
-            kind: Kind::Int(Range::at_least(1.0)),
+            kind: Kind::Int(Range::closed(1.0, 4_096.0)),
             nullable: false,
             default: Default::Int(8),
             help: "Questions answered at once",

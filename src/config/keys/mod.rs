@@ -77,6 +77,10 @@ pub enum Default {
     List(&'static [&'static str]),
 }
 
+/// Most tokens of a sequence, more than a step or an answer ever has. Together with the
+/// bounds of the batches it keeps the sizes that a plan works out within 64 bits.
+const MOST_TOKENS: f64 = 1_048_576.0;
+
 /// Bounds of a number. Whole numbers up to 2^53 are exact here.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Range {

@@ -1,6 +1,6 @@
 //! Keys of the training loop.
 
-use super::{Default, Key, Kind, Limit, Range, Section};
+use super::{Default, Key, Kind, Limit, MOST_TOKENS, Range, Section};
 
 pub(super) const SECTION: Section = Section {
     title: "Training",
@@ -8,7 +8,7 @@ pub(super) const SECTION: Section = Section {
     keys: &[
         Key {
             name: "training.epochs",
-            kind: Kind::Float(Range::above(0.0)),
+            kind: Kind::Float(Range::left_open(0.0, 10_000.0)),
             nullable: false,
             default: Default::Int(3),
             help: "How often the training set is gone through; fractions are allowed",
@@ -17,7 +17,7 @@ pub(super) const SECTION: Section = Section {
         },
         Key {
             name: "training.max_steps",
-            kind: Kind::Int(Range::at_least(1.0)),
+            kind: Kind::Int(Range::closed(1.0, 10_000_000.0)),
             nullable: true,
             default: Default::Null,
             help: "Stop after this many optimiser steps; wins over epochs",
@@ -26,7 +26,7 @@ pub(super) const SECTION: Section = Section {
         },
         Key {
             name: "training.batch_size",
-            kind: Kind::Int(Range::at_least(1.0)),
+            kind: Kind::Int(Range::closed(1.0, 16_384.0)),
             nullable: false,
             default: Default::Int(4),
             help: "Examples computed at once",
@@ -35,7 +35,7 @@ pub(super) const SECTION: Section = Section {
         },
         Key {
             name: "training.gradient_accumulation_steps",
-            kind: Kind::Int(Range::at_least(1.0)),
+            kind: Kind::Int(Range::closed(1.0, 65_536.0)),
             nullable: false,
             default: Default::Int(4),
             help: "Batches whose gradients are added up before one optimiser step",
@@ -152,7 +152,7 @@ pub(super) const SECTION: Section = Section {
         },
         Key {
             name: "training.max_seq_length",
-            kind: Kind::Int(Range::at_least(2.0)),
+            kind: Kind::Int(Range::closed(2.0, MOST_TOKENS)),
             nullable: false,
             default: Default::Int(512),
             help: "Longest example in tokens; longer ones are cut",

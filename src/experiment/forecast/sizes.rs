@@ -4,7 +4,7 @@
 use super::super::error::Error;
 use super::super::ready::Ready;
 use super::super::setup::QuestionFile;
-use crate::config::types::{Config, TaskKind};
+use crate::config::types::{Config, TaskKind, TrainingConfig};
 use crate::data::batch::Schedule;
 use crate::data::pack::packs;
 use crate::data::{Brief, Samples};
@@ -15,17 +15,71 @@ use crate::plan::{Batch, Lengths, Similarity, Test, Workload};
 /// The sequences of a run.
 #[derive(Clone, Debug)]
 pub(super) struct Sizes {
-    train: Vec<Lengths>,
-    val: Vec<Lengths>,
+    train: Sequences,
+    val: Sequences,
     /// Prompts of the test set.
-    test: Option<Vec<Lengths>>,
+    test: Option<Sequences>,
     /// Prompts that are answered at every validation.
-    sampled: Option<Vec<Lengths>>,
+    sampled: Option<Sequences>,
     /// What compares the answers with the references.
     encoder: Option<EncoderSize>,
     /// At most so many of its tokens the references of a file are together.
     references: u64,
     kind: TaskKind,
+}
+
+/// The sequences of one set.
+#[derive(Clone, Debug)]
+enum Sequences {
+    Read(Vec<Lengths>),
+    /// So many of one length: what is assumed takes no memory, whatever a config asks for.
+    Alike(Lengths, usize),
+}
+
+impl Sequences {
+    fn len(&self) -> usize {
+        match self {
+            Sequences::Read(all) => all.len(),
+            Sequences::Alike(_, number) => *number,
+        }
+    }
+
+    /// Cut to at most `longest` tokens each.
+    fn within(&self, longest: usize) -> Sequences {
+        match self {
+            Sequences::Read(all) => {
+                Sequences::Read(all.iter().map(|one| one.within(longest)).collect())
+            }
+            Sequences::Alike(one, number) => Sequences::Alike(one.within(longest), *number),
+        }
+    }
+
+    /// See [`Batch::largest`].
+    fn largest(&self, size: usize) -> Batch {
+        match self {
+            Sequences::Read(all) => Batch::largest(all, size),
+            Sequences::Alike(one, number) => alike(*one, size.min(*number)),
+        }
+    }
+
+    /// See [`Batch::of_any`].
+    fn of_any(&self, size: usize) -> Batch {
+        match self {
+            Sequences::Read(all) => Batch::of_any(all, size),
+            Sequences::Alike(one, number) => alike(*one, size.min(*number)),
+        }
+    }
+}
+
+/// One batch of `number` equal sequences.
+fn alike(one: Lengths, number: usize) -> Batch {
+    let sequences = number as u64;
+    Batch {
+        tokens: one.tokens * sequences,
+        supervised: one.supervised * sequences,
+        longest: one.tokens,
+        sequences,
+    }
 }
 
 /// An upper bound of the tokens of all references of a file: a piece of a word is at
@@ -53,8 +107,8 @@ impl Sizes {
             tokens: tokens as u64,
             supervised: 0,
         };
-        let prompts = |lengths: Option<Vec<usize>>| -> Option<Vec<Lengths>> {
-            lengths.map(|lengths| lengths.into_iter().map(prompt).collect())
+        let prompts = |lengths: Option<Vec<usize>>| -> Option<Sequences> {
+            lengths.map(|lengths| Sequences::Read(lengths.into_iter().map(prompt).collect()))
         };
         let test = ready.prompt_lengths(ready.test.as_ref(), config)?;
         let sampled = ready.prompt_lengths(ready.sampled.as_ref(), config)?;
@@ -65,8 +119,8 @@ impl Sizes {
         Ok(Sizes {
             encoder,
             references: references.unwrap_or_default(),
-            train: ready.train.briefs().map(of_sample).collect(),
-            val: ready.val.briefs().map(of_sample).collect(),
+            train: Sequences::Read(ready.train.briefs().map(of_sample).collect()),
+            val: Sequences::Read(ready.val.briefs().map(of_sample).collect()),
             test: prompts(test),
             sampled: prompts(sampled),
             kind: config.task.kind,
@@ -81,19 +135,21 @@ impl Sizes {
             tokens: training.max_seq_length as u64,
             supervised: training.max_seq_length as u64,
         };
+        let alike = |number: usize| Sequences::Alike(longest, number);
         let step = training.batch_size * training.gradient_accumulation_steps;
         let has_test = config.task.kind != TaskKind::Text;
+        let answered = config.inference.batch_size;
         Sizes {
             encoder,
             references: 0,
-            train: vec![longest; step],
-            val: match training.val_ratio > 0.0 {
-                true => vec![longest; training.batch_size],
-                false => Vec::new(),
-            },
-            test: has_test.then(|| vec![longest; config.inference.batch_size]),
+            train: alike(step),
+            val: alike(match training.val_ratio > 0.0 {
+                true => training.batch_size,
+                false => 0,
+            }),
+            test: has_test.then(|| alike(answered)),
             sampled: (training.eval_examples > 0)
-                .then(|| vec![longest; config.inference.batch_size.min(training.eval_examples)]),
+                .then(|| alike(answered.min(training.eval_examples))),
             kind: config.task.kind,
         }
     }
@@ -102,7 +158,7 @@ impl Sizes {
     /// are those of the model.
     fn answers(&self, encoder: EncoderSize, config: &Config) -> u64 {
         let files = [&self.test, &self.sampled].into_iter().flatten();
-        let questions = files.map(Vec::len).max().unwrap_or_default();
+        let questions = files.map(Sequences::len).max().unwrap_or_default();
         let longest = (config.inference.max_new_tokens + 2).min(encoder.max_tokens);
         (questions * longest) as u64
     }
@@ -118,32 +174,35 @@ impl Sizes {
     /// A config that makes no schedule.
     pub(super) fn workload(&self, config: &Config) -> Result<Workload, Error> {
         let training = &config.training;
-        let cut = |all: &[Lengths]| -> Vec<Lengths> {
-            let one = |l: &Lengths| l.within(training.max_seq_length);
-            all.iter().map(one).collect()
+        let cut = |all: &Sequences| all.within(training.max_seq_length);
+        let schedule = |examples: usize| {
+            Schedule::new(
+                examples,
+                training.batch_size,
+                training.gradient_accumulation_steps,
+                training.epochs,
+                training.max_steps,
+            )
         };
-        let train = cut(&self.train);
-        let tokens: Vec<usize> = train.iter().map(|l| l.tokens as usize).collect();
-        let packs = packs(&tokens, training, config.seed);
-        let schedule = Schedule::new(
-            packs.len(),
-            training.batch_size,
-            training.gradient_accumulation_steps,
-            training.epochs,
-            training.max_steps,
-        )?;
-        let (seed, shuffle) = (config.seed, training.shuffle);
-        let mut workload = Workload::training(&train, &packs, schedule, seed, shuffle);
+        let mut workload = match cut(&self.train) {
+            Sequences::Read(train) => {
+                let tokens: Vec<usize> = train.iter().map(|l| l.tokens as usize).collect();
+                let packs = packs(&tokens, training, config.seed);
+                let schedule = schedule(packs.len())?;
+                Workload::training(&train, &packs, schedule, config.seed, training.shuffle)
+            }
+            Sequences::Alike(one, number) => assumed(one, number, training, schedule(number)?),
+        };
         workload.checkpoints = training.save_steps > 0 && training.save_steps < workload.steps;
         workload.keeps_best = training.load_best_model_at_end;
         workload.validation =
-            (!self.val.is_empty()).then(|| Batch::largest(&cut(&self.val), training.batch_size));
-        let answered = |prompts: &Vec<Lengths>| {
+            (self.val.len() > 0).then(|| cut(&self.val).largest(training.batch_size));
+        let answered = |prompts: &Sequences| {
             let (prompts, inference) = (cut(prompts), &config.inference);
             match self.kind {
-                TaskKind::Mcq => Test::Ranked(Batch::largest(&prompts, inference.batch_size)),
+                TaskKind::Mcq => Test::Ranked(prompts.largest(inference.batch_size)),
                 TaskKind::Saq | TaskKind::Text => {
-                    let mut prompts = Batch::of_any(&prompts, inference.batch_size);
+                    let mut prompts = prompts.of_any(inference.batch_size);
                     prompts.sequences *= inference.num_beams as u64;
                     Test::Generated {
                         prompts,
@@ -159,5 +218,71 @@ impl Sizes {
             working: encoder.working(self.references.max(self.answers(encoder, config))),
         });
         Ok(workload)
+    }
+}
+
+/// The training part of a run each of whose steps takes `number` equal sequences.
+fn assumed(one: Lengths, number: usize, training: &TrainingConfig, schedule: Schedule) -> Workload {
+    let steps = schedule.total_steps();
+    let all = (number as u64).saturating_mul(steps as u64);
+    Workload {
+        train: alike(one, number.min(training.batch_size)),
+        accumulates: number > training.batch_size,
+        validation: None,
+        test: None,
+        sampled: None,
+        similarity: None,
+        checkpoints: false,
+        steps,
+        tokens: one.tokens.saturating_mul(all),
+        supervised: one.supervised.saturating_mul(all),
+        squares: one.tokens.pow(2).saturating_mul(all),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is assumed is what the same sequences would give if they had been read.
+    #[test]
+    fn assumed_sequences_count_as_read_ones() {
+        let mut config = crate::config::from_tree(&crate::compose::Node::empty_map()).unwrap();
+        config.training.eval_examples = 5;
+        for (kind, batch, accumulation, max_steps) in [
+            (TaskKind::Mcq, 3, 2, None),
+            (TaskKind::Saq, 1, 1, Some(7)),
+            (TaskKind::Saq, 4, 5, None),
+        ] {
+            config.task.kind = kind;
+            config.training.batch_size = batch;
+            config.training.gradient_accumulation_steps = accumulation;
+            config.training.max_steps = max_steps;
+            let assumed = Sizes::assumed(&config, None);
+            let each = |set: &Sequences| match set {
+                Sequences::Alike(one, number) => Sequences::Read(vec![*one; *number]),
+                Sequences::Read(_) => panic!("nothing was read"),
+            };
+            let read = Sizes {
+                train: each(&assumed.train),
+                val: each(&assumed.val),
+                test: assumed.test.as_ref().map(each),
+                sampled: assumed.sampled.as_ref().map(each),
+                ..assumed.clone()
+            };
+            // As planned, and with what makes it fit.
+            let mut less = config.clone();
+            less.training.batch_size = batch.div_ceil(2);
+            less.training.gradient_accumulation_steps =
+                (batch * accumulation).div_ceil(batch.div_ceil(2));
+            less.training.max_seq_length = 100;
+            less.inference.batch_size = 3;
+            for config in [&config, &less] {
+                assert_eq!(
+                    assumed.workload(config).unwrap(),
+                    read.workload(config).unwrap()
+                );
+            }
+        }
     }
 }

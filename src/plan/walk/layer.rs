@@ -52,16 +52,20 @@ impl Walk<'_> {
         self.meter.release(Part::Layer, held - bytes);
     }
 
-    /// `Mlp::tile`: the rows that the feed-forward part takes one after the other.
+    /// `Mlp::tile`: the rows that the feed-forward part takes one after the other. Of
+    /// those of equal size there are two at most: gradients are there from the first on,
+    /// and a third is like the second.
     fn tiles(&self, layer: usize, rows: u64, back: bool) -> Vec<u64> {
         let recipe = self.recipe;
         let mut adapted = recipe.ranks[layer][self.dims.qkv + 1..].iter();
         if recipe.dora && adapted.any(|rank| *rank > 0) || back && recipe.full {
             return vec![rows];
         }
-        let tile = tile_rows(rows as usize, MLP_ROWS) as u64;
-        let starts = (0..rows).step_by(tile.max(1) as usize);
-        starts.map(|start| tile.min(rows - start)).collect()
+        let tile = tile_rows(rows as usize, MLP_ROWS).max(1) as u64;
+        let before_last = rows.div_ceil(tile).saturating_sub(1);
+        let mut tiles = vec![tile; before_last.min(2) as usize];
+        tiles.extend(Some(rows - tile * before_last).filter(|last| *last > 0));
+        tiles
     }
 
     /// `Layer::attend`: afterwards operands, n1, the tape of attention, h and n2.
