@@ -32,8 +32,8 @@ pub struct Job {
     pub composed: Composed,
     /// `hydra.run.dir`, resolved. Another run may already have it.
     pub run_dir: PathBuf,
-    /// Whether `hydra.run.dir` was set by the user: then the directory may be one
-    /// that exists, and `training.resume=auto` looks into it.
+    /// Whether `hydra.run.dir` names one directory: then it may be one that exists, and
+    /// `training.resume=auto` looks into it. Else it is a pattern for fresh ones.
     pub run_dir_given: bool,
     /// See [`Job::settle`].
     pub(crate) settled: Vec<(&'static str, Value)>,
@@ -256,7 +256,18 @@ fn without_effect(command: Command, composed: &Composed) -> Result<Vec<ConfigErr
     Ok(errors)
 }
 
-/// `hydra.run.dir` resolved, and whether the user set it.
+/// Whether a setting such as `hydra.run.dir` means the very directory that it names. On
+/// the command line it does; in a config file, one with `${now:..}` is a pattern for
+/// fresh directories, as the built-in one is.
+pub(crate) fn names_one_directory(node: &Node) -> bool {
+    match &node.origin {
+        Origin::CommandLine { .. } => true,
+        Origin::BuiltIn => false,
+        Origin::File { .. } => !node.as_str().unwrap_or_default().contains("${now:"),
+    }
+}
+
+/// `hydra.run.dir` resolved, and whether it names one directory.
 fn run_dir(composed: &Composed) -> Result<(PathBuf, bool), JobError> {
     const KEY: &str = "hydra.run.dir";
     let wrong = |origin: Origin, found: &str| {
@@ -274,7 +285,7 @@ fn run_dir(composed: &Composed) -> Result<(PathBuf, bool), JobError> {
     let given = composed
         .hydra
         .select("run.dir")
-        .is_some_and(|node| node.origin != Origin::BuiltIn);
+        .is_some_and(names_one_directory);
     match node.as_str() {
         Some(dir) if !dir.is_empty() => Ok((PathBuf::from(dir), given)),
         Some(_) => Err(wrong(node.origin.clone(), "the empty string")),

@@ -24,6 +24,7 @@ pub use checked::compose_checked;
 pub use docs::{column_help, markdown};
 pub use error::{ConfigError, ConfigErrors};
 pub use job::{Job, JobError};
+pub(crate) use job::names_one_directory;
 pub use layers::{complete, from_composed, from_tree};
 pub use origins::{place, remark, underlay_defaults, why};
 pub use rerun::{RerunErrors, of_rerun, saved_config};

@@ -458,6 +458,20 @@ fn a_job_knows_what_its_run_directory_keeps() {
 }
 
 #[test]
+fn a_run_directory_with_the_time_in_a_file_is_a_pattern() {
+    let given = |dir: &str, overrides: &[&str]| {
+        let text = format!("defaults:\n  - config\n  - _self_\nhydra:\n  run:\n    dir: {dir}\n");
+        let folder = folder(&[("mine.yaml", &text)]);
+        let job = with_folder(folder.path(), "mine", overrides).unwrap_or_else(|e| panic!("{e}"));
+        job.run_dir_given
+    };
+    assert!(given("out/mine", &[]));
+    assert!(!given("out/${now:%Y}/${now:%H-%M-%S}", &[]));
+    assert!(given("out/${now:%Y}", &["hydra.run.dir=here"]));
+    assert!(given("out/mine", &["hydra.run.dir=out/${now:%Y}"]));
+}
+
+#[test]
 fn the_documented_keys_are_the_table() {
     const BEGIN: &str = "<!-- keys:begin";
     const END: &str = "<!-- keys:end -->";

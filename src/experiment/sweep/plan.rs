@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use super::error::{CellProblem, SweepError};
-use crate::compose::{self, Composed, Multirun, Node, Origin, Request, to_yaml};
+use crate::compose::{self, Composed, Multirun, Origin, Request, to_yaml};
 use crate::config::types::Command;
-use crate::config::{Job, JobError};
+use crate::config::{Job, JobError, names_one_directory};
 
 /// A composed sweep. Its cells are composed when they are asked for.
 pub(super) struct Plan {
@@ -209,16 +209,6 @@ fn path_at(composed: &Composed, key: &str) -> Result<PathBuf, compose::Error> {
             (Some(number), _) => Ok(PathBuf::from(number.to_string())),
             (None, kind) => Err(wrong(kind)),
         },
-    }
-}
-
-/// On the command line a directory is meant as it stands. In a config file, one
-/// with `${now:..}` is a pattern for fresh directories.
-fn names_one_directory(node: &Node) -> bool {
-    match &node.origin {
-        Origin::CommandLine { .. } => true,
-        Origin::BuiltIn => false,
-        Origin::File { .. } => !node.as_str().unwrap_or_default().contains("${now:"),
     }
 }
 
