@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 
 use crate::compose::{self, Composed, Map, Node, Origin, Request, Value, to_yaml, to_yaml_literal};
 
-use super::check::origin_below;
 use super::checked::{compose_checked, resolve_checked};
 use super::error::{ConfigError, ConfigErrors};
+use super::fits::{fits_command, without_effect};
 use super::layers::{complete, from_tree, insert};
 use super::rerun::RerunErrors;
-use super::types::{Command, Config, ExportFormat, SWEEPING};
+use super::types::{Command, Config};
 
 /// Why a job cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -129,131 +129,6 @@ impl Job {
         insert(&mut tree, "training.resume", Node::built_in(Value::Null));
         to_yaml_literal(&tree)
     }
-}
-
-/// What a command asks of its config beyond the schema.
-fn fits_command(command: Command, config: &Config, tree: &Node) -> Vec<ConfigError> {
-    let origin = |key: &str| {
-        tree.select(key)
-            .map_or(Origin::BuiltIn, |n| n.origin.clone())
-    };
-    let mut errors = Vec::new();
-    let meant = match command {
-        Command::Plan | Command::Preview => Command::Train,
-        Command::Compare => Command::Eval,
-        Command::Chat => Command::Infer,
-        other => other,
-    };
-    let writes = matches!(command, Command::Quantize | Command::Merge | Command::Synth);
-    if let Some(mode) = config.mode
-        && mode != meant
-        && !writes
-    {
-        errors.push(ConfigError::Conflict {
-            origin: origin("mode"),
-            message: format!("this config is meant for `run {mode}`, not for `run {command}`"),
-            hint: format!("call run {mode}, or set mode=null"),
-        });
-    }
-    if command == Command::Quantize {
-        let export = &config.export;
-        let set = [
-            ("export.format", export.format != ExportFormat::Safetensors),
-            ("export.dtype", export.dtype.is_some()),
-        ];
-        for (key, _) in set.into_iter().filter(|(_, set)| *set) {
-            errors.push(ConfigError::Conflict {
-                origin: origin(key),
-                message: format!(
-                    "`{key}` is for `run merge`; `run quantize` writes NF4 safetensors"
-                ),
-                hint: format!("leave {key} out"),
-            });
-        }
-    }
-    if matches!(command, Command::Train | Command::Preview) && config.data.path.is_none() {
-        errors.push(ConfigError::Conflict {
-            origin: origin("data.path"),
-            message: "`data.path` is null, so there is nothing to train on".to_string(),
-            hint: "name the training file: data.path=FILE".to_string(),
-        });
-    }
-    errors
-}
-
-/// The keys of `hydra` that a job of Hydra heeds and one of this program does not, each
-/// with why. Only values that change nothing are let through.
-const WITHOUT_EFFECT: &[(&str, &str)] = &[
-    ("output_subdir", "a run keeps its config in `.hydra`"),
-    ("job.chdir", "a run stays in the working directory"),
-    (
-        "job.env_copy",
-        "a run is one process that sets no environment variables",
-    ),
-    (
-        "job.env_set",
-        "a run is one process that sets no environment variables",
-    ),
-    ("callbacks", "callbacks are Python"),
-    (
-        "launcher._target_",
-        "cells run one after another in this process",
-    ),
-    (
-        "sweeper._target_",
-        "the sweeper is built in, and sweeps as Hydra's basic one",
-    ),
-    ("verbose", "there is no Python logging to be made verbose"),
-];
-
-fn without_effect(command: Command, composed: &Composed) -> Result<Vec<ConfigError>, JobError> {
-    let mut errors: Vec<ConfigError> = Vec::new();
-    let copied = composed.hydra.select("job.env_copy");
-    let copies = copied
-        .and_then(Node::as_list)
-        .is_some_and(|names| !names.is_empty());
-    for (key, why) in WITHOUT_EFFECT {
-        let Some(written) = composed.hydra.select(key) else {
-            continue;
-        };
-        // What is copied is put among what is set, and told already.
-        if copies && *key == "job.env_set" {
-            continue;
-        }
-        let Some(value) = composed.resolve(&format!("hydra.{key}"))? else {
-            continue;
-        };
-        let harmless = match &value.value {
-            Value::Null | Value::Bool(false) => *key != "output_subdir",
-            Value::List(items) => items.is_empty(),
-            Value::Map(map) => map.is_empty(),
-            Value::Str(text) => match *key {
-                "output_subdir" => text == ".hydra",
-                "launcher._target_" => text.ends_with("basic_launcher.BasicLauncher"),
-                "sweeper._target_" => text.ends_with("basic_sweeper.BasicSweeper"),
-                _ => false,
-            },
-            _ => false,
-        };
-        if !harmless {
-            errors.push(ConfigError::Conflict {
-                origin: origin_below(written),
-                message: format!("`hydra.{key}` has no effect on a run here: {why}"),
-                hint: "leave it out".to_string(),
-            });
-        }
-    }
-    let mode = composed.hydra.select("mode");
-    if let Some(mode) = mode.filter(|mode| mode.as_str() == Some("MULTIRUN") && !command.sweeps()) {
-        errors.push(ConfigError::Conflict {
-            origin: mode.origin.clone(),
-            message: format!(
-                "`run {command}` takes one config, so `hydra.mode` cannot be MULTIRUN"
-            ),
-            hint: format!("leave it out; {SWEEPING} sweep"),
-        });
-    }
-    Ok(errors)
 }
 
 /// Whether a setting such as `hydra.run.dir` means the very directory that it names. On

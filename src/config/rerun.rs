@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::compose::{self, Node, Origin, Saved, Value, read_file};
 
-use super::error::ConfigErrors;
+use super::error::{ConfigError, ConfigErrors};
 use super::job::JobError;
 use super::keys;
 use super::layers::{default_node, insert};
@@ -63,8 +63,10 @@ impl RerunErrors {
             Origin::File { path, .. } => path.starts_with(&self.run),
             _ => false,
         };
-        let origins = self.errors.0.iter().filter_map(|error| error.origin());
-        if !origins.into_iter().any(saved) {
+        // A conflict says itself how it is solved, whatever version it comes from.
+        let errors = self.errors.0.iter();
+        let errors = errors.filter(|error| !matches!(error, ConfigError::Conflict { .. }));
+        if !errors.filter_map(ConfigError::origin).any(saved) {
             return String::new();
         }
         format!(

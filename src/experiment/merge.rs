@@ -89,7 +89,13 @@ pub fn merge(config: &Config) -> Result<(), Error> {
         console.line(note);
     }
     let bytes = match target {
-        Target::File(staged) => write_gguf(&merged, config.export.dtype, staged, output)?,
+        Target::File(staged) => {
+            let written = write_gguf(&merged, config.export.dtype, staged, output)?;
+            if config.export.check {
+                console.line("logits     not compared: a GGUF file cannot be read here");
+            }
+            written
+        }
         Target::Dir(staged) => {
             let stored = config.export.dtype.and_then(stored_type);
             let written = merged.write(staged.path(), stored, shard_bytes(config))?;

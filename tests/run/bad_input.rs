@@ -210,6 +210,30 @@ fn overrides_and_options() {
             &["`training.batch_size` must be a whole number", "two"],
         ),
         (
+            "training.batch_size=1000000000000",
+            &["`training.batch_size` must be", "at most 16384"],
+        ),
+        (
+            "training.epochs=1e18",
+            &["`training.epochs` must be", "at most 10000"],
+        ),
+        (
+            "adapter=gone",
+            &[
+                "command line: adapter=gone",
+                "not by `run train`",
+                "lora.init_from=gone",
+            ],
+        ),
+        (
+            "output=gone",
+            &["command line: output=gone", "hydra.run.dir=DIR"],
+        ),
+        (
+            "method=full quantization=none lora.init_from=gone",
+            &["command line: lora.init_from=gone", "lora.init_from=null"],
+        ),
+        (
             "method=full",
             &["command line: method=full", "quantization=none"],
         ),

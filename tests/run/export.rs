@@ -179,6 +179,18 @@ fn what_cannot_be_done_leaves_nothing() {
             "export.max_shard_gb",
         ),
         (
+            "merge model.path=model adapter=run/adapter output=x export.compute_dtype=f16",
+            "is for `run quantize`",
+        ),
+        (
+            "merge model.path=model adapter=run/adapter output=x.gguf export.format=gguf export.check=true",
+            "leave export.check out",
+        ),
+        (
+            "quantize model.path=model adapter=run/adapter output=x",
+            "merge it first",
+        ),
+        (
             "merge model.path=model adapter=run/adapter",
             "output is not set",
         ),

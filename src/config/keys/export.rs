@@ -39,7 +39,7 @@ pub(super) const SECTION: Section = Section {
             nullable: false,
             default: Default::Int(5),
             help: "Largest weight file, in gigabytes; a larger model becomes several",
-            about: "A tensor that is larger by itself has a file of its own.",
+            about: "A tensor that is larger by itself has a file of its own. GGUF is always one file.",
             limit: Limit::None,
         },
         Key {
@@ -48,7 +48,7 @@ pub(super) const SECTION: Section = Section {
             nullable: false,
             default: Default::Bool(true),
             help: "After a merge: compare its logits with those of base + adapter",
-            about: "Holds first the base with its adapter and then the merged model in memory, the latter in f32. A model for which memory is short is merged unchecked, and says so.",
+            about: "Holds first the base with its adapter and then the merged model in memory, the latter in f32. A model for which memory is short, and a GGUF file, is written unchecked, and that is said.",
             limit: Limit::None,
         },
     ],

@@ -210,18 +210,20 @@ fn cells_do_not_share_what_each_needs_for_itself() {
     for (typed, part) in [
         ("hydra.sweep.subdir=same", "the directory"),
         ("hydra.sweep.subdir=", "must name a directory"),
-        ("output=answers.csv", "overwritten"),
         ("training.resume=outputs/a", "names one run"),
     ] {
         let error = sandbox.run(&["seed=8,9", typed]).unwrap_err();
         assert!(error.contains(part), "{typed}: {error}");
     }
+    let infer = |output: &str| {
+        let request = sandbox.request(&["seed=8,9", output]);
+        dry_run_on(&sandbox.console, Command::Infer, &request).map_err(|e| e.to_string())
+    };
+    let error = infer("output=answers.csv").unwrap_err();
+    assert!(error.contains("overwritten"), "{error}");
+    infer("output='${hydra:runtime.output_dir}/a.csv'").unwrap();
     sandbox
-        .dry_run(&[
-            "seed=8,9",
-            "output='${hydra:runtime.output_dir}/a.csv'",
-            "training.resume=auto",
-        ])
+        .dry_run(&["seed=8,9", "training.resume=auto"])
         .unwrap();
     sandbox
         .dry_run(&[
