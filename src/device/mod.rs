@@ -43,8 +43,6 @@ pub struct Machine {
     pub cuda: Cuda,
     /// Where cubecl keeps compiled kernels and tuning results.
     pub kernel_cache: Cache,
-    /// Where the Hugging Face tools keep models.
-    pub hub_cache: Cache,
 }
 
 impl Machine {
@@ -55,7 +53,6 @@ impl Machine {
             memory: Memory::probe(),
             cuda: Cuda::probe(),
             kernel_cache: caches::kernels(),
-            hub_cache: caches::hub(),
         }
     }
 }

@@ -9,7 +9,8 @@ use serde::Serialize;
 use super::fsx::{available_space, human_bytes};
 use super::setup::OUTPUTS;
 use super::summary::versions;
-use crate::device::{Cuda, Driver, Gpu, Headers, Machine, Problem, memory_size};
+use crate::device::{Cache, Cuda, Driver, Gpu, Headers, Machine, Problem, memory_size};
+use crate::hub;
 
 /// Less free disk than this and a run of a small model may not fit.
 const LITTLE_DISK: u64 = 2_000_000_000;
@@ -25,6 +26,8 @@ pub struct Report {
     pub features: Vec<&'static str>,
     #[serde(flatten)]
     pub machine: Machine,
+    /// Where models of the Hugging Face hub are kept.
+    pub hub_cache: Cache,
     pub disk: Disk,
     /// What `device=auto` uses: `cpu` or `cuda:N`.
     pub auto_device: String,
@@ -55,6 +58,7 @@ impl Report {
         let available_bytes = available_space(&path);
         Report::of(
             Machine::probe(),
+            hub_cache(hub::Settings::from_env().cache),
             Disk {
                 path,
                 available_bytes,
@@ -63,7 +67,7 @@ impl Report {
     }
 
     /// The report on these facts.
-    pub fn of(machine: Machine, disk: Disk) -> Report {
+    pub fn of(machine: Machine, hub_cache: Cache, disk: Disk) -> Report {
         let auto = machine.cuda.auto().0;
         let auto_device = auto.map_or("cpu".to_string(), |gpu| format!("cuda:{}", gpu.index));
         let mut features = Vec::new();
@@ -76,6 +80,7 @@ impl Report {
             auto_device,
             problems: problems(&machine, &disk),
             machine,
+            hub_cache,
             disk,
         }
     }
@@ -104,7 +109,7 @@ impl Report {
             "kernel cache",
             format!("{} ({holds})", cache.path.display()),
         );
-        let hub = &machine.hub_cache;
+        let hub = &self.hub_cache;
         let holds = match hub.holds {
             None => "not there".to_string(),
             Some(1) => "1 model".to_string(),
@@ -133,6 +138,20 @@ impl Report {
             (None, Some(_)) => "device=auto uses the CPU; see above what the GPU needs".to_string(),
             (None, None) => "device=auto uses the CPU; there is no NVIDIA GPU here".to_string(),
         }
+    }
+}
+
+/// The folder and how many models lie in it.
+fn hub_cache(path: PathBuf) -> Cache {
+    let models = std::fs::read_dir(&path).ok().map(|entries| {
+        let names = entries.flatten().map(|entry| entry.file_name());
+        names
+            .filter(|name| name.to_string_lossy().starts_with("models--"))
+            .count() as u64
+    });
+    Cache {
+        path,
+        holds: models,
     }
 }
 
@@ -379,11 +398,15 @@ mod tests {
                 path: "cache/default.db".into(),
                 holds: None,
             },
-            hub_cache: Cache {
-                path: "hub".into(),
-                holds: Some(2),
-            },
         }
+    }
+
+    fn report_on(machine: Machine, disk: Disk) -> Report {
+        let models = Cache {
+            path: "hub".into(),
+            holds: Some(2),
+        };
+        Report::of(machine, models, disk)
     }
 
     fn disk(available: u64) -> Disk {
@@ -395,7 +418,7 @@ mod tests {
 
     #[test]
     fn a_machine_in_order_needs_nothing() {
-        let report = Report::of(machine(), disk(1 << 40));
+        let report = report_on(machine(), disk(1 << 40));
         assert_eq!(report.problems, []);
         let text = report.text();
         for part in [
@@ -425,7 +448,7 @@ mod tests {
         machine.cuda.nvrtc = None;
         machine.cuda.headers = Headers::NoToolkit;
         machine.memory.as_mut().unwrap().available_bytes = 1 << 30;
-        let report = Report::of(machine, disk(1_000_000));
+        let report = report_on(machine, disk(1_000_000));
         let problems: Vec<&str> = report.problems.iter().map(|p| p.problem.as_str()).collect();
         assert_eq!(problems.len(), 4, "{problems:?}");
         assert!(problems[0].contains("NVRTC") && problems[1].contains("headers"));
@@ -449,7 +472,7 @@ mod tests {
         machine.cuda.gpus.clear();
         machine.cuda.driver = Driver::Missing;
         machine.cuda.nvrtc = None;
-        let report = Report::of(machine.clone(), disk(1 << 40));
+        let report = report_on(machine.clone(), disk(1 << 40));
         assert_eq!(report.problems, []);
         assert!(
             report
@@ -458,7 +481,7 @@ mod tests {
         );
         // With a card it is.
         machine.cuda.cards = 1;
-        let report = Report::of(machine, disk(1 << 40));
+        let report = report_on(machine, disk(1 << 40));
         assert_eq!(report.problems.len(), 3, "{:?}", report.problems);
         assert!(
             report

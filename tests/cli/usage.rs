@@ -213,6 +213,26 @@ fn the_doctor_ends_well_with_and_without_a_gpu() {
 }
 
 #[test]
+fn the_doctor_shows_the_folder_in_which_models_are_looked_for() {
+    let home = tempfile::tempdir().unwrap_or_else(|e| panic!("{e}"));
+    std::fs::create_dir_all(home.path().join("hf/hub/models--one--two"))
+        .unwrap_or_else(|e| panic!("{e}"));
+    // As the hub's own tools read them: blank is unset, ~ is the home folder.
+    let output = command(&["doctor", "--json"])
+        .env("HOME", home.path())
+        .env("HF_HOME", "~/hf")
+        .env("HF_HUB_CACHE", " ")
+        .env_remove("HUGGINGFACE_HUB_CACHE")
+        .output()
+        .unwrap_or_else(|e| panic!("{e}"));
+    let report: serde_json::Value =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}"));
+    let folder = home.path().join("hf/hub").display().to_string();
+    assert_eq!(report["hub_cache"]["path"], folder);
+    assert_eq!(report["hub_cache"]["holds"], 1);
+}
+
+#[test]
 fn a_gpu_that_cannot_be_had_is_refused_with_a_way_out() {
     // No machine has so many.
     for device in ["cuda:99", "cuda:512"] {
