@@ -55,7 +55,9 @@ impl FsError {
     }
 
     fn reason(&self) -> String {
-        let elsewhere = "write elsewhere with hydra.run.dir=DIR";
+        // Which of them the path comes from is not known here.
+        let elsewhere =
+            "write elsewhere (hydra.run.dir=DIR moves a run, output=PATH what `output` names)";
         let reading = self.action == "read";
         match self.cause.kind() {
             _ if out_of_space(&self.cause) => {

@@ -190,6 +190,11 @@ fn every_cause_names_a_way_out() {
     let error = create_dir_all(&dir.path().join("file/below/it")).unwrap_err();
     let text = error.to_string();
     assert!(text.contains("file is a file, not a directory"), "{text}");
+    // A run, or what `output` names.
+    assert!(
+        text.contains("hydra.run.dir=DIR") && text.contains("output=PATH"),
+        "{text}"
+    );
 }
 
 #[test]
