@@ -1,12 +1,10 @@
 //! Kiln fine-tunes language models for question answering from one command line.
 //!
 //! A command line comes in at the top and a run directory comes out at the
-//! bottom. Modules call only downwards: [`cli`], [`experiment`], [`report`],
-//! [`evaluate`],
-//! [`ask`], [`synth`], [`judge`], [`generate`], [`train`] and [`plan`], [`embed`], [`data`] and [`model`],
-//! [`hub`], [`net`], [`ops`], [`device`];
-//! below them all, [`config`] is the typed experiment and [`compose`] is Hydra; [`clean`],
-//! [`rng`] and [`staging`] stand by themselves.
+//! bottom. Modules call only downwards: [`cli`], [`experiment`], [`report`], [`synth`],
+//! [`judge`], [`evaluate`], [`ask`], [`embed`], [`generate`], [`train`], [`plan`], [`data`],
+//! [`hub`], [`model`], [`net`], [`ops`], [`device`]; below them all, [`config`] is the typed
+//! experiment and [`compose`] is Hydra; [`clean`], [`rng`] and [`staging`] stand by themselves.
 
 pub mod ask;
 pub mod clean;
