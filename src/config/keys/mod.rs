@@ -303,6 +303,22 @@ mod tests {
     }
 
     #[test]
+    fn a_text_that_names_most_options_names_all() {
+        for key in all() {
+            let Kind::Enum(words) = key.kind else {
+                continue;
+            };
+            let named = |word: &&&str| key.about.contains(&format!("`{word}`"));
+            let missing: Vec<_> = words.iter().filter(|word| !named(word)).collect();
+            assert!(
+                missing.is_empty() || 2 * missing.len() >= words.len(),
+                "{}: {missing:?}",
+                key.name
+            );
+        }
+    }
+
+    #[test]
     fn a_null_default_needs_a_nullable_key() {
         for key in all() {
             assert!(

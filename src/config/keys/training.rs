@@ -74,8 +74,8 @@ pub(super) const SECTION: Section = Section {
             kind: Kind::Enum(&["cosine", "linear", "constant", "warmup_stable_decay"]),
             nullable: false,
             default: Default::Str("cosine"),
-            help: "Course of the rate after warmup: cosine, linear, constant",
-            about: "`cosine` falls to 0 along half a wave, `linear` in a straight line, `constant` stays. The first two seldom differ much; `constant` suits trials of unknown length.",
+            help: "Course of the learning rate after warmup",
+            about: "`cosine` falls to 0 along half a wave, `linear` in a straight line, `constant` stays, `warmup_stable_decay` stays and falls to 0 in the last part (`training.decay_ratio`). The first two seldom differ much; `constant` suits trials of unknown length.",
             limit: Limit::None,
         },
         Key {
