@@ -12,7 +12,7 @@ pub(super) const MODEL: Section = Section {
             nullable: true,
             default: Default::Null,
             help: "Name on the Hugging Face hub",
-            about: "Used to find the model when `model.path` is null, and written to the adapter as the base it belongs to.",
+            about: "Finds the model when `model.path` is null. An adapter's `base_model_name_or_path` says what its base was loaded from, as PEFT does: this name, or `model.path` where that is set.",
             limit: Limit::None,
         },
         Key {
