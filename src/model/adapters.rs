@@ -13,7 +13,7 @@ use super::layer::Layer;
 use super::linear::{Lora, Pass};
 use super::mlp::MLP_ROWS;
 use super::options::{Adaptation, LoadOptions};
-use super::peft::{Adapter, AdapterConfig, LoraTensors, PeftError, resolve_targets};
+use super::peft::{Adapter, AdapterConfig, LoraTensors, PeftError, names_of, resolve_targets};
 use crate::config::types::QuantMethod;
 
 /// Values that lie on the device as f32.
@@ -36,24 +36,13 @@ pub(super) fn resolve_adapter(
         return Ok(Some((Adapter::read(dir, arch)?, lora.dropout)));
     }
     let targets = resolve_targets(&lora.target_modules, arch)?;
-    let mut names: Vec<String> = Vec::new();
-    for linear in targets {
-        let last = linear
-            .module
-            .rsplit('.')
-            .next()
-            .unwrap_or_default()
-            .to_string();
-        if !names.contains(&last) {
-            names.push(last);
-        }
-    }
+    let modules: Vec<&str> = targets.iter().map(|l| l.module.as_str()).collect();
     let config = AdapterConfig {
         base_model_name_or_path: None,
         r: lora.r,
         lora_alpha: lora.alpha,
         lora_dropout: lora.dropout,
-        target_modules: names,
+        target_modules: names_of(&modules, arch),
         use_rslora: lora.use_rslora,
         use_dora: lora.use_dora,
         // bitsandbytes' linears hold `[out, in]` whatever the checkpoint has.
@@ -164,7 +153,9 @@ impl Decoder {
 mod tests {
     use super::super::{Ragged, load};
     use super::*;
-    use crate::config::types::{ModelInit, QuantizationConfig};
+    use crate::config::types::{
+        LoraConfig, LoraInit, ModelInit, QuantizationConfig, TargetModules,
+    };
     use crate::ops::Precision;
     use crate::rng::Stream;
 
@@ -247,5 +238,70 @@ mod tests {
         }
         assert_eq!(logits(&model, false), base);
         assert!(model.add_adapter(&dir.path().join("absent")).is_err());
+    }
+
+    const GPT2: &str = r#"{"model_type": "gpt2", "vocab_size": 31, "n_embd": 16, "n_layer": 2,
+        "n_head": 2, "n_positions": 32}"#;
+
+    /// The modules that a new adapter for these targets has, and the targets it writes.
+    fn targeted(base: &str, targets: &[&str]) -> (Vec<String>, Vec<String>) {
+        let arch = ArchConfig::from_json(base, Path::new("config.json")).unwrap();
+        let names = targets.iter().map(|name| name.to_string()).collect();
+        let lora = LoraConfig {
+            r: 2,
+            alpha: 4.0,
+            dropout: 0.0,
+            target_modules: TargetModules::List(names),
+            use_rslora: false,
+            use_dora: false,
+            init_lora_weights: LoraInit::True,
+            loftq_iter: 1,
+            init_from: None,
+        };
+        let options = LoadOptions {
+            dir: Path::new(""),
+            init: ModelInit::Random,
+            quantization: &QuantizationConfig {
+                method: QuantMethod::None,
+                double_quant: false,
+                block_size: 64,
+            },
+            adaptation: Adaptation::Lora(&lora),
+            seed: 1,
+            device: &Device::flex(),
+            precision: Precision::F32,
+        };
+        let (adapter, _) = resolve_adapter(&arch, &options).unwrap().unwrap();
+        // What is written means the same modules to whoever reads it.
+        let dir = tempfile::tempdir().unwrap();
+        adapter.write(dir.path()).unwrap();
+        assert_eq!(Adapter::read(dir.path(), &arch).unwrap(), adapter);
+        let modules = adapter.modules.into_iter().map(|m| m.module);
+        (modules.collect(), adapter.config.target_modules)
+    }
+
+    #[test]
+    fn a_path_adapts_the_modules_it_means_and_no_others() {
+        let first = ["model.layers.0.self_attn.q_proj"];
+        assert_eq!(
+            targeted(CONFIG, &first),
+            (vec![first[0].into()], vec![first[0].into()])
+        );
+        let attention = [0, 1].map(|layer| format!("transformer.h.{layer}.attn.c_proj"));
+        let (modules, written) = targeted(GPT2, &["attn.c_proj"]);
+        assert_eq!(
+            (&modules[..], &written[..]),
+            (&attention[..], &attention[..])
+        );
+        let (modules, written) = targeted(CONFIG, &["self_attn.q_proj", "up_proj"]);
+        assert_eq!(
+            (modules.len(), &written[..]),
+            (4, &["q_proj".to_string(), "up_proj".into()][..])
+        );
+        let (modules, written) = targeted(GPT2, &["c_proj"]);
+        assert_eq!(
+            (modules.len(), &written[..]),
+            (4, &["c_proj".to_string()][..])
+        );
     }
 }

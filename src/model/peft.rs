@@ -210,7 +210,10 @@ impl Adapter {
                 }
                 config.target_modules = targets;
             }
-            Targets::Pattern => config.target_modules = names_of(&modules, arch),
+            Targets::Pattern => {
+                let names: Vec<&str> = modules.iter().map(|m| m.module.as_str()).collect();
+                config.target_modules = names_of(&names, arch);
+            }
         }
         Ok(Self {
             config,
@@ -511,12 +514,12 @@ fn check_complete(
     }
 }
 
-/// Names for the modules at hand: last parts where these mean the same
-/// modules, else whole paths.
-fn names_of(modules: &[LoraTensors], arch: &ArchConfig) -> Vec<String> {
+/// Targets that mean these modules and no others: last parts of their paths where
+/// these do, else whole paths.
+pub(super) fn names_of(modules: &[&str], arch: &ArchConfig) -> Vec<String> {
     let mut short: Vec<String> = Vec::new();
     for module in modules {
-        let name = last_part(&module.module).to_string();
+        let name = last_part(module).to_string();
         if !short.contains(&name) {
             short.push(name);
         }
@@ -528,7 +531,7 @@ fn names_of(modules: &[LoraTensors], arch: &ArchConfig) -> Vec<String> {
         .count();
     match matched == modules.len() {
         true => short,
-        false => modules.iter().map(|m| m.module.clone()).collect(),
+        false => modules.iter().map(|m| m.to_string()).collect(),
     }
 }
 

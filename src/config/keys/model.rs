@@ -116,7 +116,7 @@ pub(super) const LORA: Section = Section {
             nullable: false,
             default: Default::List(&["q_proj", "k_proj", "v_proj", "o_proj"]),
             help: "Layers that get an adapter: names, or all-linear",
-            about: "The default covers attention. `all-linear` also takes the feed-forward layers (gate_proj, up_proj, down_proj): the adapter learns more, at two to three times its parameters. A name that matches no layer is an error.",
+            about: "The default covers attention. `all-linear` also takes the feed-forward layers (gate_proj, up_proj, down_proj): the adapter learns more, at two to three times its parameters. A name is the end of a layer's path: `model.layers.0.self_attn.q_proj` means that one, `q_proj` that of every layer. A name that matches no layer is an error.",
             limit: Limit::None,
         },
         Key {
