@@ -13,10 +13,12 @@
 //! **Truncation** to `training.max_seq_length`. A prompt is cut on the left, after
 //! its BOS, so that the question next to the answer stays; it keeps at least half
 //! of the length. Only what an answer needs beyond that is cut from the answer's
-//! end, EOS included. A document is not cut but split, each chunk beginning with
-//! the last token of the one before, so that every token is a target once. Rows
-//! of ready tokens and conversations are cut on the right. No sample may lose its last supervised
-//! token: that is an error, as is a row that has none to begin with.
+//! end, EOS included. Of options that are ranked nothing is cut. A document with nothing
+//! but BOS before it is not cut but split, each chunk beginning with the last token of the
+//! one before, so that every token is a target once; behind a prompt
+//! (`prompt.template`) it is cut as an answer is. Rows of ready tokens and conversations
+//! are cut on the right. No sample may lose its last supervised token: that is an error, as
+//! is a row that has none to begin with.
 
 use std::path::{Path, PathBuf};
 
