@@ -157,6 +157,15 @@ pub enum EncodeError {
     #[error("{path}:{first}: no supervised token in {count} of the samples (rows {rows}): remove them, or give them an answer or labels that are not all -100 (the first position never counts)",
         path = path.display(), rows = few(rows), first = rows.first().copied().unwrap_or(0), count = rows.len())]
     Unsupervised { path: PathBuf, rows: Vec<usize> },
+    #[error("{path}:{row}: training.max_seq_length={max_length} leaves no room for a prompt before the longest option, which takes {answer} tokens: set training.max_seq_length={fits}, or shorten the option",
+        path = path.display())]
+    LongOption {
+        path: PathBuf,
+        row: usize,
+        max_length: usize,
+        answer: usize,
+        fits: usize,
+    },
 }
 
 /// The first rows of many.
@@ -318,6 +327,51 @@ impl<'a> Encoder<'a> {
         Ok(keep_right(&ids, head(&ids, tokenizer), limit))
     }
 
+    /// The tokens of a question's prompt and of each option as its answer, as training
+    /// writes them but without the token that ends an answer. Only the prompt is cut, by
+    /// what the longest option asks for: all options follow the same tokens, whole.
+    ///
+    /// # Errors
+    /// The question cannot be encoded, or an option leaves no room for a prompt.
+    pub fn option_ids(
+        &self,
+        example: &Example,
+        path: &Path,
+    ) -> Result<(Vec<u32>, Vec<Vec<u32>>), EncodeError> {
+        let tokenizer = self.tokenizer(example, path)?;
+        let ends = self.stop_ids();
+        let (mut prompt, mut head, mut longest) = (Vec::new(), 0, 0);
+        let mut options = Vec::with_capacity(example.options.len());
+        for (i, option) in example.options.iter().enumerate() {
+            let variant = Example {
+                answer_index: Some(i),
+                answers: vec![option.clone()],
+                ..example.clone()
+            };
+            let mut parts = self.question_parts(&variant, tokenizer, path)?;
+            if parts.answer.len() > longest {
+                // With the token at the end, so that the prompt is cut as in training.
+                longest = parts.answer.len();
+                (prompt, head) = (parts.prompt, parts.head);
+            }
+            if parts.answer.last().is_some_and(|id| ends.contains(id)) {
+                parts.answer.pop();
+            }
+            options.push(parts.answer);
+        }
+        if longest >= self.max_length {
+            return Err(EncodeError::LongOption {
+                path: path.to_path_buf(),
+                row: example.row,
+                max_length: self.max_length,
+                answer: longest,
+                fits: prompt.len() + longest,
+            });
+        }
+        let prompt = keep_right(&prompt, head, self.max_length - longest);
+        Ok((prompt, options))
+    }
+
     pub(super) fn tokenizer(
         &self,
         example: &Example,
@@ -363,10 +417,7 @@ impl<'a> Encoder<'a> {
                 return Err(EncodeError::NotChat { path, row, key });
             }
         }
-        let parts = match self.asks_by_chat {
-            true => self.chat_parts(example, tokenizer, path)?,
-            false => self.parts(example, tokenizer, path)?,
-        };
+        let parts = self.question_parts(example, tokenizer, path)?;
         if self.kind == TaskKind::Text
             && parts.prompt.len() <= tokenizer.prefix().len()
             && self.max_length > 1
@@ -393,6 +444,19 @@ impl<'a> Encoder<'a> {
             labels,
             cut: prompt + answer - prompt_kept - answer_kept,
         }])
+    }
+
+    /// Prompt and answer, by the chat template or by the task's own.
+    fn question_parts(
+        &self,
+        example: &Example,
+        tokenizer: &Tokenizer,
+        path: &Path,
+    ) -> Result<Parts, EncodeError> {
+        match self.asks_by_chat {
+            true => self.chat_parts(example, tokenizer, path),
+            false => self.parts(example, tokenizer, path),
+        }
     }
 
     fn parts(

@@ -107,10 +107,7 @@ impl Questions<'_> {
             .encoder
             .prompt_ids(example, self.path, self.max_prompt)?;
         if ids.is_empty() {
-            return Err(AnswerError::EmptyPrompt {
-                path: self.path.to_path_buf(),
-                row: example.row,
-            });
+            return Err(self.empty_prompt(example));
         }
         Ok(ids)
     }
@@ -145,28 +142,24 @@ impl Questions<'_> {
         Ok(chosen)
     }
 
-    /// The prompt with each option's answer, without the closing EOS.
+    /// The prompt with each option behind it, without the token that ends an answer.
     fn option_sequences(&self, example: &Example) -> Result<Vec<OptionTokens>, AnswerError> {
-        let variants: Vec<Example> = (0..example.options.len())
-            .map(|i| Example {
-                answer_index: Some(i),
-                answers: vec![example.options[i].clone()],
-                ..example.clone()
-            })
-            .collect();
-        let encoded = self.encoder.encode(&variants, self.path)?;
-        Ok(encoded
-            .samples
-            .into_iter()
-            .map(|sample| {
-                let first = sample.labels.iter().position(|l| *l >= 0).unwrap_or(0);
-                let end = sample.input_ids.len() - 1;
-                OptionTokens {
-                    labels: sample.input_ids[first..end].to_vec(),
-                    ids: sample.input_ids[..end].to_vec(),
-                }
-            })
-            .collect())
+        let (prompt, options) = self.encoder.option_ids(example, self.path)?;
+        if prompt.is_empty() && !options.is_empty() {
+            return Err(self.empty_prompt(example));
+        }
+        let sequence = |labels: Vec<u32>| OptionTokens {
+            ids: [&prompt[..], &labels].concat(),
+            labels,
+        };
+        Ok(options.into_iter().map(sequence).collect())
+    }
+
+    fn empty_prompt(&self, example: &Example) -> AnswerError {
+        AnswerError::EmptyPrompt {
+            path: self.path.to_path_buf(),
+            row: example.row,
+        }
     }
 
     /// Generated answers, cleaned by the rules of `inference.clean`. Where validation
@@ -355,4 +348,73 @@ fn best(scores: impl Iterator<Item = f64>) -> usize {
         }
     }
     best.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::types::PromptConfig;
+    use crate::data::tokenizer::tests::write_words;
+
+    const WORDS: [&str; 6] = ["q1", "q2", "q3", "q4", "a1", "a2"];
+
+    /// The sequences of a question with these options, cut to `max` tokens. `<s>` 0,
+    /// `</s>` 1, q1..q4 3..6, a1 a2 7 8.
+    fn sequences(options: &[&str], max: usize) -> Result<Vec<Vec<u32>>, AnswerError> {
+        let dir = tempfile::tempdir().unwrap();
+        write_words(dir.path(), true, &WORDS);
+        let config = r#"{"eos_token": "</s>"}"#;
+        std::fs::write(dir.path().join("tokenizer_config.json"), config).unwrap();
+        let tokenizer = Tokenizer::load(dir.path()).unwrap();
+        let prompt = PromptConfig {
+            template: "{question}".into(),
+            answer: " {answer}".into(),
+            ..PromptConfig::default()
+        };
+        let encoder = Encoder::new(&prompt, TaskKind::Mcq, Some(&tokenizer), max).unwrap();
+        let example = Example {
+            row: 5,
+            question: Some("q1 q2 q3 q4".into()),
+            options: options.iter().map(|o| o.to_string()).collect(),
+            ..Example::default()
+        };
+        let questions = Questions {
+            examples: &[],
+            path: Path::new("d.csv"),
+            kind: TaskKind::Mcq,
+            encoder: &encoder,
+            tokenizer: &tokenizer,
+            max_prompt: max,
+        };
+        let sequences = questions.option_sequences(&example)?;
+        for option in &sequences {
+            assert!(option.ids.ends_with(&option.labels));
+        }
+        Ok(sequences.into_iter().map(|option| option.ids).collect())
+    }
+
+    #[test]
+    fn options_are_whole_behind_one_prompt() {
+        let options = ["a1 a1 a1", "a1 a1 a2", "a2"];
+        assert_eq!(
+            sequences(&options, 9).unwrap(),
+            [
+                vec![0, 3, 4, 5, 6, 7, 7, 7],
+                vec![0, 3, 4, 5, 6, 7, 7, 8],
+                vec![0, 3, 4, 5, 6, 8]
+            ]
+        );
+        // Less than half of the length is left to the prompt, and the same for all.
+        assert_eq!(
+            sequences(&options, 6).unwrap(),
+            [vec![0, 6, 7, 7, 7], vec![0, 6, 7, 7, 8], vec![0, 6, 8]]
+        );
+        let error = sequences(&options, 4).unwrap_err().to_string();
+        assert!(
+            error.starts_with("d.csv:5: training.max_seq_length=4 ")
+                && error.contains("set training.max_seq_length=9"),
+            "{error}"
+        );
+        assert!(sequences(&[], 4).unwrap().is_empty());
+    }
 }
