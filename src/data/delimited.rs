@@ -1,7 +1,7 @@
 //! CSV (RFC 4180) and TSV. TSV is read as GLUE's files are written: without quoting.
 
 use std::collections::VecDeque;
-use std::io::{self, BufRead, Chain, Read};
+use std::io::{self, BufRead, Read};
 use std::sync::Arc;
 
 use csv::{ByteRecord, ReaderBuilder, Terminator};
@@ -13,13 +13,14 @@ use super::formats::{Input, Source};
 use crate::config::types::TaskKind;
 
 /// Put after the file: its record marks the end, and a field that holds it was
-/// opened by a quote that nothing closed.
+/// opened by a quote that nothing closed. The file may hold the same bytes, so they
+/// count only where nothing follows.
 const END: &[u8] = b"\n\0\n";
 
 /// Records with the true line they start on. The csv crate's own position is that
 /// of the end of the record before, which blank lines and `\r\n` put off.
 struct Records {
-    reader: csv::Reader<Quotes<Chain<Input, &'static [u8]>>>,
+    reader: csv::Reader<Quotes<Input>>,
     record: ByteRecord,
 }
 
@@ -46,7 +47,7 @@ pub(super) fn open(spec: &Spec, mut input: Input, separator: u8) -> Result<Sourc
         .terminator(Terminator::Any(b'\n'))
         .flexible(true)
         .has_headers(false)
-        .from_reader(Quotes::new(input.chain(END), separator));
+        .from_reader(Quotes::new(input, separator));
     let mut records = Records {
         reader,
         record: ByteRecord::new(),
@@ -78,6 +79,9 @@ const ENDLESS: u64 = 64 << 20;
 /// quote into the field without a word.
 struct Quotes<R> {
     inner: R,
+    /// What is left of [`END`], and the bytes given so far, it included.
+    end: &'static [u8],
+    given: u64,
     separator: u8,
     state: Quoting,
     offset: u64,
@@ -108,6 +112,8 @@ impl<R: Read> Quotes<R> {
         };
         Self {
             inner,
+            end: END,
+            given: 0,
             separator,
             state,
             offset: 0,
@@ -139,6 +145,11 @@ impl<R: Read> Quotes<R> {
         self.offset += 1;
     }
 
+    /// Whether nothing follows the byte before `end`.
+    fn is_over(&self, end: u64) -> bool {
+        self.end.is_empty() && end == self.given
+    }
+
     /// Whether there was a wrong byte before `end`; forgets it.
     fn take_stray(&mut self, end: u64) -> bool {
         let mut found = false;
@@ -156,7 +167,11 @@ impl<R: Read> Read for Quotes<R> {
             self.endless = true;
             return Err(io::Error::other("a quote is never closed"));
         }
-        let count = self.inner.read(buffer)?;
+        let mut count = self.inner.read(buffer)?;
+        if count == 0 {
+            count = self.end.read(buffer)?;
+        }
+        self.given += count as u64;
         if self.state != Quoting::Off {
             buffer[..count].iter().for_each(|&byte| self.see(byte));
         }
@@ -185,13 +200,19 @@ impl Records {
                 .filter(|b| **b == b'\n')
                 .count();
             let line = (self.reader.position().line() as usize).saturating_sub(inner);
+            let over = self.reader.get_ref().is_over(self.reader.position().byte());
+            let alone = self.record.len() == 1;
             match self.record.get(self.record.len().saturating_sub(1)) {
-                Some([0]) if self.record.len() == 1 => return Ok(None),
-                Some(last) if last.ends_with(END) => {
+                Some([0]) if alone && over => return Ok(None),
+                Some(last) if over && last.ends_with(END) => {
                     return Err(DataError::row(&spec.path, line, RowProblem::OpenQuote));
                 }
-                Some(last) if self.record.len() == 1 && last.trim_ascii().is_empty() => {}
+                Some(last) if alone && last.trim_ascii().is_empty() => {}
                 // Every record but that one ends with a line end of its own.
+                Some([0] | [0, b'\r']) if alone => {
+                    let line = line.saturating_sub(1);
+                    return Err(DataError::row(&spec.path, line, RowProblem::Nul));
+                }
                 _ => return Ok(Some(line.saturating_sub(1))),
             }
         }

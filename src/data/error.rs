@@ -78,6 +78,8 @@ pub enum RowProblem {
         "text follows the quote that ends a field: write two quotes for a quote in a quoted field"
     )]
     StrayQuote,
+    #[error("the row is a NUL byte: the file is damaged, write it again or remove the row")]
+    Nul,
     #[error(
         "the row has {bytes} bytes, and a question with its answer has less than {MAX_ROW}: \
          look for a missing line end or quote, or cut the text"

@@ -536,6 +536,43 @@ fn a_line_without_end_is_counted_and_a_quote_without_end_is_found() {
     );
 }
 
+#[test]
+fn a_nul_byte_does_not_end_a_table() {
+    let f = Folder::new();
+    let mut skip = config(None);
+    skip.on_error = OnError::Skip;
+    let rows = |name: &str, text: &str, kind| {
+        let read = read_examples(&f.put(name, text), &skip, required(kind)).unwrap();
+        let skipped = read.skipped.iter().map(|e| e.to_string());
+        let skipped: Vec<String> = skipped.collect();
+        let bad = |line: usize| {
+            let said = format!("{name}:{line}: the row is a NUL byte");
+            skipped.iter().any(|s| s.contains(&said))
+        };
+        let rows: Vec<usize> = read.examples.iter().map(|e| e.row).collect();
+        (rows, (1..9).filter(|&line| bad(line)).collect::<Vec<_>>())
+    };
+    // Behind what is looked at to tell the format.
+    let long = format!("Q,{}\n", "a ".repeat(150_000));
+    for (end, others) in [
+        ("", vec![]),
+        ("\n", vec![]),
+        ("\nQ,a", vec![4]),
+        ("\r\nQ,a\n", vec![4]),
+    ] {
+        let text = format!("question,answer\n{long}\0{end}");
+        let want = [vec![2], others].concat();
+        assert_eq!(rows("a.csv", &text, TaskKind::Saq), (want.clone(), vec![3]));
+        let tabs = text.replace(',', "\t");
+        assert_eq!(rows("a.tsv", &tabs, TaskKind::Saq), (want, vec![3]));
+    }
+    let text = format!("text\n{}\n\n\0\nmore\n", "a ".repeat(150_000));
+    assert_eq!(rows("b.csv", &text, TaskKind::Text), (vec![2, 5], vec![4]));
+    // A field that ends as a file does.
+    let text = format!("question,answer\n{long}Q,\"a\n\0\n\"\nQ,a");
+    assert_eq!(rows("c.csv", &text, TaskKind::Saq), (vec![2, 3, 6], vec![]));
+}
+
 /// Each bad row with what is said of it.
 const BAD_ROWS: [(&str, &str, &str); 8] = [
     ("a.csv", "x,Q?", "2 fields where the header has 3"),
