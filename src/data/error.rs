@@ -128,6 +128,11 @@ pub enum RowProblem {
     },
     #[error("id '{id}' was used before, on line {first}: ids must differ")]
     DuplicateId { id: String, first: usize },
+    #[error(
+        "'{id}' is the id of one row and the number of another, which has no id and goes by its \
+         number: give every row an id, or none"
+    )]
+    NumberAsId { id: String },
     #[error("{0}")]
     Tokens(String),
     #[error("{0}")]

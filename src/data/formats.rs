@@ -5,6 +5,7 @@ use std::collections::hash_map::DefaultHasher;
 use std::fs::File;
 use std::hash::{Hash, Hasher};
 use std::io::{BufRead, BufReader, Read as _};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -60,6 +61,8 @@ pub struct Examples {
     count: usize,
     /// Hashes of the ids that the file gives, and their rows.
     ids: HashMap<u128, usize>,
+    /// The numbers that stand for ids, as runs: most files give all ids or none.
+    numbered: Vec<Range<usize>>,
     on_error: OnError,
     skipped: Vec<DataError>,
     done: bool,
@@ -130,6 +133,7 @@ impl Examples {
             format,
             count: 0,
             ids: HashMap::new(),
+            numbered: Vec::new(),
             on_error: data.on_error,
             skipped: Vec::new(),
             done: false,
@@ -155,18 +159,39 @@ impl Examples {
     }
 
     fn finish(&mut self, mut example: Example) -> Result<Example, DataError> {
-        if example.id.is_empty() {
+        let fail = |problem| Err(DataError::row(&self.spec.path, example.row, problem));
+        let given = !example.id.is_empty();
+        if !given {
             example.id = self.count.to_string();
-        } else if let Some(&first) = self.ids.get(&hash(&example.id)) {
-            let problem = RowProblem::DuplicateId {
-                id: example.id,
-                first,
-            };
-            return Err(DataError::row(&self.spec.path, example.row, problem));
-        } else {
-            self.ids.insert(hash(&example.id), example.row);
+        }
+        let first = self.ids.get(&hash(&example.id)).copied();
+        let id = example.id.clone();
+        match (given, first) {
+            (true, Some(first)) => return fail(RowProblem::DuplicateId { id, first }),
+            (true, None) if self.stands_for_an_id(&id) => {
+                return fail(RowProblem::NumberAsId { id });
+            }
+            (true, None) => {
+                self.ids.insert(hash(&id), example.row);
+            }
+            (false, Some(_)) => return fail(RowProblem::NumberAsId { id }),
+            (false, None) => match self.numbered.last_mut() {
+                Some(run) if run.end == self.count => run.end += 1,
+                _ => self.numbered.push(self.count..self.count + 1),
+            },
         }
         Ok(example)
+    }
+
+    /// Whether an earlier row without an id goes by this one.
+    fn stands_for_an_id(&self, id: &str) -> bool {
+        let number = id.parse::<usize>().ok().filter(|n| n.to_string() == id);
+        number.is_some_and(|number| {
+            let at = self.numbered.partition_point(|run| run.end <= number);
+            self.numbered
+                .get(at)
+                .is_some_and(|run| run.contains(&number))
+        })
     }
 }
 

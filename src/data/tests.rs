@@ -573,6 +573,37 @@ fn a_nul_byte_does_not_end_a_table() {
     assert_eq!(rows("c.csv", &text, TaskKind::Saq), (vec![2, 3, 6], vec![]));
 }
 
+#[test]
+fn a_number_and_an_id_of_the_file_cannot_be_the_same() {
+    let f = Folder::new();
+    let read = |text: &str| {
+        f.read(
+            "a.csv",
+            format!("id,question,answer\n{text}"),
+            TaskKind::Saq,
+        )
+    };
+    let ids = |text: &str| -> Vec<String> {
+        let examples = read(text).unwrap();
+        examples.into_iter().map(|e| e.id).collect()
+    };
+    assert_eq!(
+        ids("a,Q,a\n,Q,a\n02,Q,a\n4x,Q,a\n,Q,a\n"),
+        ["a", "2", "02", "4x", "5"]
+    );
+    for (text, line) in [
+        (",Q,a\n,Q,a\nx,Q,a\n2,Q,a\n", 5),
+        (",Q,a\nx,Q,a\n,Q,a\n3,Q,a\n", 5),
+        ("3,Q,a\n,Q,a\n,Q,a\n", 4),
+    ] {
+        let error = read(text).unwrap_err().to_string();
+        assert!(
+            error.contains(&format!("a.csv:{line}: '")) && error.contains("the number of another"),
+            "{error}"
+        );
+    }
+}
+
 /// Each bad row with what is said of it.
 const BAD_ROWS: [(&str, &str, &str); 8] = [
     ("a.csv", "x,Q?", "2 fields where the header has 3"),
