@@ -3,7 +3,7 @@
 
 use std::io::{BufRead, Seek, SeekFrom};
 
-use super::error::DataError;
+use super::error::{DataError, RowProblem};
 use super::example::Example;
 use super::fields::Spec;
 use super::formats::{Input, Lines, Source};
@@ -43,30 +43,55 @@ fn has_paragraphs(input: &mut Input) -> std::io::Result<bool> {
     }
 }
 
+impl Documents {
+    /// The lines of the paragraph at hand behind its first one, to the blank line.
+    fn rest(&mut self, text: &mut String) -> Result<(), DataError> {
+        loop {
+            match self.lines.next_line().transpose()? {
+                Some((_, line)) if !line.trim().is_empty() => {
+                    text.push('\n');
+                    text.push_str(&line);
+                }
+                Some(_) | None => return Ok(()),
+            }
+        }
+    }
+
+    /// The error of a paragraph with a bad line, read to its end: the lines behind the
+    /// bad one are no document of their own.
+    fn spoilt(&mut self, error: DataError) -> DataError {
+        match error {
+            DataError::Row { path, line, .. } => loop {
+                match self.rest(&mut String::new()) {
+                    Err(error) if error.is_of_one_row() => {}
+                    Err(error) => return error,
+                    Ok(()) => {
+                        let what = "this line of a paragraph";
+                        return DataError::row(&path, line, RowProblem::Utf8Line { what });
+                    }
+                }
+            },
+            other => other,
+        }
+    }
+}
+
 impl Iterator for Documents {
     type Item = Result<Example, DataError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let (row, mut text) = match self.lines.next_filled()? {
-            Ok(line) => line,
-            Err(error) => return Some(Err(error)),
+        let read = match self.lines.next_filled()? {
+            Ok((row, mut text)) if self.paragraphs => self.rest(&mut text).map(|()| (row, text)),
+            read => read,
         };
-        if self.paragraphs {
-            loop {
-                match self.lines.next_line() {
-                    Some(Ok((_, line))) if !line.trim().is_empty() => {
-                        text.push('\n');
-                        text.push_str(&line);
-                    }
-                    Some(Err(error)) => return Some(Err(error)),
-                    Some(Ok(_)) | None => break,
-                }
-            }
-        }
-        Some(Ok(Example {
-            row,
-            text: Some(text),
-            ..Example::default()
-        }))
+        Some(match read {
+            Ok((row, text)) => Ok(Example {
+                row,
+                text: Some(text),
+                ..Example::default()
+            }),
+            Err(error) if self.paragraphs => Err(self.spoilt(error)),
+            Err(error) => Err(error),
+        })
     }
 }

@@ -604,6 +604,34 @@ fn a_number_and_an_id_of_the_file_cannot_be_the_same() {
     }
 }
 
+#[test]
+fn a_bad_line_costs_its_paragraph_and_no_other() {
+    let f = Folder::new();
+    let mut skip = config(None);
+    skip.on_error = OnError::Skip;
+    let read = |text: &[u8]| {
+        let read = read_examples(&f.put("a.txt", text), &skip, required(TaskKind::Text)).unwrap();
+        let kept = read.examples.into_iter().map(|e| (e.row, e.text.unwrap()));
+        let said = read.skipped.iter().map(|e| e.to_string());
+        (kept.collect::<Vec<_>>(), said.collect::<Vec<_>>())
+    };
+    // The bad bytes in the first line, between good ones, and twice.
+    let bad = b"a\nb\n\n\xFFc\nd\n\ne\nf\xFF\ng\n\nh\xFF\ni\xFF\n\nj\nk\n";
+    let (kept, said) = read(bad);
+    assert_eq!(kept, [(1, "a\nb".into()), (14, "j\nk".into())]);
+    assert_eq!(said.len(), 3);
+    for (said, line) in said.iter().zip([4, 8, 11]) {
+        let want = format!("a.txt:{line}: this line of a paragraph is not valid UTF-8");
+        assert!(said.contains(&want), "{said}");
+    }
+    let (kept, said) = read(b"a\n\xFFb\nc\n");
+    assert_eq!(kept, [(1, "a".into()), (3, "c".into())]);
+    assert!(
+        said[0].contains("a.txt:2: the line is not valid UTF-8"),
+        "{said:?}"
+    );
+}
+
 /// Each bad row with what is said of it.
 const BAD_ROWS: [(&str, &str, &str); 8] = [
     ("a.csv", "x,Q?", "2 fields where the header has 3"),
