@@ -89,12 +89,7 @@ impl Shown<'_> {
         // The same samples uncut: their difference says where the cut was.
         let longest = store.said.report.longest_whole.max(2);
         let whole = encoder.with_length(longest).encode_all(first, self.path)?;
-        let held_out = split(
-            store.len(),
-            self.config.training.val_ratio,
-            self.config.seed,
-        )
-        .val;
+        let held_out = split(store, self.config.training.val_ratio, self.config.seed).val;
         let mut text = String::new();
         if !first.is_empty() {
             // Writing to a String cannot fail.
@@ -151,7 +146,7 @@ impl Shown<'_> {
         let (report, t) = (&store.said.report, &self.config.training);
         let examples = store.said.examples;
         let mut lengths: Vec<usize> = store.briefs().map(|s| s.tokens).collect();
-        let parts = split(store.len(), t.val_ratio, self.config.seed);
+        let parts = split(store, t.val_ratio, self.config.seed);
         let trained: Vec<usize> = parts.train.iter().map(|&i| lengths[i]).collect();
         let packed = t
             .packing

@@ -22,7 +22,8 @@ pub struct Ready {
     pub data_path: PathBuf,
     pub train: Part,
     pub val: Part,
-    /// Lines for the log: where the tokens are, what of the base is left out.
+    /// Lines for the log: where the tokens are, what is not held out, what of the base
+    /// is left out.
     pub notes: Vec<String>,
     pub truncated: usize,
     /// What was wrong with the rows of the training file that were left out.
@@ -79,7 +80,7 @@ impl Ready {
         let store = Arc::new(tokenised.store);
         encoder.refuse_unsupervised(store.briefs(), path)?;
         drop(encoder);
-        let parts = split(store.len(), config.training.val_ratio, config.seed);
+        let parts = split(&*store, config.training.val_ratio, config.seed);
         let part = |of: Vec<usize>| Part {
             store: store.clone(),
             of,
@@ -97,6 +98,14 @@ impl Ready {
         if let (true, Some((key, _))) = (val.of.is_empty(), validates.iter().find(|(_, on)| *on)) {
             let path = path.clone();
             return Err(Error::NoValidation { key, path });
+        }
+        let mut notes = tokenised.notes;
+        if t.val_ratio > 0.0 && val.is_empty() {
+            notes.push(format!(
+                "nothing is held out for validation: {} has one example, and its samples stay \
+                 together",
+                path.display()
+            ));
         }
         let lengths: Vec<usize> = train.briefs().map(|s| s.tokens).collect();
         let packs = packs(&lengths, t, config.seed);
@@ -125,7 +134,6 @@ impl Ready {
             (None, None) => None,
             _ => SasModel::find(config, use_of)?,
         };
-        let mut notes = tokenised.notes;
         notes.extend(setup.arch.dropout_note());
         Ok(Self {
             setup,

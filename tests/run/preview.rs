@@ -100,3 +100,40 @@ fn a_set_without_supervised_tokens_is_shown_and_refused() {
     assert_eq!(run.code, Some(1), "{run:?}");
     assert!(run.stderr.contains("data.path=FILE"), "{run:?}");
 }
+
+#[test]
+fn the_pieces_of_a_document_are_held_out_together() {
+    let sandbox = Sandbox::new();
+    let words = ["What color is the sky ?", "blue"].concat();
+    let text: Vec<String> = (1..=8).map(|n| vec![words.as_str(); n].join(" ")).collect();
+    sandbox.write("docs.txt", &text.join("\n"));
+    let args = "task=text model.path=model data.path=docs.txt training.max_seq_length=4 \
+                training.val_ratio=0.3";
+    let text = sandbox.ok(&format!("preview {args} --examples 8"));
+    // (line of the file, side) of each sample.
+    let sides = text.lines().filter_map(|line| {
+        let (_, at) = line.strip_prefix("example ")?.split_once("docs.txt:")?;
+        at.split_once("):")?.0.split_once(", ")
+    });
+    let sides: Vec<(&str, &str)> = sides.collect();
+    assert!(sides.len() > 16, "{text}");
+    let mut distinct = sides.clone();
+    distinct.dedup();
+    assert_eq!(distinct.len(), 8, "{text}");
+    let held_out = |sides: &[(&str, &str)]| sides.iter().filter(|s| s.1 == "validation").count();
+    assert_eq!(held_out(&distinct), 2, "{text}");
+    let said = format!(
+        "{} training and {} validation examples",
+        sides.len() - held_out(&sides),
+        held_out(&sides)
+    );
+    let run = sandbox.run(&format!(
+        "train {args} model=tiny training.max_steps=1 device=cpu"
+    ));
+    assert!(
+        run.stdout.contains(&said) || run.stderr.contains(&said),
+        "{said}\n{}\n{}",
+        run.stdout,
+        run.stderr
+    );
+}
