@@ -10,7 +10,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 use ureq::Agent;
@@ -28,6 +28,8 @@ const MAX_BODY: u64 = 16 << 20;
 const MOST_PATIENCE: Duration = Duration::from_secs(600);
 /// The longest pause of our own choice.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// While it waits, a request looks this often whether all is over.
+const SLICE: Duration = Duration::from_millis(50);
 /// Further tries of an address that has never answered: most likely it is wrong.
 const RETRIES_AT_FIRST: usize = 2;
 /// Characters of a server's own words that are repeated in an error.
@@ -179,7 +181,7 @@ impl Endpoint {
                 (Passing::Status(_), _) | (_, true) => self.settings.max_retries,
                 _ => self.settings.max_retries.min(RETRIES_AT_FIRST),
             };
-            if tries > most || stop.load(Ordering::Relaxed) {
+            if tries > most || stop.load(Ordering::Acquire) {
                 return Err(self.given_up(passing, tries));
             }
             match wanted {
@@ -190,11 +192,14 @@ impl Endpoint {
                         most: MOST_PATIENCE.as_secs(),
                     });
                 }
-                Some(wanted) => thread::sleep(wanted),
+                Some(wanted) => wait(wanted, stop),
                 None => {
-                    thread::sleep(pause.mul_f32(self.jitter()));
+                    wait(pause.mul_f32(self.jitter()), stop);
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }
+            }
+            if stop.load(Ordering::Acquire) {
+                return Err(self.given_up(passing, tries));
             }
         }
     }
@@ -402,15 +407,17 @@ impl Ask for Endpoint {
             for _ in 0..workers {
                 let (tell, next, stop) = (tell.clone(), &next, &stop);
                 scope.spawn(move || {
-                    while !stop.load(Ordering::Relaxed) {
+                    while !stop.load(Ordering::Acquire) {
                         // A worker that panicked held no half-done range.
                         let at = next.lock().unwrap_or_else(|e| e.into_inner()).next();
                         let Some(at) = at else { break };
                         let outcome = this.complete(&chats[at], stop);
-                        if matches!(&outcome, Err(error) if !error.is_of_one_chat()) {
-                            stop.store(true, Ordering::Relaxed);
-                        }
+                        let ends = matches!(&outcome, Err(error) if !error.is_of_one_chat());
                         let _ = tell.send((at, outcome));
+                        // Told first: it is the reason that the others give up.
+                        if ends {
+                            stop.store(true, Ordering::Release);
+                        }
                     }
                 });
             }
@@ -427,6 +434,17 @@ impl Ask for Endpoint {
 
     fn name(&self) -> String {
         format!("{} at {}", self.settings.model, self.settings.base_url)
+    }
+}
+
+/// Sleeps so long, or until `stop`.
+fn wait(length: Duration, stop: &AtomicBool) {
+    let begun = Instant::now();
+    while !stop.load(Ordering::Acquire) {
+        match length.checked_sub(begun.elapsed()) {
+            Some(left) if !left.is_zero() => thread::sleep(left.min(SLICE)),
+            _ => return,
+        }
     }
 }
 

@@ -132,6 +132,38 @@ fn what_passes_is_waited_for_as_long_as_the_server_says() {
 }
 
 #[test]
+fn what_concerns_all_chats_ends_the_waiting_of_the_others() {
+    let begun = Instant::now();
+    let server = Server::start(|asked, _| match asked.last_message().as_str() {
+        "0" => {
+            // The other one waits by now.
+            std::thread::sleep(Duration::from_millis(300));
+            Answer::new(401, "")
+        }
+        _ => Answer {
+            headers: vec![("Retry-After", "30".to_string())],
+            ..Answer::new(429, "")
+        },
+    });
+    let mut settings = settings(&config(&format!("{}/v1", server.address)));
+    settings.concurrency = 2;
+    let chats: Vec<Vec<Value>> = ["0", "1", "2"].map(|i| vec![message("user", i)]).into();
+    let mut told = Vec::new();
+    let mut endpoint = Endpoint::new(settings).unwrap();
+    endpoint.ask(&chats, &mut |_, outcome| told.push(outcome.unwrap_err()));
+    assert!(begun.elapsed() < Duration::from_secs(20));
+    assert_eq!(server.count(), 2, "the one that waited is not sent again");
+    // The reason is told before those who gave up for it.
+    assert!(
+        matches!(told[0], AskError::KeyRefused { .. }),
+        "{}",
+        told[0]
+    );
+    assert!(matches!(told[1], AskError::Busy { .. }), "{}", told[1]);
+    assert_eq!(told.len(), 2);
+}
+
+#[test]
 fn trouble_that_stays_is_given_up_and_told() {
     let server =
         Server::start(|_, _| Answer::new(500, r#"{"error": {"message": "out of memory"}}"#));
