@@ -266,7 +266,8 @@ impl Verdicts {
             asked.into_iter().map(|one| (one.key, one.chat)).unzip();
         let mut done = all - open;
         let mut failed: Option<Error> = None;
-        let ended = with_asker("judge", &config.judge.asked, config, |asker| {
+        let own = of_the_judge(config);
+        let ended = with_asker("judge", &own.judge.asked, &own, |asker| {
             asker.ask(&chats, &mut |at, outcome| {
                 let key = &keys[at];
                 let read = match outcome {
@@ -318,6 +319,17 @@ impl Verdicts {
             }
         })
     }
+}
+
+/// The config without what is set for the model whose answers are judged: a local judge
+/// is asked by its own chat template, and draws from its own distribution.
+fn of_the_judge(config: &Config) -> Config {
+    let mut own = config.clone();
+    own.prompt.chat_template_file = None;
+    let inference = &mut own.inference;
+    (inference.top_p, inference.top_k, inference.min_p) = (1.0, None, None);
+    inference.repetition_penalty = 1.0;
+    own
 }
 
 /// The first words of a reply without a verdict.
