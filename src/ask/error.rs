@@ -133,6 +133,16 @@ pub enum AskError {
         answer: usize,
         most: usize,
     },
+    #[error(
+        "{keys}.path={}: token id {id} of the chat is outside the model's vocabulary of {vocab}: \
+         tokenizer.json belongs to another model; copy it again from the model's page", .path.display()
+    )]
+    Vocabulary {
+        keys: &'static str,
+        path: PathBuf,
+        id: u32,
+        vocab: usize,
+    },
     #[error("{}: {error}; {keys}.path needs a model that was tuned for chat", .path.display())]
     NoChat {
         keys: &'static str,

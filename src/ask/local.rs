@@ -34,10 +34,20 @@ impl Local<'_> {
     /// The tokens of a chat.
     ///
     /// # Errors
-    /// The template refuses it, or it is longer than the model can take.
+    /// The template refuses it, it is longer than the model can take, or it has a token
+    /// that the model does not have.
     fn prompt(&self, chat: &[Value]) -> Result<Vec<u32>, AskError> {
         let ids = self.encoder.conversation_ids(chat, Path::new("chat"))?;
         let (tokens, answer) = (ids.len(), self.max_tokens);
+        let vocab = self.model.arch.vocab_size;
+        if let Some(&id) = ids.iter().find(|id| **id as usize >= vocab) {
+            return Err(AskError::Vocabulary {
+                keys: self.keys,
+                path: self.dir.clone(),
+                id,
+                vocab,
+            });
+        }
         match self.model.arch.longest_sequence() {
             _ if ids.is_empty() => Err(AskError::NoText(": the chat has no tokens".to_string())),
             Some(most) if tokens + answer > most => Err(AskError::TooLong {

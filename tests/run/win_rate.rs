@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::common::sandbox::{Sandbox, table};
+use crate::common::sandbox::{Sandbox, config, table};
 use crate::common::server::{Answer, Asked, Server};
 use kiln::experiment::fsx::{LockFile, Locking};
 use serde_json::Value;
@@ -382,5 +382,23 @@ fn a_local_judge_is_asked_by_its_own_template_and_settings() {
     judged(
         "own",
         "prompt.chat_template=true prompt.chat_template_file=own.jinja",
+    );
+}
+
+#[test]
+fn a_local_judge_with_the_tokenizer_of_another_model_is_named() {
+    let sandbox = trained();
+    sandbox.copy("model", "judge");
+    sandbox.write("judge/config.json", &config(2, 32, 2));
+    sandbox.write_weights("judge");
+    let run = sandbox.run(
+        "eval task=saq task.metrics=[win_rate] model.path=model data.test_path=saq_test.csv \
+         inference.max_new_tokens=4 judge.path=judge",
+    );
+    assert_eq!(run.code, Some(1), "{run:?}");
+    let message = "judge.path=judge: token id ";
+    assert!(
+        run.stderr.contains(message) && run.stderr.contains("vocabulary of 2"),
+        "{run:?}"
     );
 }
