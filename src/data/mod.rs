@@ -9,6 +9,7 @@ pub mod error;
 pub mod example;
 mod fields;
 pub mod formats;
+mod guard;
 mod json_list;
 mod jsonl;
 pub mod options;

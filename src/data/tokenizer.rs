@@ -12,6 +12,8 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 use tokenizers::AddedToken;
 
+use super::guard::{CONTRADICTION, guarded};
+
 /// What can be wrong with a tokenizer's files.
 #[derive(Debug, Error)]
 pub enum TokenizerError {
@@ -94,7 +96,9 @@ impl Tokenizer {
             path: path.clone(),
             what,
         };
-        let mut inner = tokenizers::Tokenizer::from_bytes(&bytes)
+        let broken = || bad(CONTRADICTION.to_string());
+        let mut inner = guarded(|| tokenizers::Tokenizer::from_bytes(&bytes))
+            .ok_or_else(broken)?
             .map_err(|e| bad(format!("not a tokenizer: {e}")))?;
         inner
             .with_truncation(None)
@@ -135,11 +139,13 @@ impl Tokenizer {
             .or_else(|| numbered("pad_token_id").first().copied())
             .or(eos)
             .unwrap_or(0);
-        let (prefix, suffix) = around(&inner).map_err(|error| TokenizerError::Use {
-            path,
-            what: "a text",
-            error,
-        })?;
+        let (prefix, suffix) = guarded(|| around(&inner))
+            .ok_or_else(broken)?
+            .map_err(|error| TokenizerError::Use {
+                path: path.clone(),
+                what: "a text",
+                error,
+            })?;
         let mut marks: Vec<(String, u32)> = inner
             .get_added_tokens_decoder()
             .into_iter()
@@ -164,10 +170,7 @@ impl Tokenizer {
     /// Token ids of `text`. With `special`, BOS goes before it where the model's
     /// post-processor adds one, but never a second one. EOS is never added here.
     pub fn encode(&self, text: &str, special: bool) -> Result<Vec<u32>, TokenizerError> {
-        let encoding = self
-            .inner
-            .encode_fast(text, false)
-            .map_err(|e| self.fail("a text", &e))?;
+        let encoding = self.run("a text", |inner| inner.encode_fast(text, false))?;
         let ids = encoding.get_ids();
         if !special || ids.starts_with(&self.prefix) {
             return Ok(ids.to_vec());
@@ -188,10 +191,7 @@ impl Tokenizer {
     /// blank that a tokenizer leaves out of a token's place belongs to the token
     /// after it.
     pub fn encode_located(&self, text: &str) -> Result<Located, TokenizerError> {
-        let encoding = self
-            .inner
-            .encode(text, false)
-            .map_err(|e| self.fail("a text", &e))?;
+        let encoding = self.run("a text", |inner| inner.encode(text, false))?;
         let mut bytes = Vec::with_capacity(encoding.len());
         let mut before = 0;
         for &(start, end) in encoding.get_offsets() {
@@ -226,9 +226,7 @@ impl Tokenizer {
 
     /// The text of `ids`, without special tokens.
     pub fn decode(&self, ids: &[u32]) -> Result<String, TokenizerError> {
-        self.inner
-            .decode(ids, true)
-            .map_err(|e| self.fail("tokens", &e))
+        self.run("tokens", |inner| inner.decode(ids, true))
     }
 
     /// The token of `id` as the vocabulary writes it.
@@ -315,11 +313,22 @@ impl Tokenizer {
         Ok(super::tokenise::hex(&hash.finalize()))
     }
 
-    fn fail(&self, what: &'static str, error: &tokenizers::Error) -> TokenizerError {
-        TokenizerError::Use {
-            path: self.dir.clone(),
-            what,
-            error: error.to_string(),
+    /// What the crate makes of `what`.
+    fn run<T>(
+        &self,
+        what: &'static str,
+        work: impl FnOnce(&tokenizers::Tokenizer) -> tokenizers::Result<T>,
+    ) -> Result<T, TokenizerError> {
+        match guarded(|| work(&self.inner)) {
+            Some(result) => result.map_err(|error| TokenizerError::Use {
+                path: self.dir.clone(),
+                what,
+                error: error.to_string(),
+            }),
+            None => Err(TokenizerError::Bad {
+                path: self.dir.join("tokenizer.json"),
+                what: CONTRADICTION.to_string(),
+            }),
         }
     }
 }
@@ -679,5 +688,59 @@ pub(crate) mod tests {
             }
         }
         assert!(checked > 0);
+    }
+
+    /// A `tokenizer.json` over the words a and b, with one part in place of its own.
+    fn with_part(dir: &Path, name: &str, part: Value) {
+        write_words(dir, true, &["a", "b"]);
+        let path = dir.join("tokenizer.json");
+        let mut json: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        json[name] = part;
+        fs::write(path, json.to_string()).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_makes_the_crate_panic_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let id = |name: &str| serde_json::json!({"SpecialToken": {"id": name, "type_id": 0}});
+        let text = serde_json::json!({"Sequence": {"id": "A", "type_id": 0}});
+        let split = |pattern: &str| serde_json::json!({"type": "Replace", "pattern": {"String": pattern}, "content": "b"});
+        let parts = [
+            (
+                "post_processor",
+                serde_json::json!({"type": "TemplateProcessing", "single": [id("<s>"), text],
+                    "pair": [text, text], "special_tokens": {}}),
+            ),
+            (
+                "pre_tokenizer",
+                serde_json::json!({"type": "FixedLength", "length": 0}),
+            ),
+            ("normalizer", split("")),
+            (
+                "normalizer",
+                serde_json::json!({"type": "Precompiled", "precompiled_charsmap": "AAAAAA=="}),
+            ),
+            (
+                "model",
+                serde_json::json!({"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2},
+                    "merges": ["a b"], "continuing_subword_prefix": "#####"}),
+            ),
+        ];
+        for (name, part) in parts {
+            with_part(dir.path(), name, part.clone());
+            let error = match Tokenizer::load(dir.path()) {
+                Err(error) => error,
+                Ok(tokenizer) => tokenizer.encode("a b a", true).unwrap_err(),
+            };
+            let text = error.to_string();
+            assert!(
+                matches!(error, TokenizerError::Bad { .. }),
+                "{part}: {text}"
+            );
+            assert!(
+                text.contains("tokenizer.json: ") && text.contains("copy the file again"),
+                "{text}"
+            );
+        }
     }
 }

@@ -11,7 +11,6 @@ mod shape;
 mod tests;
 
 use std::fs::File;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -26,7 +25,7 @@ use super::error::{DataError, MAX_ROW, RowProblem};
 use super::example::Example;
 use super::fields::Spec;
 use super::formats::Source;
-use super::{chat, jsonl, tokens};
+use super::{chat, guard, jsonl, tokens};
 use crate::config::types::TaskKind;
 
 /// The bytes that a file begins with.
@@ -133,12 +132,12 @@ fn unreadable_codec(
 
 /// Runs the crate's code; its errors and its panics as text.
 fn guarded<T>(work: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, String> {
-    match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(result) => result.map_err(|e| match e {
+    match guard::guarded(work) {
+        Some(result) => result.map_err(|e| match e {
             ParquetError::General(what) | ParquetError::EOF(what) => what,
             other => other.to_string(),
         }),
-        Err(_) => Err("it contradicts itself".to_string()),
+        None => Err(guard::CONTRADICTION.to_string()),
     }
 }
 
