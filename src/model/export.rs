@@ -22,11 +22,13 @@ pub enum ExportError {
     IsFile { target: PathBuf },
     #[error("{}: the directory is not empty; choose another output or empty it", target.display())]
     NotEmpty { target: PathBuf },
-    #[error("{}: tensor `{tensor}` holds {value}, which f16 cannot (its largest number is 65504); choose bf16 or f32", file.display())]
+    #[error("{}: tensor `{tensor}` holds {value}, and {stored} only numbers up to {most}; set export.dtype=f32 (safetensors, unlike GGUF, also has bf16)", published(file).display())]
     TooLarge {
         file: PathBuf,
         tensor: String,
         value: f32,
+        stored: &'static str,
+        most: u32,
     },
     #[error("{}: tensor `{tensor}` has {found} elements instead of the {expected} of its shape", file.display())]
     Elements {

@@ -14,7 +14,7 @@ use thiserror::Error;
 
 use super::export::{ExportError, io_error};
 use super::hf_config::{ArchConfig, Parameter, Rope, RopeScaling};
-use super::rewrite::{Merged, RewriteError, StoredType, encode};
+use super::rewrite::{F16_MOST, Merged, RewriteError, StoredType, encode};
 
 #[path = "gguf_vocab.rs"]
 mod vocab;
@@ -202,13 +202,22 @@ fn pack(
             let bad = bytes
                 .par_chunks_mut(Q8_BYTES)
                 .zip(values.par_chunks(Q8_BLOCK))
-                .find_map_any(|(bytes, block)| (!quantize_block(block, bytes)).then(|| block[0]));
+                .find_map_first(|(bytes, block)| match quantize_block(block, bytes) {
+                    true => None,
+                    false => {
+                        let values = block.iter().copied();
+                        values.max_by(|a, b| a.abs().total_cmp(&b.abs()))
+                    }
+                });
             match bad {
                 None => Ok(bytes),
                 Some(value) => Err(ExportError::TooLarge {
                     file: file.to_path_buf(),
                     tensor: tensor.to_string(),
                     value,
+                    stored: "q8_0",
+                    // A level of a block times its scale, which is f16.
+                    most: 127 * F16_MOST,
                 }),
             }
         }

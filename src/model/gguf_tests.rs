@@ -254,6 +254,26 @@ fn types_follow_the_shape() {
 }
 
 #[test]
+fn a_number_that_is_too_large_is_the_first_and_stands_in_the_file_asked_for() {
+    let mut values = vec![1.0f32; 64 * Q8_BLOCK];
+    values[3 * Q8_BLOCK + 5] = -9e6;
+    for later in values[3 * Q8_BLOCK + 6..].iter_mut().step_by(7) {
+        *later = 1e9;
+    }
+    values[3 * Q8_BLOCK + 6..4 * Q8_BLOCK].fill(8e6);
+    let staged = Path::new("out/.m.gguf.tmp-Xy3");
+    for stored in [GgufType::Q8_0, GgufType::F16] {
+        let error = pack(&values, stored, staged, "w").unwrap_err().to_string();
+        assert!(
+            error.starts_with("out/m.gguf: tensor `w` holds -9000000, and ")
+                && error.contains("set export.dtype=f32"),
+            "{error}"
+        );
+    }
+    assert!(pack(&values, GgufType::F32, staged, "w").is_ok());
+}
+
+#[test]
 fn merges_become_scores() {
     let mut tokenizer = json!({
         "added_tokens": [{"id": 0, "content": "<s>", "special": true}],

@@ -392,6 +392,8 @@ impl Merged<'_> {
     }
 }
 
+/// The largest number of f16.
+pub(super) const F16_MOST: u32 = 65504;
 /// Elements that are encoded at a time.
 const CHUNK: usize = 1 << 16;
 
@@ -421,6 +423,8 @@ pub(super) fn encode<'v>(
                     file: file.to_path_buf(),
                     tensor: tensor.to_string(),
                     value: values[at],
+                    stored: "f16",
+                    most: F16_MOST,
                 });
             }
             halves.iter().flat_map(|h| h.to_le_bytes()).collect()

@@ -225,7 +225,7 @@ fn types_and_config_follow_the_request() {
     let refused = merged.write(out.path(), Some(StoredType::F16), 1 << 40);
     let text = refused.unwrap_err().to_string();
     assert!(
-        text.contains("q_proj.weight") && text.contains("choose bf16 or f32"),
+        text.contains("q_proj.weight") && text.contains("set export.dtype=f32"),
         "{text}"
     );
 }
