@@ -6,6 +6,7 @@ use thiserror::Error;
 
 use crate::data::EncodeError;
 use crate::data::tokenizer::TokenizerError;
+use crate::generate::NoRoom;
 use crate::generate::sampling::SamplingError;
 
 /// A failure to get an answer. `keys` is the section that the keys to change are in,
@@ -143,6 +144,8 @@ pub enum AskError {
         id: u32,
         vocab: usize,
     },
+    #[error("{room}: lower {keys}.max_tokens, or ask less at once ({keys}.concurrency)")]
+    NoRoom { keys: &'static str, room: NoRoom },
     #[error("{}: {error}; {keys}.path needs a model that was tuned for chat", .path.display())]
     NoChat {
         keys: &'static str,

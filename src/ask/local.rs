@@ -8,7 +8,7 @@ use super::error::AskError;
 use super::{Ask, Outcome};
 use crate::data::encode::Encoder;
 use crate::data::tokenizer::Tokenizer;
-use crate::generate::sampling::Sampler;
+use crate::generate::sampling::{Sampler, SamplingError};
 use crate::generate::{GenerateOptions, Progress, Prompt, stream};
 use crate::model::Decoder;
 
@@ -106,7 +106,14 @@ impl Ask for Local<'_> {
         if let Err(error) = end
             && let Some(open) = ended.iter().position(|ended| !ended)
         {
-            done(prompts[open].0, Err(error.into()));
+            let keys = self.keys;
+            done(
+                prompts[open].0,
+                Err(match error {
+                    SamplingError::NoRoom(room) => AskError::NoRoom { keys, room },
+                    other => other.into(),
+                }),
+            );
         }
     }
 

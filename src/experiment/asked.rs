@@ -70,6 +70,9 @@ pub(super) fn with_asker<T>(
     let tokenizer = setup.tokenizer()?;
     let encoder = setup.encoder(&config)?.for_chat();
     let sampler = Sampler::new(&config.inference).map_err(AskError::from)?;
+    setup
+        .has_room(1, asked.max_tokens)
+        .map_err(|room| AskError::NoRoom { keys, room })?;
     let device = setup.chosen.name.as_str();
     let key = format!("{keys}.concurrency");
     let fewer = halved("ask less at once", &key, asked.concurrency);

@@ -13,8 +13,10 @@ use crate::data::encode::{EncodeError, Encoder};
 use crate::data::example::Example;
 use crate::data::tokenizer::Tokenizer;
 use crate::data::{Answers, Cache, DataError, Source, Tokenised, Want, read_examples};
-use crate::device::{self, Chosen};
-use crate::evaluate::Questions;
+use crate::device::{self, Chosen, Memory};
+use crate::evaluate::{AnswerError, Questions};
+use crate::generate::sampling::SamplingError;
+use crate::generate::{Beams, NoRoom, Room};
 use crate::hub::{self, Needs};
 use crate::model::bnb;
 use crate::model::hf_config::ArchConfig;
@@ -69,7 +71,8 @@ pub struct QuestionFile {
 
 impl Setup {
     /// # Errors
-    /// The device, the model directory or the tokenizer cannot be used.
+    /// The device, the model directory or the tokenizer cannot be used, or an answer
+    /// would be longer than there is memory for.
     pub fn new(config: &Config, use_of: ModelUse) -> Result<Self, Error> {
         let chosen = device::choose(&config.device)?;
         let precision = precision(config, &chosen)?;
@@ -83,7 +86,7 @@ impl Setup {
             generation_file::set_aside(&model_dir, &config.inference).map_err(LoadError::from)?;
         let file = config.prompt.chat_template_file.as_deref();
         let chat = ChatTemplate::load(&model_dir, file);
-        Ok(Self {
+        let setup = Self {
             chosen,
             precision,
             model_dir,
@@ -94,7 +97,31 @@ impl Setup {
             generation_note,
             chat,
             chat_is_given: file.is_some(),
-        })
+        };
+        if use_of == ModelUse::Run && config.task.kind == TaskKind::Saq {
+            let beams = Beams::new(&config.inference).map_or(1, |beams| beams.num_beams);
+            let room = setup.has_room(beams, config.inference.max_new_tokens);
+            room.map_err(|room| AnswerError::from(SamplingError::from(room)))?;
+        }
+        Ok(setup)
+    }
+
+    /// Whether the device has room for one answer of so many tokens, with nothing else
+    /// on it: what is certain before the prompts are read.
+    ///
+    /// # Errors
+    /// It has not.
+    pub(super) fn has_room(&self, sequences: usize, answer: usize) -> Result<(), NoRoom> {
+        let room = Room {
+            sequences,
+            capacity: answer.saturating_add(1),
+        };
+        let (number, memory) = match &self.chosen.gpu {
+            Some(gpu) if self.precision == Precision::Bf16 => (2, Some(gpu.memory_bytes)),
+            Some(gpu) => (4, Some(gpu.memory_bytes)),
+            None => (4, Memory::probe().map(|memory| memory.total_bytes)),
+        };
+        room.check(&self.arch, number, memory)
     }
 
     /// # Errors

@@ -5,10 +5,13 @@
 use std::collections::VecDeque;
 
 use super::beams::{BeamSearch, Beams};
+use super::room::Room;
 use super::sampling::{Sampler, SamplingError};
 use super::single::Single;
+use crate::device::Memory;
 use crate::model::{Decoder, KvCache, Ragged};
 use crate::ops::Span;
+use crate::ops::cpu::is_cpu;
 
 /// How to continue prompts.
 #[derive(Clone, Debug)]
@@ -50,7 +53,7 @@ pub struct Progress<'a> {
 /// without the end-of-sequence token. Prompts must not be empty.
 ///
 /// # Errors
-/// The model gave no finite logit.
+/// The model gave no finite logit, or there is no room for so many tokens.
 pub fn generate(
     model: &mut Decoder,
     prompts: &[Prompt<'_>],
@@ -77,10 +80,17 @@ pub fn stream(
     if longest == 0 || options.max_new_tokens == 0 {
         return Ok(outputs);
     }
-    let capacity = longest + options.max_new_tokens;
-    model.reserve_positions(capacity);
+    let capacity = longest.saturating_add(options.max_new_tokens);
     let lanes = options.beams.map_or(1, |beams| beams.num_beams);
     let slots = options.slots.clamp(1, prompts.len());
+    let room = Room {
+        sequences: slots.saturating_mul(lanes),
+        capacity,
+    };
+    // A GPU says itself that it has no memory left.
+    let memory = Memory::probe().filter(|_| is_cpu(&model.device));
+    room.check(&model.arch, 4, memory.map(|memory| memory.total_bytes))?;
+    model.reserve_positions(capacity);
     let width = model.arch.num_kv_heads * model.arch.head_dim;
     let (layers, ops, device) = (model.layers.len(), model.ops(), &model.device);
     let mut cache = KvCache::new(layers, slots * lanes, capacity, width, ops, device);

@@ -10,10 +10,11 @@ use std::collections::HashSet;
 
 use thiserror::Error;
 
+use super::room::NoRoom;
 use crate::config::types::InferenceConfig;
 use crate::rng::Stream;
 
-/// Logits or settings that give no token.
+/// Logits or settings that give no token, or too many.
 #[derive(Clone, Copy, Debug, PartialEq, Error)]
 pub enum SamplingError {
     #[error(
@@ -30,6 +31,10 @@ pub enum SamplingError {
     MinP(f64),
     #[error("inference.repetition_penalty is {0}: set it above 0; 1 leaves it out")]
     RepetitionPenalty(f64),
+    #[error(
+        "{0}: lower inference.max_new_tokens, or ask for less at once (inference.batch_size, inference.num_beams)"
+    )]
+    NoRoom(#[from] NoRoom),
 }
 
 /// How the next token is chosen.

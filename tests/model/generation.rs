@@ -258,3 +258,23 @@ fn many_beams_find_the_likeliest_answer() {
     let got = generate(&mut model, &prompts(&ids), &options(&inference), &|_| false).unwrap();
     assert_eq!(got[0], best.1);
 }
+
+#[test]
+fn more_tokens_than_there_is_room_for_are_an_error() {
+    let mut model = tiny();
+    let ids = [vec![1, 2, 3]];
+    let options = GenerateOptions {
+        max_new_tokens: 1 << 33,
+        ..options(&common::default_config().inference)
+    };
+    let error = generate(&mut model, &prompts(&ids), &options, &|_| false).unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains("lower inference.max_new_tokens"), "{text}");
+    // Where memory does not say so, rows must be counted by 32 bits.
+    let most = GenerateOptions {
+        max_new_tokens: usize::MAX,
+        slots: usize::MAX,
+        ..options
+    };
+    assert!(generate(&mut model, &prompts(&ids), &most, &|_| false).is_err());
+}

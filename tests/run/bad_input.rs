@@ -565,3 +565,33 @@ fn a_disk_that_fills_up_while_training() {
     let adapter = |run: &str| sandbox.bytes(&format!("{run}/adapter/adapter_model.safetensors"));
     assert!(adapter("disk/run") == adapter("whole"));
 }
+
+#[test]
+fn a_cache_larger_than_memory_is_refused_before_weights_are_read() {
+    let sandbox = Sandbox::new();
+    sandbox.copy("model", "wide");
+    // 262 MB a token: no machine has as much as 100,000 of them take.
+    sandbox.write("wide/config.json", &config(VOCAB, 1 << 16, 1000));
+    fs::remove_file(sandbox.path("wide/model.safetensors")).unwrap();
+    let infer = "infer task=saq model.path=wide data.test_path=saq_test.csv adapter=none";
+    refused(
+        &sandbox,
+        &format!("{infer} inference.max_new_tokens=100000"),
+        &[
+            "the cache for up to 100001 tokens in each of 1 sequences takes ",
+            "more than all memory",
+            "lower inference.max_new_tokens",
+        ],
+    );
+    sandbox.write("abstracts.txt", "The sky is blue. The grass is green.\n");
+    fails(
+        &sandbox,
+        "synth synth.abstracts=abstracts.txt output=qa.jsonl synth.path=wide \
+         synth.max_tokens=100000",
+        1,
+        &[
+            "the cache for up to 100001 tokens",
+            "lower synth.max_tokens",
+        ],
+    );
+}
