@@ -1,56 +1,9 @@
-//! Samples into padded batches, and batches into accumulation windows.
+//! Samples into micro-batches, and those into accumulation windows.
 
 use thiserror::Error;
 
-use super::encode::{IGNORED, Sample};
+use super::encode::IGNORED;
 use super::split::epoch_order;
-
-/// `rows` x `cols` tokens, row-major, padded on the right to the longest row.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Batch {
-    pub input_ids: Vec<u32>,
-    /// -100 on padding and wherever the loss does not look.
-    pub labels: Vec<i64>,
-    /// Tokens of each row without padding.
-    pub lengths: Vec<usize>,
-    pub rows: usize,
-    pub cols: usize,
-}
-
-/// Pads `samples` with `pad` on the right to the longest of them.
-pub fn collate<'a>(samples: impl IntoIterator<Item = &'a Sample>, pad: u32) -> Batch {
-    let samples: Vec<&Sample> = samples.into_iter().collect();
-    let (rows, cols) = (
-        samples.len(),
-        samples.iter().map(|s| s.input_ids.len()).max().unwrap_or(0),
-    );
-    let mut batch = Batch {
-        input_ids: vec![pad; rows * cols],
-        labels: vec![IGNORED; rows * cols],
-        lengths: samples.iter().map(|s| s.input_ids.len()).collect(),
-        rows,
-        cols,
-    };
-    for (row, sample) in samples.iter().enumerate() {
-        let at = row * cols..row * cols + sample.input_ids.len();
-        batch.input_ids[at.clone()].copy_from_slice(&sample.input_ids);
-        batch.labels[at].copy_from_slice(&sample.labels);
-    }
-    batch
-}
-
-impl Batch {
-    /// Labels that count in the loss. The label at position t supervises the
-    /// logits at t - 1, so position 0 never counts.
-    pub fn supervised(&self) -> usize {
-        self.labels.chunks(self.cols.max(1)).map(supervised).sum()
-    }
-
-    /// Tokens without padding.
-    pub fn tokens(&self) -> usize {
-        self.lengths.iter().sum()
-    }
-}
 
 /// Labels of one row that count after the causal shift.
 pub(crate) fn supervised(labels: &[i64]) -> usize {
@@ -213,56 +166,12 @@ impl Iterator for Windows {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rng::Stream;
-
-    fn sample(input_ids: Vec<u32>, labels: Vec<i64>) -> Sample {
-        Sample {
-            row: 1,
-            input_ids,
-            labels,
-            cut: 0,
-        }
-    }
 
     #[test]
-    fn collating_random_samples_equals_the_naive_way() {
-        let random = Stream::new(11, &[1]);
-        let mut at = 0..;
-        let mut draw = |n: u64| random.bits(at.next().unwrap_or(0)) % n;
-        for _ in 0..200 {
-            let samples: Vec<Sample> = (0..1 + draw(6))
-                .map(|_| {
-                    let n = 1 + draw(9);
-                    let ids = (0..n).map(|_| draw(50) as u32).collect();
-                    let labels = (0..n)
-                        .map(|_| {
-                            if draw(2) == 0 {
-                                IGNORED
-                            } else {
-                                draw(50) as i64
-                            }
-                        })
-                        .collect();
-                    sample(ids, labels)
-                })
-                .collect();
-            let batch = collate(&samples, 99);
-            let widest = samples.iter().map(|s| s.input_ids.len()).max().unwrap();
-            assert_eq!((batch.rows, batch.cols), (samples.len(), widest));
-            let (mut ids, mut labels, mut counted, mut tokens) = (Vec::new(), Vec::new(), 0, 0);
-            for s in &samples {
-                for t in 0..widest {
-                    ids.push(s.input_ids.get(t).copied().unwrap_or(99));
-                    let label = s.labels.get(t).copied().unwrap_or(-100);
-                    labels.push(label);
-                    counted += usize::from(t > 0 && label != -100);
-                    tokens += usize::from(t < s.input_ids.len());
-                }
-            }
-            assert_eq!((&batch.input_ids, &batch.labels), (&ids, &labels));
-            assert_eq!((batch.supervised(), batch.tokens()), (counted, tokens));
-        }
-        assert_eq!(collate([], 0).supervised(), 0);
+    fn the_first_label_never_counts() {
+        assert_eq!(supervised(&[5, 6, IGNORED, 7]), 2);
+        assert_eq!(supervised(&[5]), 0);
+        assert_eq!(supervised(&[]), 0);
     }
 
     #[test]

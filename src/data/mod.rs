@@ -27,7 +27,7 @@ pub mod tokenise;
 pub mod tokenizer;
 mod tokens;
 
-pub use batch::{Batch, Schedule, ScheduleError, Window, Windows, collate};
+pub use batch::{Schedule, ScheduleError, Window, Windows};
 pub use chat::{ChatError, ChatTemplate, Conversation};
 pub use encode::{Brief, EncodeError, EncodeReport, Encoded, Encoder, IGNORED, Sample};
 pub use error::{DataError, RowProblem};

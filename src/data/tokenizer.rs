@@ -59,10 +59,8 @@ pub struct Tokenizer {
     prefix: Vec<u32>,
     /// What it puts behind: the separator of an encoder, or nothing.
     suffix: Vec<u32>,
-    bos: Option<u32>,
     eos: Option<u32>,
     stops: Vec<u32>,
-    pad: u32,
     /// Special tokens and those that end generation, as they are written.
     marks: Vec<(String, u32)>,
 }
@@ -114,31 +112,21 @@ impl Tokenizer {
         let map = json(&dir.join("special_tokens_map.json"))?;
         let generation = json(&dir.join("generation_config.json"))?;
         let model = json(&dir.join("config.json"))?;
-        let named = |key: &str| {
-            [&config, &map]
-                .into_iter()
-                .filter_map(|file| token_text(file.get(key)?))
-                .find_map(|text| inner.token_to_id(text))
-        };
-        let numbered = |key: &str| {
-            [&generation, &model]
-                .into_iter()
-                .map(|file| ids(file.get(key)))
-                .find(|ids| !ids.is_empty())
-                .unwrap_or_default()
-        };
-        let mut stops = numbered("eos_token_id");
-        let eos = named("eos_token").or_else(|| stops.first().copied());
+        let mut stops = [&generation, &model]
+            .into_iter()
+            .map(|file| ids(file.get("eos_token_id")))
+            .find(|ids| !ids.is_empty())
+            .unwrap_or_default();
+        let eos = [&config, &map]
+            .into_iter()
+            .filter_map(|file| token_text(file.get("eos_token")?))
+            .find_map(|text| inner.token_to_id(text))
+            .or_else(|| stops.first().copied());
         if let Some(eos) = eos
             && !stops.contains(&eos)
         {
             stops.push(eos);
         }
-        let bos = named("bos_token").or_else(|| numbered("bos_token_id").first().copied());
-        let pad = named("pad_token")
-            .or_else(|| numbered("pad_token_id").first().copied())
-            .or(eos)
-            .unwrap_or(0);
         let (prefix, suffix) = guarded(|| around(&inner))
             .ok_or_else(broken)?
             .map_err(|error| TokenizerError::Use {
@@ -159,10 +147,8 @@ impl Tokenizer {
             dir: dir.to_path_buf(),
             prefix,
             suffix,
-            bos,
             eos,
             stops,
-            pad,
             marks,
         }))
     }
@@ -249,10 +235,6 @@ impl Tokenizer {
         &self.suffix
     }
 
-    pub fn bos_id(&self) -> Option<u32> {
-        self.bos
-    }
-
     /// The token that ends an answer in training: the tokenizer's `eos_token`,
     /// else the first `eos_token_id` of `generation_config.json` or `config.json`.
     ///
@@ -267,11 +249,6 @@ impl Tokenizer {
     /// the tokenizer's own `eos_token`.
     pub fn eos_ids(&self) -> &[u32] {
         &self.stops
-    }
-
-    /// The padding token; EOS or 0 where none is named. Padding is masked anyway.
-    pub fn pad_id(&self) -> u32 {
-        self.pad
     }
 
     /// The number of tokens, added ones included.
@@ -305,7 +282,7 @@ impl Tokenizer {
         let bytes = read(&path)?.ok_or(TokenizerError::Missing(path))?;
         let mut hash = Sha256::new();
         hash.update(bytes);
-        let ids = (&self.prefix, self.bos, self.eos, &self.stops, &self.marks);
+        let ids = (&self.prefix, self.eos, &self.stops, &self.marks);
         hash.update(format!("{ids:?}"));
         // Some may be named beside tokenizer.json alone.
         let added = self.inner.get_added_tokens_decoder();
@@ -566,7 +543,7 @@ pub(crate) mod tests {
         assert_eq!(t.decode(&[0, 3, 5, 1]).unwrap(), "a c");
         assert_eq!((t.prefix(), t.vocab_size()), (&[0][..], 6));
         assert!(matches!(t.eos_id(), Err(TokenizerError::NoEos(_))));
-        assert_eq!((t.pad_id(), t.eos_ids()), (0, &[][..]));
+        assert!(t.eos_ids().is_empty());
     }
 
     #[test]
@@ -576,13 +553,10 @@ pub(crate) mod tests {
         put(
             dir.path(),
             "config.json",
-            r#"{"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": null}"#,
+            r#"{"bos_token_id": 0, "eos_token_id": 1}"#,
         );
         let t = Tokenizer::load(dir.path()).unwrap();
-        assert_eq!(
-            (t.bos_id(), t.eos_id().unwrap(), t.eos_ids(), t.pad_id()),
-            (Some(0), 1, &[1][..], 1)
-        );
+        assert_eq!((t.eos_id().unwrap(), t.eos_ids()), (1, &[1][..]));
         assert!(t.prefix().is_empty());
         put(
             dir.path(),
@@ -595,17 +569,14 @@ pub(crate) mod tests {
             r#"{"eos_token": {"content": "<eot>", "lstrip": false}}"#,
         );
         let t = Tokenizer::load(dir.path()).unwrap();
-        assert_eq!(
-            (t.eos_id().unwrap(), t.eos_ids(), t.pad_id()),
-            (2, &[1, 3, 2][..], 2)
-        );
+        assert_eq!((t.eos_id().unwrap(), t.eos_ids()), (2, &[1, 3, 2][..]));
         put(
             dir.path(),
             "tokenizer_config.json",
-            r#"{"eos_token": "</s>", "pad_token": {"content": "<s>"}}"#,
+            r#"{"eos_token": "</s>"}"#,
         );
         let t = Tokenizer::load(dir.path()).unwrap();
-        assert_eq!((t.eos_id().unwrap(), t.pad_id()), (1, 0));
+        assert_eq!(t.eos_id().unwrap(), 1);
     }
 
     #[test]

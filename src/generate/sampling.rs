@@ -81,11 +81,6 @@ impl Sampler {
         })
     }
 
-    /// Whether the choice depends on the random number.
-    pub fn is_random(&self) -> bool {
-        self.do_sample
-    }
-
     /// The same settings but sampling, for a retry of an invalid answer.
     pub fn sampling(self) -> Self {
         let temperature = if self.temperature > 0.0 {
@@ -365,7 +360,7 @@ mod tests {
             ..config()
         })
         .unwrap();
-        assert!(!greedy.is_random());
+        assert!(!greedy.do_sample);
         let narrow = [
             Sampler::new(&InferenceConfig {
                 top_k: Some(1),
@@ -454,7 +449,7 @@ mod tests {
             ..config()
         };
         let cold = Sampler::new(&cold).unwrap();
-        assert!(!cold.is_random() && cold.sampling().is_random());
+        assert!(!cold.do_sample && cold.sampling().do_sample);
         let tiny = InferenceConfig {
             temperature: 1e-38,
             ..config()

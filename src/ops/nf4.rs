@@ -81,18 +81,6 @@ impl Absmax {
             }
         }
     }
-
-    /// Number of blocks.
-    pub fn len(&self) -> usize {
-        match self {
-            Self::Plain(maxima) => maxima.len(),
-            Self::Double { codes, .. } => codes.len(),
-        }
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
 }
 
 /// Quantises a row-major `[out, in]` weight, on all threads.
@@ -221,11 +209,6 @@ impl Nf4 {
             } => codes.len() + 4 * nested_absmax.len() + 4,
         };
         self.packed.len() + statistics
-    }
-
-    /// The maximum of every block in f32.
-    pub fn absmax_f32(&self) -> Vec<f32> {
-        (0..self.absmax.len()).map(|b| self.absmax.get(b)).collect()
     }
 
     /// Writes the whole weight, row-major, into `out` of `numel` elements.
