@@ -94,12 +94,13 @@ impl Found<'_> {
         }
         let hint = match command {
             Command::Infer
+            | Command::Eval
             | Command::Compare
             | Command::Chat
             | Command::Quantize
             | Command::Merge
             | Command::Synth => return,
-            Command::Train | Command::Eval => {
+            Command::Train => {
                 "its files are in the run directory, which hydra.run.dir=DIR chooses; output=null"
             }
             Command::Plan | Command::Preview => "it only prints; output=null",
@@ -107,7 +108,8 @@ impl Found<'_> {
         self.conflict(
             "output",
             &format!(
-                "`output` is where infer, compare, chat, quantize, merge and synth write, not `run {command}`"
+                "`output` is where infer, eval, compare, chat, quantize, merge and synth write, not \
+                 `run {command}`"
             ),
             hint,
         );
@@ -198,7 +200,10 @@ const WITHOUT_EFFECT: &[(&str, &str)] = &[
 ///
 /// # Errors
 /// One of them cannot be resolved.
-pub(super) fn without_effect(command: Command, composed: &Composed) -> Result<Vec<ConfigError>, JobError> {
+pub(super) fn without_effect(
+    command: Command,
+    composed: &Composed,
+) -> Result<Vec<ConfigError>, JobError> {
     let mut errors: Vec<ConfigError> = Vec::new();
     let copied = composed.hydra.select("job.env_copy");
     let copies = copied
@@ -303,7 +308,7 @@ mod tests {
             ),
             (&adapter, &[Quantize], "merge it first"),
             (&adapter, &[Preview, Synth], "adapter=null"),
-            (&output, &[Train, Eval], "hydra.run.dir=DIR"),
+            (&output, &[Train], "hydra.run.dir=DIR"),
             (&output, &[Plan, Preview], "only prints"),
             (&full, &[Train, Plan, Preview], "trains every weight"),
             (&compute, &[Merge], "for `run quantize`"),
@@ -322,7 +327,10 @@ mod tests {
         }
         for (set, read) in [
             (&adapter[..], &[Infer, Eval, Compare, Chat, Merge][..]),
-            (&output, &[Infer, Compare, Chat, Quantize, Merge, Synth]),
+            (
+                &output,
+                &[Infer, Eval, Compare, Chat, Quantize, Merge, Synth],
+            ),
             (&full, &[Infer, Eval]),
             (&compute, &[Quantize, Train]),
             (&shards, &[Train]),

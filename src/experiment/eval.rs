@@ -19,7 +19,8 @@ use crate::data::Answers;
 use crate::model::Adaptation;
 
 /// Scores the test set. Without `adapter` and without a published one for the
-/// task, the base alone.
+/// task, the base alone. Writes predictions.csv into a new run directory and, if given,
+/// to `output`.
 ///
 /// # Errors
 /// See [`Error`].
@@ -90,6 +91,10 @@ pub fn eval(mut job: Job) -> Result<(), Error> {
         drop(model);
         if let Some((_, answers)) = models.last() {
             predictions::write(&run.predictions(), &file.examples, answers)?;
+            if let Some(output) = &config.output {
+                predictions::write(output, &file.examples, answers)?;
+                console.line(&format!("answers    {}", output.display()));
+            }
         }
         win_rates(
             &config,

@@ -49,7 +49,9 @@ fn prepare(job: &mut Job, run: &RunDir, console: &Console) -> Result<(), Error> 
         publish::check_writable(Path::new(OUTPUTS), &job.config.task.name)?;
     }
     job.set_output_dir(run.root())?;
-    if let (Command::Infer | Command::Compare, Some(output)) = (job.command, &job.config.output) {
+    if let (Command::Infer | Command::Eval | Command::Compare, Some(output)) =
+        (job.command, &job.config.output)
+    {
         fsx::create_dir_all(fsx::parent_of(output))?;
         if output.is_dir() {
             return Err(Error::OutputIsDirectory(output.clone()));

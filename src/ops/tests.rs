@@ -65,11 +65,10 @@ fn close(a: &Tensor<2>, b: &Tensor<2>, tolerance: f32) {
 /// An NF4 weight dequantised an element at a time: element `i` is its level times
 /// maximum `i / block_size`.
 pub(crate) fn by_definition(weight: &nf4::Nf4) -> Vec<f32> {
-    let maxima = weight.absmax_f32();
     let element = |i: usize| {
         let byte = weight.packed[i / 2];
         let level = if i % 2 == 0 { byte >> 4 } else { byte & 15 };
-        nf4::CODE[usize::from(level)] * maxima[i / weight.block_size]
+        nf4::CODE[usize::from(level)] * weight.absmax.get(i / weight.block_size)
     };
     (0..weight.numel()).map(element).collect()
 }

@@ -309,7 +309,11 @@ fn answers_may_lie_in_the_run() {
     let sandbox = trained(&["saq"]);
     let args = "model.path=model task=saq data.test_path=saq_test.csv inference.max_new_tokens=4 \
                 output=${hydra:runtime.output_dir}/answers.csv";
-    for (command, same) in [("infer", "predictions.csv"), ("compare", "evaluation.csv")] {
+    for (command, same) in [
+        ("infer", "predictions.csv"),
+        ("eval", "predictions.csv"),
+        ("compare", "evaluation.csv"),
+    ] {
         sandbox.ok(&format!("{command} hydra.run.dir={command} {args}"));
         let answers = sandbox.bytes(&format!("{command}/answers.csv"));
         assert!(answers == sandbox.bytes(&format!("{command}/{same}")));

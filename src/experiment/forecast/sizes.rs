@@ -233,6 +233,7 @@ fn assumed(one: Lengths, number: usize, training: &TrainingConfig, schedule: Sch
         sampled: None,
         similarity: None,
         checkpoints: false,
+        keeps_best: false,
         steps,
         tokens: one.tokens.saturating_mul(all),
         supervised: one.supervised.saturating_mul(all),
