@@ -2,7 +2,7 @@
 //! text, and of what stands in brackets, begins behind the key it belongs to.
 //! PyYAML asks nothing of the kind. White space at the beginning of such lines
 //! means nothing, so they are moved to the right, and the text is read anew. A lone
-//! `-` before a comma or a bracket gets a space, with which both take it for text.
+//! `-` in brackets, before a comma or a bracket, gets the quotes that PyYAML does not need.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -83,7 +83,14 @@ impl<'t> Indented<'t> {
             Fault::Quoted => (lines_of_quoted(rest, this, at), mark.col() + 1),
             Fault::LineOfQuoted => (vec![this], twice),
             Fault::Bracketed => (lines_in_brackets(rest, this, at), twice),
-            Fault::Dash => (vec![(at + 1, mark.line())], 1),
+            // At the end of a longer text there is nothing to be done.
+            Fault::Dash if !self.begins_value(at) => return false,
+            Fault::Dash => (vec![(at, mark.line()), (at + 1, mark.line())], 1),
+        };
+        let filler = if matches!(fault, Fault::Dash) {
+            "'"
+        } else {
+            " "
         };
         let bytes = self.text.len() + lines.len() * spaces;
         self.read = self.read.saturating_add(bytes);
@@ -94,13 +101,19 @@ impl<'t> Indented<'t> {
         let mut end = 0;
         for (start, line) in lines {
             text.push_str(&self.text[end..start]);
-            text.push_str(&" ".repeat(spaces));
+            text.push_str(&filler.repeat(spaces));
             end = start;
             *self.moved.entry(line).or_default() += spaces;
         }
         text.push_str(&self.text[end..]);
         self.text = Cow::Owned(text);
         true
+    }
+
+    /// Whether only white space parts this place in brackets from a mark that a value follows.
+    fn begins_value(&self, at: usize) -> bool {
+        let before = self.text.get(..at).unwrap_or_default().trim_end();
+        before.ends_with([',', ':', '[', '{'])
     }
 }
 
@@ -245,8 +258,8 @@ mod tests {
             ("a: [-, 1, -]\n", r#"{"a":["-",1,"-"]}"#),
             ("a: {k: -}\n", r#"{"a":{"k":"-"}}"#),
             (
-                "\u{e9}: {k: -, j: x -}\n",
-                "{\"\u{e9}\":{\"k\":\"-\",\"j\":\"x -\"}}",
+                "\u{e9}: {k: -, j: [\n  -, 'x']}\n",
+                "{\"\u{e9}\":{\"k\":\"-\",\"j\":[\"-\",\"x\"]}}",
             ),
         ] {
             assert_eq!(json(text), expected, "{text}");

@@ -309,6 +309,11 @@ fn a_package_is_selected_as_hydra_selects_it() {
 fn the_texts_of_hydras_help_are_shown_with_all_only() {
     let base = ["compose", "-cd", "tests/errors/tree", "--cfg"];
     let shown = |more: &[&str]| ok(&[&base[..], more].concat());
+    let is_help = |line: &str| {
+        line.trim_start()
+            .trim_start_matches("hydra_")
+            .starts_with("help:")
+    };
     for args in [
         &["hydra"][..],
         &["hydra", "-p", "hydra"],
@@ -316,7 +321,7 @@ fn the_texts_of_hydras_help_are_shown_with_all_only() {
     ] {
         let text = shown(args);
         assert!(
-            text.contains("launcher:") && !text.contains("help:"),
+            text.contains("launcher:") && !text.lines().any(is_help),
             "{text}"
         );
     }
