@@ -576,29 +576,29 @@ fn a_nul_byte_does_not_end_a_table() {
 #[test]
 fn a_number_and_an_id_of_the_file_cannot_be_the_same() {
     let f = Folder::new();
-    let read = |text: &str| {
+    // A row for each id, without one where it is empty.
+    let read = |ids: &[&str]| {
+        let row = |id: &&str| match *id {
+            "" => "{\"question\": \"Q\", \"answer\": \"a\"}\n".to_string(),
+            id => format!("{{\"id\": \"{id}\", \"question\": \"Q\", \"answer\": \"a\"}}\n"),
+        };
         f.read(
-            "a.csv",
-            format!("id,question,answer\n{text}"),
+            "a.jsonl",
+            ids.iter().map(row).collect::<String>(),
             TaskKind::Saq,
         )
     };
-    let ids = |text: &str| -> Vec<String> {
-        let examples = read(text).unwrap();
-        examples.into_iter().map(|e| e.id).collect()
-    };
-    assert_eq!(
-        ids("a,Q,a\n,Q,a\n02,Q,a\n4x,Q,a\n,Q,a\n"),
-        ["a", "2", "02", "4x", "5"]
-    );
-    for (text, line) in [
-        (",Q,a\n,Q,a\nx,Q,a\n2,Q,a\n", 5),
-        (",Q,a\nx,Q,a\n,Q,a\n3,Q,a\n", 5),
-        ("3,Q,a\n,Q,a\n,Q,a\n", 4),
+    let examples = read(&["a", "", "02", "4x", "", "+2"]).unwrap();
+    let ids: Vec<&str> = examples.iter().map(|e| &e.id[..]).collect();
+    assert_eq!(ids, ["a", "2", "02", "4x", "5", "+2"]);
+    for (ids, line) in [
+        (&["", "", "x", "2"][..], 4),
+        (&["", "x", "", "3"], 4),
+        (&["3", "", ""], 3),
     ] {
-        let error = read(text).unwrap_err().to_string();
+        let error = read(ids).unwrap_err().to_string();
         assert!(
-            error.contains(&format!("a.csv:{line}: '")) && error.contains("the number of another"),
+            error.contains(&format!("a.jsonl:{line}: '")) && error.contains("number of another"),
             "{error}"
         );
     }

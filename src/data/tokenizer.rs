@@ -675,7 +675,6 @@ pub(crate) mod tests {
         let dir = tempfile::tempdir().unwrap();
         let id = |name: &str| serde_json::json!({"SpecialToken": {"id": name, "type_id": 0}});
         let text = serde_json::json!({"Sequence": {"id": "A", "type_id": 0}});
-        let split = |pattern: &str| serde_json::json!({"type": "Replace", "pattern": {"String": pattern}, "content": "b"});
         let parts = [
             (
                 "post_processor",
@@ -686,7 +685,6 @@ pub(crate) mod tests {
                 "pre_tokenizer",
                 serde_json::json!({"type": "FixedLength", "length": 0}),
             ),
-            ("normalizer", split("")),
             (
                 "normalizer",
                 serde_json::json!({"type": "Precompiled", "precompiled_charsmap": "AAAAAA=="}),

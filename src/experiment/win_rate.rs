@@ -372,3 +372,21 @@ fn tell(console: &Console, model: &str, tally: &Tally, unparsed: &[String]) {
         ));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compose::Node;
+    use crate::config::from_tree;
+
+    #[test]
+    fn a_judge_has_nothing_of_the_model_that_is_judged() {
+        let defaults = from_tree(&Node::empty_map()).unwrap();
+        let mut config = defaults.clone();
+        config.prompt.chat_template_file = Some("own.jinja".into());
+        let inference = &mut config.inference;
+        (inference.top_p, inference.top_k, inference.min_p) = (0.1, Some(1), Some(0.5));
+        inference.repetition_penalty = 2.0;
+        assert_eq!(of_the_judge(&config), defaults);
+    }
+}

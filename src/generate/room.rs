@@ -53,7 +53,9 @@ impl Room {
             // A cosine and a sine for each pair of a head's numbers.
             None => 2 * self.capacity as u128 * (arch.head_dim / 2) as u128 * 4,
         };
-        let bytes = rows * row as u128 * u128::from(number) + table;
+        // Saturating: the settings may be anything.
+        let bytes = rows.saturating_mul(row as u128 * u128::from(number));
+        let bytes = bytes.saturating_add(table);
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
         let memory = memory.filter(|memory| bytes > *memory);
         match rows > u128::from(u32::MAX) || memory.is_some() {

@@ -261,7 +261,7 @@ fn a_number_that_is_too_large_is_the_first_and_stands_in_the_file_asked_for() {
         *later = 1e9;
     }
     values[3 * Q8_BLOCK + 6..4 * Q8_BLOCK].fill(8e6);
-    let staged = Path::new("out/.m.gguf.tmp-Xy3");
+    let staged = Path::new("out/.m.gguf.tmp-12-3");
     for stored in [GgufType::Q8_0, GgufType::F16] {
         let error = pack(&values, stored, staged, "w").unwrap_err().to_string();
         assert!(

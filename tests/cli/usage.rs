@@ -240,7 +240,7 @@ fn a_gpu_that_cannot_be_had_is_refused_with_a_way_out() {
         let text = stderr(&output);
         assert_eq!(output.status.code(), Some(1), "{text}");
         assert!(
-            text.starts_with(&format!("error: device={device}: ")),
+            text.starts_with(&format!("error: command line: device={device}: ")),
             "{text}"
         );
         assert!(

@@ -139,7 +139,10 @@ fn a_failing_cell_leaves_the_others_running() {
         "train --multirun {MCQ} data.path=none.csv,mcq.csv seed=1,2 hydra.sweep.dir=s"
     ));
     assert_eq!(code, Some(1), "{stderr}");
-    assert!(stderr.contains("cell 0 failed: none.csv"), "{stderr}");
+    assert!(
+        stderr.contains("cell 0 failed: command line: data.path=none.csv: none.csv: "),
+        "{stderr}"
+    );
     assert!(
         stderr.contains("error: 2 of 4 cells failed (#0, #1); see s/sweep.csv"),
         "{stderr}"

@@ -358,30 +358,16 @@ fn a_local_model_judges_in_the_same_way() {
 }
 
 #[test]
-fn a_local_judge_is_asked_by_its_own_template_and_settings() {
+fn a_local_judge_is_asked_by_its_own_template() {
     let sandbox = trained();
-    let judged = |run: &str, more: &str| {
-        sandbox.ok(&format!(
-            "eval task=saq task.metrics=[win_rate] model.path=model data.test_path=saq_test.csv \
-             inference.max_new_tokens=4 inference.validation.enabled=false judge.path=model \
-             judge.max_tokens=8 judge.temperature=1 judge.cache=null hydra.run.dir={run} {more}"
-        ));
-        sandbox.read(&format!("{run}/verdicts.csv"))
-    };
-    let plain = judged("plain", "");
-    assert!(plain.contains("no verdict in '"), "{plain}");
-    // Greedy answers are the same with these; a judge that drew by them would not be.
-    assert_eq!(
-        judged("drawn", "inference.top_k=1 inference.top_p=0.1"),
-        plain
-    );
     // The answers are asked for by this template, which a judge that used it would refuse.
     let own = "{% if messages[0].content | length > 60 %}{{ raise_exception('long') }}{% endif %}\
                {{ messages[0].content }}";
     sandbox.write("own.jinja", own);
-    judged(
-        "own",
-        "prompt.chat_template=true prompt.chat_template_file=own.jinja",
+    sandbox.ok(
+        "eval task=saq task.metrics=[win_rate] model.path=model data.test_path=saq_test.csv \
+         inference.max_new_tokens=4 judge.path=model judge.max_tokens=8 judge.cache=null \
+         prompt.chat_template=true prompt.chat_template_file=own.jinja",
     );
 }
 

@@ -57,7 +57,7 @@ pub(super) const SECTION: Section = Section {
             nullable: true,
             default: Default::Null,
             help: "Where a command that makes one thing puts it; null: the run directory",
-            about: "A file for `infer` (predictions), `compare` (evaluation.csv), `chat` (the conversation, JSONL), `report` (HTML) and `synth`, which needs it (pairs, JSONL); a new directory for `quantize` and `merge`, which need it (a file with `export.format=gguf`).",
+            about: "A file for `infer` and `eval` (predictions), `compare` (evaluation.csv), `chat` (the conversation, JSONL), `report` (HTML) and `synth`, which needs it (pairs, JSONL); a new directory for `quantize` and `merge`, which need it (a file with `export.format=gguf`).",
             limit: Limit::None,
         },
     ],
