@@ -67,7 +67,11 @@ fn close(a: &Tensor<2>, b: &Tensor<2>, tolerance: f32) {
 pub(crate) fn by_definition(weight: &nf4::Nf4) -> Vec<f32> {
     let element = |i: usize| {
         let byte = weight.packed[i / 2];
-        let level = if i % 2 == 0 { byte >> 4 } else { byte & 15 };
+        let level = if i.is_multiple_of(2) {
+            byte >> 4
+        } else {
+            byte & 15
+        };
         nf4::CODE[usize::from(level)] * weight.absmax.get(i / weight.block_size)
     };
     (0..weight.numel()).map(element).collect()
