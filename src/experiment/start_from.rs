@@ -71,12 +71,12 @@ pub fn settle(job: &mut Job) -> Result<(), Error> {
     Ok(job.settle(taken)?)
 }
 
-/// Whether the config asks for the adapter's modules. A pattern, on either side, is
-/// known only with the model.
+/// Whether the config asks for the adapter's modules, as far as can be told: what a
+/// pattern or `all-linear`, on either side, comes to is known only with the model.
 fn same_modules(job: &Job, adapter: &AdapterConfig) -> bool {
     let value = job.resolved.select("lora.target_modules");
     let Some(asked) = value.and_then(Node::as_list) else {
-        return adapter.target_modules.is_empty();
+        return true;
     };
     let sorted = |mut names: Vec<String>| {
         names.sort();

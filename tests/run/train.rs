@@ -315,6 +315,12 @@ fn an_adapter_to_start_from_keeps_its_shape_and_the_config_says_so() {
     ] {
         sandbox.ok(&again);
     }
+    // What all-linear comes to is for the model to say.
+    let all = "lora.target_modules=all-linear";
+    sandbox.ok(&format!("{train} {all} hydra.run.dir=wide"));
+    sandbox.ok(&format!(
+        "{train} {all} lora.init_from=wide/adapter hydra.run.dir=wider"
+    ));
     for (asked, what) in [
         (
             "lora.r=8",
