@@ -44,7 +44,7 @@ pub use history::{Change, History, compose_with_history, one_line};
 pub use nearest::nearest;
 pub use node::{Key, Map, Node, Origin, Value};
 pub use outline::{DefaultsTree, Listed, Outline, full_search_path, groups, options, outline};
-pub use python::printed;
+pub use python::to_str as printed;
 pub use saved::{Saved, read_file, saved_origin, saved_overrides};
 pub use source::{Source, Tree};
 pub use sweep::{Cell, Multirun, expand_sweep, is_multirun, sweep_cells};

@@ -3,9 +3,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::composed::{Request, Typed};
 use chrono::Local;
 
+use super::composed::{Request, Typed};
 use super::error::{Error, Problem};
 use super::grammar::element::Element;
 use super::grammar::overrides::{Override, Parsed};

@@ -7,16 +7,11 @@ use super::big_int::{Digits, truncated};
 use super::node::{Key, Node, Value};
 
 /// Python's `str()` of a value.
-pub(crate) fn to_str(value: &Value) -> String {
+pub fn to_str(value: &Value) -> String {
     match value {
         Value::Str(s) => s.clone(),
         other => repr(other),
     }
-}
-
-/// A value as Python's `print` writes it.
-pub fn printed(value: &Value) -> String {
-    to_str(value)
 }
 
 /// Python's `repr()` of a value.

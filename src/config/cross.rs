@@ -65,21 +65,8 @@ pub(super) fn check(config: &Config, tree: &Node) -> Vec<ConfigError> {
             "training.gradient_checkpointing=true",
         );
     }
-    if training.early_stopping_patience.is_some() && training.val_ratio == 0.0 {
-        found.conflict(
-            &["training.early_stopping_patience"],
-            "`training.early_stopping_patience` needs validation, but `training.val_ratio` is 0",
-            "set training.val_ratio above 0, or training.early_stopping_patience=null",
-        );
-    }
-    for (key, on) in [
-        (
-            "training.load_best_model_at_end",
-            training.load_best_model_at_end,
-        ),
-        ("training.eval_examples", training.eval_examples > 0),
-    ] {
-        if on && training.val_ratio == 0.0 {
+    for key in training.need_validation() {
+        if training.val_ratio == 0.0 {
             found.conflict(
                 &[key],
                 &format!("`{key}` needs validation, but `training.val_ratio` is 0"),

@@ -1,11 +1,10 @@
 //! What a command asks of its config beyond the schema. A value that the command would
 //! not read is refused where the user may have hoped for something of it.
 
-use crate::compose::{Composed, Node, Origin, Value};
+use crate::compose::{self, Composed, Node, Origin, Value};
 
 use super::check::{origin_below, same};
 use super::error::ConfigError;
-use super::job::JobError;
 use super::keys;
 use super::types::{Command, Config, ExportFormat, Method, SWEEPING};
 
@@ -203,7 +202,7 @@ const WITHOUT_EFFECT: &[(&str, &str)] = &[
 pub(super) fn without_effect(
     command: Command,
     composed: &Composed,
-) -> Result<Vec<ConfigError>, JobError> {
+) -> Result<Vec<ConfigError>, compose::Error> {
     let mut errors: Vec<ConfigError> = Vec::new();
     let copied = composed.hydra.select("job.env_copy");
     let copies = copied

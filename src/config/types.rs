@@ -333,6 +333,27 @@ pub struct TrainingConfig {
     pub resume: Option<String>,
 }
 
+impl TrainingConfig {
+    /// The keys that are set and say nothing without a validation set.
+    pub fn need_validation(&self) -> impl Iterator<Item = &'static str> {
+        let needs = [
+            (
+                "training.early_stopping_patience",
+                self.early_stopping_patience.is_some(),
+            ),
+            (
+                "training.load_best_model_at_end",
+                self.load_best_model_at_end,
+            ),
+            ("training.eval_examples", self.eval_examples > 0),
+        ];
+        needs
+            .into_iter()
+            .filter(|(_, set)| *set)
+            .map(|(key, _)| key)
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Scheduler {

@@ -1,5 +1,6 @@
 //! Data: files -> examples -> prompts -> tokens and labels -> batches.
 
+mod added_tokens;
 pub mod batch;
 pub mod chat;
 mod delimited;

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::fsx::{self, FsError};
+use crate::ops::stored::bytes_of;
 
 const MANIFEST: &str = "manifest.json";
 const TENSORS: &str = "tensors.safetensors";
@@ -356,17 +357,6 @@ fn write_json(path: &Path, value: &impl Serialize) -> Result<(), CheckpointError
     Ok(fsx::write(path, text.as_bytes())?)
 }
 
-/// The bytes of `values` as the file has them, where the machine has them so too
-/// without a copy: a tensor may be a large part of the memory.
-fn little_endian(values: &[f32]) -> Cow<'_, [u8]> {
-    match cfg!(target_endian = "little") {
-        // SAFETY: any f32 is four bytes, and bytes may lie anywhere.
-        true => unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values)) }
-            .into(),
-        false => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
-    }
-}
-
 struct TensorView<'a>(&'a NamedTensor);
 
 impl View for TensorView<'_> {
@@ -381,7 +371,8 @@ impl View for TensorView<'_> {
     }
     fn data(&self) -> Cow<'_, [u8]> {
         match &self.0.data {
-            Numbers::F32(values) => little_endian(values),
+            // Not copied: a tensor may be a large part of the memory.
+            Numbers::F32(values) => bytes_of(values),
             Numbers::U8(codes) => Cow::Borrowed(codes),
         }
     }

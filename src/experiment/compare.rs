@@ -68,20 +68,12 @@ pub fn compare(mut job: Job) -> Result<(), Error> {
         setup.model_dir.display(),
         adapter.display()
     ));
-    let sas_note = sas.as_ref().map(SasModel::note);
-    let other_base = other_base(Some(&adapter), &setup, &config);
-    for note in [
-        &other_base,
-        &setup.quantised_note,
-        &setup.generation_note,
-        &setup.chosen.note,
-        &sas_note,
-    ] {
-        note.iter().for_each(|note| console.line(note));
-    }
-    for note in &model.adapter_notes {
-        console.line(note);
-    }
+    setup.tell_notes(&console, &model);
+    let notes = [
+        other_base(Some(&adapter), &setup, &config),
+        sas.as_ref().map(SasModel::note),
+    ];
+    notes.iter().flatten().for_each(|note| console.line(note));
     let mut summary = Summary::started("compare", &config.task.name, &setup.chosen.name);
     let work = || -> Result<(), Error> {
         summary.skipped_rows = tell_skipped(&console, &file.path, &file.skipped);

@@ -106,14 +106,11 @@ fn same(a: &Value, b: &Value) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compose::{Map as Tree, Node, Origin, Value as Text};
+    use crate::compose::Node;
+    use crate::config::from_tree;
 
     fn note(file: &str) -> Option<String> {
-        let tree = Node {
-            value: Text::Map(Tree::new()),
-            origin: Origin::BuiltIn,
-        };
-        let config = crate::config::from_tree(&tree).unwrap();
+        let config = from_tree(&Node::empty_map()).unwrap();
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("generation_config.json"), file).unwrap();
         set_aside(dir.path(), &config.inference).unwrap()
@@ -145,11 +142,7 @@ mod tests {
     #[test]
     fn no_file_says_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        let tree = Node {
-            value: Text::Map(Tree::new()),
-            origin: Origin::BuiltIn,
-        };
-        let config = crate::config::from_tree(&tree).unwrap();
+        let config = from_tree(&Node::empty_map()).unwrap();
         assert_eq!(set_aside(dir.path(), &config.inference).unwrap(), None);
     }
 }

@@ -65,16 +65,7 @@ pub fn infer(mut job: Job, base: bool) -> Result<(), Error> {
             console.line(&note);
         }
     }
-    for note in [
-        &setup.quantised_note,
-        &setup.generation_note,
-        &setup.chosen.note,
-    ] {
-        note.iter().for_each(|note| console.line(note));
-    }
-    for note in &model.adapter_notes {
-        console.line(note);
-    }
+    setup.tell_notes(&console, &model);
     let mut summary = Summary::started("infer", &config.task.name, &setup.chosen.name);
     let work = || -> Result<(), Error> {
         for route in &routes {

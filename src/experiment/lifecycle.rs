@@ -78,6 +78,7 @@ pub fn close(
     began: Instant,
     outcome: Result<(), Error>,
 ) -> Result<(), Error> {
+    // Until here it holds what earlier sessions of a resumed run took.
     let before = summary.duration_s.unwrap_or_default();
     summary.duration_s = Some(before + began.elapsed().as_secs_f64());
     // A device that failed may not answer any more.

@@ -87,15 +87,7 @@ impl Ready {
         };
         let (train, val) = (part(parts.train), part(parts.val));
         let t = &config.training;
-        let validates = [
-            (
-                "training.early_stopping_patience",
-                t.early_stopping_patience.is_some(),
-            ),
-            ("training.load_best_model_at_end", t.load_best_model_at_end),
-            ("training.eval_examples", t.eval_examples > 0),
-        ];
-        if let (true, Some((key, _))) = (val.of.is_empty(), validates.iter().find(|(_, on)| *on)) {
+        if let (true, Some(key)) = (val.is_empty(), t.need_validation().next()) {
             let path = path.clone();
             return Err(Error::NoValidation { key, path });
         }

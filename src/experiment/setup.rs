@@ -106,6 +106,18 @@ impl Setup {
         Ok(setup)
     }
 
+    /// Lines for the log about the base, the device and the adapters that answer.
+    pub(super) fn tell_notes(&self, console: &Console, model: &Decoder) {
+        let own = [
+            &self.quantised_note,
+            &self.generation_note,
+            &self.chosen.note,
+        ];
+        for note in own.into_iter().flatten().chain(&model.adapter_notes) {
+            console.line(note);
+        }
+    }
+
     /// Whether the device has room for one answer of so many tokens, with nothing else
     /// on it: what is certain before the prompts are read.
     ///

@@ -235,8 +235,8 @@ impl Checkpoint {
     pub(super) fn head_differs(&self, arch: &ArchConfig) -> bool {
         let (head, embedding) = (arch.lm_head().weight(), arch.embedding());
         let bare = embedding.name.strip_prefix(arch.base_prefix());
-        let held = [Some(embedding.name.as_str()), bare].into_iter().flatten();
-        let Some(name) = held.into_iter().find(|name| self.contains(name)) else {
+        let mut names = [Some(embedding.name.as_str()), bare].into_iter().flatten();
+        let Some(name) = names.find(|name| self.contains(name)) else {
             return false;
         };
         if self.shape(&head.name) != Some(&head.shape[..]) {

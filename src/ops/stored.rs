@@ -82,7 +82,7 @@ impl Stored for Bf16 {
 }
 
 /// f32 numbers as a file would hold them.
-pub(super) fn bytes_of(x: &[f32]) -> Cow<'_, [u8]> {
+pub fn bytes_of(x: &[f32]) -> Cow<'_, [u8]> {
     match cfg!(target_endian = "little") {
         // SAFETY: every byte of an f32 may be read.
         true => unsafe { std::slice::from_raw_parts(x.as_ptr().cast(), size_of_val(x)) }.into(),

@@ -41,16 +41,11 @@ fn workload(sequences: u64, longest: u64) -> Workload {
     Workload {
         train: batch,
         accumulates: true,
-        validation: None,
-        test: None,
-        sampled: None,
-        similarity: None,
-        checkpoints: false,
-        keeps_best: false,
         steps: 1,
         tokens: batch.tokens,
         supervised: batch.supervised,
         squares: sequences * longest * longest,
+        ..Workload::default()
     }
 }
 

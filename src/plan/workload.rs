@@ -95,7 +95,7 @@ pub struct Similarity {
 }
 
 /// All that a run computes on.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Workload {
     /// Over the micro-batches of training.
     pub train: Batch,
@@ -132,18 +132,8 @@ impl Workload {
         shuffle: bool,
     ) -> Workload {
         let mut workload = Workload {
-            train: Batch::default(),
-            accumulates: false,
-            validation: None,
-            test: None,
-            sampled: None,
-            similarity: None,
-            checkpoints: false,
-            keeps_best: false,
             steps: schedule.total_steps(),
-            tokens: 0,
-            supervised: 0,
-            squares: 0,
+            ..Workload::default()
         };
         for window in schedule.windows(seed, shuffle, 0) {
             workload.accumulates |= window.micro_batches.len() > 1;

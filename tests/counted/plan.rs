@@ -181,15 +181,10 @@ fn planned(dir: &Path, config: &Config, sequences: usize) -> Memory {
         train: batch,
         accumulates: true,
         validation: Some(batch),
-        test: None,
-        sampled: None,
-        similarity: None,
-        checkpoints: false,
-        keeps_best: false,
         steps: 1,
         tokens: batch.tokens,
         supervised: batch.supervised,
-        squares: 0,
+        ..Workload::default()
     };
     let place = Place::Cpu {
         program_bytes: 0,

@@ -228,16 +228,11 @@ fn assumed(one: Lengths, number: usize, training: &TrainingConfig, schedule: Sch
     Workload {
         train: alike(one, number.min(training.batch_size)),
         accumulates: number > training.batch_size,
-        validation: None,
-        test: None,
-        sampled: None,
-        similarity: None,
-        checkpoints: false,
-        keeps_best: false,
         steps,
         tokens: one.tokens.saturating_mul(all),
         supervised: one.supervised.saturating_mul(all),
         squares: one.tokens.pow(2).saturating_mul(all),
+        ..Workload::default()
     }
 }
 
