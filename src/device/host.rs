@@ -57,6 +57,7 @@ fn vectors() -> Vec<&'static str> {
         ("FMA", is_x86_feature_detected!("fma")),
         ("AVX-512F", is_x86_feature_detected!("avx512f")),
         ("AVX-512 BF16", is_x86_feature_detected!("avx512bf16")),
+        ("AMX BF16", super::amx_bf16()),
     ];
     let there = found.iter().filter(|(_, there)| *there);
     there.map(|(name, _)| *name).collect()

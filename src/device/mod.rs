@@ -5,6 +5,8 @@
 //! burn-cuda will use, so that a run is refused here, with a reason, rather than
 //! there with a panic.
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
 mod caches;
 mod decide;
 mod headers;
@@ -26,6 +28,8 @@ use burn::tensor::Device;
 pub use for_checks::for_checks;
 use serde::Serialize;
 
+#[cfg(target_arch = "x86_64")]
+pub use amx::amx_bf16;
 pub use caches::{Cache, own as own_cache};
 pub use decide::Problem;
 pub use headers::Headers;

@@ -74,7 +74,7 @@ pub fn product(
     };
     #[cfg(target_arch = "x86_64")]
     if !few && from > 0 && multiplies_bf16() && tiles::is_for(rows, to, true) && weight.in_bf16() {
-        let [a, b] = operands(x, weight, [out, inn], transposed);
+        let [a, b] = operands(x, weight.unrounded(), [out, inn], transposed);
         // SAFETY: `y` has `rows` rows of `to` numbers and is borrowed for us alone.
         return unsafe { tiles::gemm_bf16(target, a, b) };
     }

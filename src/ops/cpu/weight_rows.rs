@@ -22,6 +22,14 @@ impl<'a> Rows<'a> {
         matches!(self, Self::Bf16(_) | Self::Nf4AsBf16(_))
     }
 
+    /// Before they are rounded to bf16, for who rounds them.
+    pub fn unrounded(self) -> Self {
+        match self {
+            Self::Nf4AsBf16(weight) => Self::Nf4(weight),
+            other => other,
+        }
+    }
+
     /// Numbers that [`Rows::get`] needs room for, to give `n` rows of `columns`.
     pub fn buffer(self, n: usize, columns: usize) -> usize {
         match self {

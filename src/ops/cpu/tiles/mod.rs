@@ -5,6 +5,7 @@
 //! Each sum is added up in the order of the inner dimension, in pieces of a panel's
 //! depth, whatever the threads.
 
+mod amx;
 mod avx2;
 mod avx512;
 mod operand;
@@ -15,10 +16,11 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use amx::Amx;
 use avx2::Avx2;
 use avx512::Avx512Bf16;
 pub use operand::Operand;
-use pack::{Buffer, pack_across, pack_panel};
+use pack::{Buffer, Form, pack_across, pack_panel};
 
 use super::mat::Threads;
 
@@ -36,7 +38,7 @@ const LEAST_COLUMNS: usize = 8;
 /// Lines of a panel that are interleaved at once.
 const LINES: usize = 16;
 /// Sums of the largest tile.
-const MOST_SUMS: usize = 384;
+const MOST_SUMS: usize = 1024;
 
 /// A kind of tile. Operands come to it as words of 32 bits: a number, or a pair of
 /// bf16 numbers that follow each other along the sum.
@@ -45,8 +47,14 @@ trait Kernel {
     const WIDTH: usize;
     /// Of a word.
     const NUMBERS: usize;
-    /// Words of a panel along the sum.
+    /// Words of a panel along the sum, a multiple of `STEP`.
     const DEPTH: usize;
+    /// Words that a tile takes at once. Panels hold a whole number of them; words that
+    /// are not there are zero.
+    const STEP: usize = 1;
+    /// Whether a panel of the left operand holds of each step all words of a line, then
+    /// those of the next; otherwise, as panels of the right one, all lines of a word.
+    const LEFT_BY_LINES: bool = false;
 
     /// Writes the lines `place..` of a panel of `group` lines, at most [`LINES`], word by
     /// word: word `w` of line `l` to `out[w * group + place + l]`, zero for lines that
@@ -61,11 +69,19 @@ trait Kernel {
         out: &mut [MaybeUninit<u32>],
     );
 
+    /// Runs a task, which makes tiles on this thread.
+    ///
+    /// # Safety
+    /// The CPU must have the kernel's instructions.
+    unsafe fn task(tiles: impl FnOnce()) {
+        tiles()
+    }
+
     /// `target (+)= alpha x` the product of a panel of rows with one of columns.
     ///
     /// # Safety
     /// The CPU must have the kernel's instructions; the target must be valid for a
-    /// whole tile.
+    /// whole tile. Inside of [`Kernel::task`].
     unsafe fn tile(left: &[u32], right: &[u32], target: Target);
 }
 
@@ -108,14 +124,20 @@ pub fn scratch_bytes(
     in_bf16: bool,
     threads: usize,
 ) -> usize {
-    match in_bf16 && multiplies_bf16() {
-        true => scratch::<Avx512Bf16>(rows, inner, columns, threads),
-        false => scratch::<Avx2>(rows, inner, columns, threads),
+    match in_bf16 {
+        true if amx::available() => scratch::<Amx>(rows, inner, columns, threads),
+        true if multiplies_bf16() => scratch::<Avx512Bf16>(rows, inner, columns, threads),
+        _ => scratch::<Avx2>(rows, inner, columns, threads),
     }
 }
 
+/// Words that so many numbers take in a panel.
+fn words<K: Kernel>(numbers: usize) -> usize {
+    numbers.div_ceil(K::NUMBERS).next_multiple_of(K::STEP)
+}
+
 fn scratch<K: Kernel>(rows: usize, inner: usize, columns: usize, threads: usize) -> usize {
-    let depth = inner.div_ceil(K::NUMBERS).min(K::DEPTH);
+    let depth = words::<K>(inner).min(K::DEPTH);
     let rows = rows.min(ROWS).next_multiple_of(K::HEIGHT);
     let columns = columns.min(COLUMNS).next_multiple_of(K::WIDTH);
     4 * depth * (rows + columns + threads * LINES * K::NUMBERS)
@@ -144,7 +166,12 @@ pub unsafe fn gemm(target: Target, a: Operand<'_>, b: Operand<'_>, threads: Thre
 pub unsafe fn gemm_bf16(target: Target, a: Operand<'_>, b: Operand<'_>) {
     assert!(multiplies_bf16());
     // SAFETY: the CPU has the instructions, the rest is the caller's.
-    unsafe { product::<Avx512Bf16>(target, a, b, Threads::All) }
+    unsafe {
+        match amx::available() {
+            true => product::<Amx>(target, a, b, Threads::All),
+            false => product::<Avx512Bf16>(target, a, b, Threads::All),
+        }
+    }
 }
 
 /// # Safety
@@ -153,7 +180,7 @@ unsafe fn product<K: Kernel>(target: Target, a: Operand<'_>, b: Operand<'_>, thr
     let all = threads == Threads::All && rayon::current_num_threads() > 1;
     let (m, n, k) = (a.lines(), b.lines(), a.length());
     assert_eq!(k, b.length(), "inner dimensions differ");
-    let words = k.div_ceil(K::NUMBERS);
+    let words = words::<K>(k);
     let depth = words.min(K::DEPTH);
     let mut right = Box::new_uninit_slice(depth * n.min(COLUMNS).next_multiple_of(K::WIDTH));
     let mut left = Box::new_uninit_slice(depth * m.min(ROWS).next_multiple_of(K::HEIGHT));
@@ -168,11 +195,29 @@ unsafe fn product<K: Kernel>(target: Target, a: Operand<'_>, b: Operand<'_>, thr
                 let left = &mut left[..depth * rows.len().next_multiple_of(K::HEIGHT)];
                 let mut pack_left = || {
                     // SAFETY: the CPU has the instructions.
-                    unsafe { pack::<K>(a, rows.clone(), numbers.clone(), K::HEIGHT, left, all) }
+                    unsafe {
+                        pack::<K>(
+                            a,
+                            rows.clone(),
+                            numbers.clone(),
+                            Form::left::<K>(),
+                            left,
+                            all,
+                        )
+                    }
                 };
                 let mut pack_right = || {
                     // SAFETY: the CPU has the instructions.
-                    unsafe { pack::<K>(b, columns.clone(), numbers.clone(), K::WIDTH, right, all) }
+                    unsafe {
+                        pack::<K>(
+                            b,
+                            columns.clone(),
+                            numbers.clone(),
+                            Form::right::<K>(),
+                            right,
+                            all,
+                        )
+                    }
                 };
                 match (row, all) {
                     (0, true) => drop(rayon::join(pack_left, pack_right)),
@@ -205,7 +250,7 @@ unsafe fn product<K: Kernel>(target: Target, a: Operand<'_>, b: Operand<'_>, thr
     }
 }
 
-/// Packs lines `lines` of an operand by panels of `group`.
+/// Packs lines `lines` of an operand as panels.
 ///
 /// # Safety
 /// The CPU must have the kernel's instructions.
@@ -213,19 +258,19 @@ unsafe fn pack<K: Kernel>(
     operand: Operand<'_>,
     lines: Range<usize>,
     numbers: Range<usize>,
-    group: usize,
+    form: Form,
     out: &mut [MaybeUninit<u32>],
     all: bool,
 ) {
     if operand.across() {
-        return pack_across::<K>(operand, lines, numbers, group, out, all);
+        return pack_across::<K>(operand, lines, numbers, form, out, all);
     }
-    let panel = group * numbers.len().div_ceil(K::NUMBERS);
+    let panel = form.group * words::<K>(numbers.len());
     let one = |buffer: &mut Buffer, (i, out): (usize, &mut [MaybeUninit<u32>])| {
-        let first = lines.start + i * group;
-        let lines = first..lines.end.min(first + group);
+        let first = lines.start + i * form.group;
+        let lines = first..lines.end.min(first + form.group);
         // SAFETY: the CPU has the instructions.
-        unsafe { pack_panel::<K>(operand, lines, numbers.clone(), group, out, buffer) }
+        unsafe { pack_panel::<K>(operand, lines, numbers.clone(), form, out, buffer) }
     };
     match all {
         true => out
@@ -279,8 +324,9 @@ impl Block<'_> {
         let part = |i: usize, of: usize, panels: usize| i * panels / of..(i + 1) * panels / of;
         let task = |i: usize| {
             let rows = part(i % down, down, panels[0]);
+            let columns = part(i / down, across, panels[1]);
             // SAFETY: the caller's.
-            unsafe { self.tiles::<K>(rows, part(i / down, across, panels[1])) }
+            unsafe { K::task(|| self.tiles::<K>(rows, columns)) }
         };
         match all {
             true => (0..down * across).into_par_iter().for_each(task),

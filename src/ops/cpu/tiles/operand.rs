@@ -43,6 +43,16 @@ impl<'a> Operand<'a> {
         }
     }
 
+    /// Numbers `part` of a line, or of a step where lines lie [`Operand::across`], if the
+    /// operand is a weight that is held in bf16.
+    pub(super) fn in_bf16(&self, row: usize, part: Range<usize>) -> Option<&'a [half::bf16]> {
+        match *self {
+            Self::Weight(Rows::Bf16(weight), [_, inn])
+            | Self::WeightColumns(Rows::Bf16(weight), [_, inn]) => Some(&weight[row * inn..][part]),
+            _ => None,
+        }
+    }
+
     /// Numbers `numbers` of a line; `buffer` has room for as many. Of operands that are
     /// not [`Operand::across`].
     pub(super) fn along<'b>(

@@ -8,10 +8,35 @@ use rayon::prelude::*;
 
 use super::super::bf16::{bits, round};
 use super::super::elementwise::vectorised;
-use super::{Kernel, LINES, Operand};
+use super::{Kernel, LINES, Operand, words};
 
 /// Words of a task of [`pack_across`].
 const TASK_WORDS: usize = 16;
+
+/// How a panel lies in memory.
+#[derive(Clone, Copy)]
+pub(super) struct Form {
+    /// Its lines.
+    pub group: usize,
+    /// Words of a line that lie together; without, all lines of a word do.
+    step: Option<usize>,
+}
+
+impl Form {
+    pub fn left<K: Kernel>() -> Self {
+        Self {
+            group: K::HEIGHT,
+            step: K::LEFT_BY_LINES.then_some(K::STEP),
+        }
+    }
+
+    pub fn right<K: Kernel>() -> Self {
+        Self {
+            group: K::WIDTH,
+            step: None,
+        }
+    }
+}
 
 /// Numbers and words on their way.
 #[derive(Default)]
@@ -20,7 +45,7 @@ pub(super) struct Buffer {
     words: Vec<u32>,
 }
 
-/// Packs up to `group` lines as a panel.
+/// Packs lines as a panel, at most as many as it has.
 ///
 /// # Safety
 /// The CPU must have the kernel's instructions.
@@ -28,12 +53,13 @@ pub(super) unsafe fn pack_panel<K: Kernel>(
     operand: Operand<'_>,
     lines: Range<usize>,
     numbers: Range<usize>,
-    group: usize,
+    form: Form,
     out: &mut [MaybeUninit<u32>],
     buffer: &mut Buffer,
 ) {
     let count = numbers.len();
-    let words = count.div_ceil(K::NUMBERS);
+    let words = words::<K>(count);
+    let group = form.group;
     buffer.numbers.resize(LINES * count, 0.0);
     buffer.words.resize(LINES * words, 0);
     let missing: &[u32] = &[];
@@ -47,19 +73,24 @@ pub(super) unsafe fn pack_panel<K: Kernel>(
         for (line, read) in here.clone().zip(&mut read) {
             let (own, others) = room.split_at_mut(count);
             room = others;
-            let line = operand.along(line, numbers.clone(), own);
-            *read = match K::NUMBERS {
-                1 => as_words(line),
-                _ => {
-                    let (own, others) = rest.split_at_mut(words);
-                    rest = others;
-                    pair_up(line, own);
-                    own
-                }
-            };
+            if K::NUMBERS == 1 {
+                *read = as_words(operand.along(line, numbers.clone(), own));
+                continue;
+            }
+            let (pairs, others) = rest.split_at_mut(words);
+            rest = others;
+            match operand.in_bf16(line, numbers.clone()) {
+                Some(line) => pair_up(line, pairs, |x| x.to_bits()),
+                None => pair_up(operand.along(line, numbers.clone(), own), pairs, rounded),
+            }
+            *read = pairs;
         }
-        // SAFETY: the CPU has the instructions.
-        unsafe { K::interleave(&read[..here.len()], start, group, out) };
+        let read = &read[..here.len()];
+        match form.step {
+            Some(step) => by_lines(read, start..start + of_panel, group, step, out),
+            // SAFETY: the CPU has the instructions.
+            None => unsafe { K::interleave(read, start, group, out) },
+        }
     }
 }
 
@@ -68,14 +99,15 @@ pub(super) fn pack_across<K: Kernel>(
     operand: Operand<'_>,
     lines: Range<usize>,
     numbers: Range<usize>,
-    group: usize,
+    form: Form,
     out: &mut [MaybeUninit<u32>],
     all: bool,
 ) {
-    let words = numbers.len().div_ceil(K::NUMBERS);
+    let words = words::<K>(numbers.len());
+    let group = form.group;
     let out = Panels {
         out: out.as_mut_ptr().cast(),
-        group,
+        form,
         words,
         panels: out.len() / (group * words).max(1),
     };
@@ -87,17 +119,14 @@ pub(super) fn pack_across<K: Kernel>(
         pairs[lines.len()..].fill(0);
         for word in task * TASK_WORDS..words.min((task + 1) * TASK_WORDS) {
             let number = numbers.start + word * K::NUMBERS;
-            let first = operand.step(number, lines.clone(), low);
-            match K::NUMBERS {
-                1 => pairs[..lines.len()].copy_from_slice(as_words(first)),
-                _ => {
-                    let second = match number + 1 < numbers.end {
-                        true => operand.step(number + 1, lines.clone(), high),
-                        false => &[],
-                    };
-                    pair_across(first, second, pairs);
-                }
-            }
+            let numbers = number..numbers.end.min(number + K::NUMBERS);
+            step::<K>(
+                operand,
+                numbers,
+                lines.clone(),
+                [&mut *low, &mut *high],
+                pairs,
+            );
             // SAFETY: no other task has this word.
             unsafe { out.write(word, pairs) }
         }
@@ -118,7 +147,7 @@ pub(super) fn pack_across<K: Kernel>(
 #[derive(Clone, Copy)]
 struct Panels {
     out: *mut u32,
-    group: usize,
+    form: Form,
     words: usize,
     panels: usize,
 }
@@ -132,10 +161,42 @@ impl Panels {
     /// # Safety
     /// No other thread writes this word of the panels.
     unsafe fn write(&self, word: usize, lines: &[u32]) {
-        for (panel, lines) in lines.chunks_exact(self.group).enumerate() {
-            let at = (panel * self.words + word) * self.group;
-            // SAFETY: the panel has the word; the caller vouches for it.
-            unsafe { std::ptr::copy_nonoverlapping(lines.as_ptr(), self.out.add(at), self.group) };
+        let group = self.form.group;
+        for (panel, lines) in lines.chunks_exact(group).enumerate() {
+            let panel = panel * self.words * group;
+            let Some(step) = self.form.step else {
+                // SAFETY: the panel has the word; the caller vouches for it.
+                unsafe {
+                    let at = self.out.add(panel + word * group);
+                    std::ptr::copy_nonoverlapping(lines.as_ptr(), at, group)
+                };
+                continue;
+            };
+            for (line, value) in lines.iter().enumerate() {
+                let at = panel + (word / step * group + line) * step + word % step;
+                // SAFETY: as above.
+                unsafe { *self.out.add(at) = *value };
+            }
+        }
+    }
+}
+
+/// Writes the lines `places` of a panel step by step, zero for lines that are not there.
+fn by_lines(
+    lines: &[&[u32]],
+    places: Range<usize>,
+    group: usize,
+    step: usize,
+    out: &mut [MaybeUninit<u32>],
+) {
+    let zero = vec![0; step];
+    for (place, i) in places.zip(0..) {
+        let steps = out.chunks_exact_mut(group * step);
+        for (at, out) in steps.enumerate() {
+            let words = lines
+                .get(i)
+                .map_or(&zero[..], |line| &line[at * step..][..step]);
+            out[place * step..][..step].write_copy_of_slice(words);
         }
     }
 }
@@ -146,34 +207,77 @@ fn as_words(numbers: &[f32]) -> &[u32] {
     unsafe { std::slice::from_raw_parts(numbers.as_ptr().cast(), numbers.len()) }
 }
 
-/// Numbers that follow each other, rounded, the first in the lower half.
-fn pair_up(numbers: &[f32], words: &mut [u32]) {
+/// A word of every line; its numbers are of one step, of two, or not there.
+fn step<K: Kernel>(
+    operand: Operand<'_>,
+    numbers: Range<usize>,
+    lines: Range<usize>,
+    [low, high]: [&mut [f32]; 2],
+    words: &mut [u32],
+) {
+    let first = numbers.start;
+    match (numbers.len(), K::NUMBERS) {
+        (0, _) => words.fill(0),
+        (_, 1) => {
+            let numbers = as_words(operand.step(first, lines, low));
+            words[..numbers.len()].copy_from_slice(numbers);
+        }
+        (1, _) => pair_across(operand.step(first, lines, low), None, words, rounded),
+        _ => {
+            let held = |number| operand.in_bf16(number, lines.clone());
+            if let (Some(low), Some(high)) = (held(first), held(first + 1)) {
+                return pair_across(low, Some(high), words, half::bf16::to_bits);
+            }
+            let low = operand.step(first, lines.clone(), low);
+            let high = operand.step(first + 1, lines, high);
+            pair_across(low, Some(high), words, rounded)
+        }
+    }
+}
+
+/// Rounded to bf16.
+#[inline(always)]
+fn rounded(x: f32) -> u16 {
+    bits(round(x))
+}
+
+/// Numbers that follow each other, as bf16, the first in the lower half.
+fn pair_up<T: Copy>(numbers: &[T], words: &mut [u32], narrow: impl Fn(T) -> u16) {
     // SAFETY: a word is two halves.
     let halves = unsafe {
         std::slice::from_raw_parts_mut(words.as_mut_ptr().cast::<u16>(), 2 * words.len())
     };
-    let (halves, odd) = halves.split_at_mut(numbers.len());
-    odd.fill(0);
+    let (halves, missing) = halves.split_at_mut(numbers.len());
+    missing.fill(0);
     vectorised(
         #[inline(always)]
         || {
             for (half, x) in halves.iter_mut().zip(numbers) {
-                *half = bits(round(*x));
+                *half = narrow(*x);
             }
         },
     );
 }
 
-/// Numbers of two steps, rounded; those of `high` are zero where there is no second.
-fn pair_across(low: &[f32], high: &[f32], words: &mut [u32]) {
+/// Numbers of two steps, as bf16; the upper half is zero where there is no second.
+fn pair_across<T: Copy>(
+    low: &[T],
+    high: Option<&[T]>,
+    words: &mut [u32],
+    narrow: impl Fn(T) -> u16,
+) {
     vectorised(
         #[inline(always)]
-        || {
-            for (word, low) in words.iter_mut().zip(low) {
-                *word = u32::from(bits(round(*low)));
+        || match high {
+            Some(high) => {
+                for ((word, low), high) in words.iter_mut().zip(low).zip(high) {
+                    *word = u32::from(narrow(*low)) | u32::from(narrow(*high)) << 16;
+                }
             }
-            for (word, high) in words.iter_mut().zip(high) {
-                *word |= round(*high).to_bits();
+            None => {
+                for (word, low) in words.iter_mut().zip(low) {
+                    *word = u32::from(narrow(*low));
+                }
             }
         },
     );

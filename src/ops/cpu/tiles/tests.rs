@@ -8,13 +8,15 @@ use crate::ops::nf4::quantize;
 use crate::rng::Stream;
 
 /// Tiles without vector instructions, so that what drives them is tested on any CPU.
-struct Plain<const NUMBERS: usize>;
+struct Plain<const NUMBERS: usize, const STEP: usize>;
 
-impl<const NUMBERS: usize> Kernel for Plain<NUMBERS> {
+impl<const NUMBERS: usize, const STEP: usize> Kernel for Plain<NUMBERS, STEP> {
     const HEIGHT: usize = 5;
     const WIDTH: usize = 24;
     const NUMBERS: usize = NUMBERS;
     const DEPTH: usize = 70;
+    const STEP: usize = STEP;
+    const LEFT_BY_LINES: bool = STEP > 1;
 
     unsafe fn interleave(
         lines: &[&[u32]],
@@ -35,7 +37,7 @@ impl<const NUMBERS: usize> Kernel for Plain<NUMBERS> {
             for column in 0..Self::WIDTH {
                 let mut sum = 0.0;
                 for step in 0..left.len() / Self::HEIGHT {
-                    let x = left[step * Self::HEIGHT + row];
+                    let x = left[(step / STEP * Self::HEIGHT + row) * STEP + step % STEP];
                     let w = right[step * Self::WIDTH + column];
                     sum += match NUMBERS {
                         1 => f32::from_bits(x) * f32::from_bits(w),
@@ -204,10 +206,12 @@ fn check_weights<K: Kernel>(name: &str) {
 
 #[test]
 fn plain_tiles() {
-    check_all::<Plain<1>>("plain");
-    check_all::<Plain<2>>("plain pairs");
-    check_weights::<Plain<1>>("plain");
-    check_weights::<Plain<2>>("plain pairs");
+    check_all::<Plain<1, 1>>("plain");
+    check_all::<Plain<2, 1>>("plain pairs");
+    check_all::<Plain<2, 7>>("plain steps");
+    check_weights::<Plain<1, 1>>("plain");
+    check_weights::<Plain<2, 1>>("plain pairs");
+    check_weights::<Plain<2, 7>>("plain steps");
 }
 
 #[test]
@@ -228,6 +232,16 @@ fn avx512_bf16_tiles() {
     }
     check_all::<Avx512Bf16>("AVX512-BF16");
     check_weights::<Avx512Bf16>("AVX512-BF16");
+}
+
+#[test]
+fn amx_tiles() {
+    if !amx::available() {
+        println!("left out: no AMX");
+        return;
+    }
+    check_all::<Amx>("AMX");
+    check_weights::<Amx>("AMX");
 }
 
 #[test]
@@ -255,12 +269,15 @@ fn the_number_of_threads_changes_no_bit() {
     }
     let (a, b) = (Mat::row_major(&a, m, k), Mat::row_major(&b, n, k));
     for threads in [2, 3, 7] {
-        assert!(with::<Plain<2>>(threads, a, b) == with::<Plain<2>>(1, a, b));
+        assert!(with::<Plain<2, 7>>(threads, a, b) == with::<Plain<2, 7>>(1, a, b));
         if avx2::available() {
             assert!(with::<Avx2>(threads, a, b) == with::<Avx2>(1, a, b));
         }
         if avx512::available() {
             assert!(with::<Avx512Bf16>(threads, a, b) == with::<Avx512Bf16>(1, a, b));
+        }
+        if amx::available() {
+            assert!(with::<Amx>(threads, a, b) == with::<Amx>(1, a, b));
         }
     }
 }
