@@ -21,6 +21,9 @@ use crate::config::types::DataConfig;
 /// Examples are encoded together up to this number and these bytes of text.
 const EXAMPLES: usize = 512;
 const BYTES: usize = 1 << 20;
+/// To be raised where the same file and settings come to other samples than before, so
+/// that those in the cache are left alone.
+const READING: &str = "2";
 /// Temporary files begin with this.
 const MAKING: &str = "making-";
 /// A temporary file that nobody has written to for so long was left behind.
@@ -188,7 +191,7 @@ impl Source<'_> {
 
     /// The name of the samples: a hash of the file's content, of how it is read, of
     /// `settings`, which stand for tokenizer, prompt and truncation, and of the version
-    /// of this program.
+    /// of this program and of its reading.
     fn key(&self, settings: &str) -> Result<String, TokeniseError> {
         let io = |error| DataError::io(self.path, error);
         let mut hash = Sha256::new();
@@ -201,7 +204,7 @@ impl Source<'_> {
             data.format, data.on_error, data.columns, self.want
         );
         hash.update(store::MARK);
-        for part in [&how, settings, env!("CARGO_PKG_VERSION")] {
+        for part in [&how, settings, env!("CARGO_PKG_VERSION"), READING] {
             hash.update((part.len() as u64).to_le_bytes());
             hash.update(part);
         }
