@@ -10,16 +10,29 @@ pub fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Opt
         return None;
     }
     let mut best: Option<(usize, &str)> = None;
+    let mut other = Vec::new();
+    let mut rows = Rows::default();
     for candidate in candidates {
-        let other: Vec<char> = candidate.to_lowercase().chars().take(MAX_LENGTH).collect();
+        other.clear();
+        other.extend(
+            candidate
+                .chars()
+                .flat_map(char::to_lowercase)
+                .take(MAX_LENGTH),
+        );
         let longer = word.len().max(other.len());
-        let allowed = (longer / 3).clamp(1, 4);
-        if word.len().abs_diff(other.len()) > allowed || other.is_empty() {
+        // One-letter words differ from each other completely.
+        let mut most = (longer / 3).clamp(1, 4).min(longer - 1);
+        if let Some((distance, _)) = best {
+            let Some(closer) = distance.checked_sub(1) else {
+                break;
+            };
+            most = most.min(closer);
+        }
+        if other.is_empty() || word.len().abs_diff(other.len()) > most {
             continue;
         }
-        let distance = distance(&word, &other);
-        // One-letter words differ from each other completely.
-        if distance <= allowed && distance < longer && best.is_none_or(|(d, _)| distance < d) {
+        if let Some(distance) = rows.distance(&word, &other, most) {
             best = Some((distance, candidate));
         }
     }
@@ -29,27 +42,40 @@ pub fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Opt
 /// Longer words are cut: the table is quadratic.
 const MAX_LENGTH: usize = 128;
 
-/// Insertions, deletions, substitutions and swaps of neighbours that turn `a` into `b`.
-fn distance(a: &[char], b: &[char]) -> usize {
-    let width = b.len() + 1;
-    let mut rows = vec![0usize; (a.len() + 1) * width];
-    for (j, cell) in rows[..width].iter_mut().enumerate() {
-        *cell = j;
-    }
-    for i in 1..=a.len() {
-        rows[i * width] = i;
-        for j in 1..width {
-            let cost = usize::from(a[i - 1] != b[j - 1]);
-            let mut best = (rows[(i - 1) * width + j] + 1)
-                .min(rows[i * width + j - 1] + 1)
-                .min(rows[(i - 1) * width + j - 1] + cost);
-            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                best = best.min(rows[(i - 2) * width + j - 2] + 1);
+/// The last three rows of the table of distances between beginnings.
+#[derive(Default)]
+struct Rows([Vec<usize>; 3]);
+
+impl Rows {
+    /// Insertions, deletions, substitutions and swaps of neighbours that turn `a` into
+    /// `b`; `None` where it takes more than `most`.
+    fn distance(&mut self, a: &[char], b: &[char], most: usize) -> Option<usize> {
+        let [before, last, row] = &mut self.0;
+        before.clear();
+        last.clear();
+        last.extend(0..=b.len());
+        let mut least = [0; 2];
+        for i in 1..=a.len() {
+            row.clear();
+            row.push(i);
+            for j in 1..=b.len() {
+                let cost = usize::from(a[i - 1] != b[j - 1]);
+                let mut cell = (last[j] + 1).min(row[j - 1] + 1).min(last[j - 1] + cost);
+                if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                    cell = cell.min(before[j - 2] + 1);
+                }
+                row.push(cell);
             }
-            rows[i * width + j] = best;
+            // A cell is no less than the least of the two rows above.
+            least = [least[1], row.iter().copied().min().unwrap_or(0)];
+            if least.iter().all(|least| *least > most) {
+                return None;
+            }
+            std::mem::swap(before, last);
+            std::mem::swap(last, row);
         }
+        last.last().copied().filter(|distance| *distance <= most)
     }
-    rows[a.len() * width + b.len()]
 }
 
 #[cfg(test)]
@@ -80,6 +106,59 @@ mod tests {
     fn a_swap_counts_as_one() {
         let a: Vec<char> = "sede".chars().collect();
         let b: Vec<char> = "seed".chars().collect();
-        assert_eq!(distance(&a, &b), 1);
+        assert_eq!(Rows::default().distance(&a, &b, 4), Some(1));
+    }
+
+    /// The whole table.
+    fn slow(a: &[char], b: &[char]) -> usize {
+        let width = b.len() + 1;
+        let mut table = vec![0; (a.len() + 1) * width];
+        for i in 0..=a.len() {
+            for j in 0..width {
+                table[i * width + j] = if i == 0 || j == 0 {
+                    i + j
+                } else {
+                    let replaced = usize::from(a[i - 1] != b[j - 1]);
+                    let mut least = table[(i - 1) * width + j - 1] + replaced;
+                    least = least.min(table[(i - 1) * width + j] + 1);
+                    least = least.min(table[i * width + j - 1] + 1);
+                    if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                        least = least.min(table[(i - 2) * width + j - 2] + 1);
+                    }
+                    least
+                };
+            }
+        }
+        table[a.len() * width + b.len()]
+    }
+
+    #[test]
+    fn distances_are_those_of_the_whole_table() {
+        let stream = crate::rng::Stream::new(3, &[]);
+        let mut drawn = (0..).map(|i| stream.uniform(i));
+        let mut word = |least: f64| -> Vec<char> {
+            let length = least + 7.0 * f64::from(drawn.next().unwrap());
+            let letters = drawn.by_ref().take(length as usize);
+            letters
+                .map(|x| {
+                    if x < 0.4 {
+                        'a'
+                    } else if x < 0.8 {
+                        'b'
+                    } else {
+                        'c'
+                    }
+                })
+                .collect()
+        };
+        let mut rows = Rows::default();
+        for _ in 0..5_000 {
+            let (a, b) = (word(1.0), word(1.0));
+            let want = slow(&a, &b);
+            for most in 0..5 {
+                let got = rows.distance(&a, &b, most);
+                assert_eq!(got, (want <= most).then_some(want), "{a:?} {b:?}");
+            }
+        }
     }
 }
