@@ -2,11 +2,12 @@
 //! that is not there can only be added with `+` or `++`.
 
 use super::error::{Cause, Problem};
+use super::found::{Fail, Step, at, at_mut, dotted};
 use super::grammar::edits::ListEdit;
 use super::grammar::element::Element;
 use super::grammar::overrides::{Kind, Override, Parsed};
 use super::hydra;
-use super::interpolate::{Fail, Resolver, Step, at, at_mut, dotted};
+use super::interpolate::Resolver;
 use super::library::Library;
 use super::list_edit;
 use super::merge::{Fault, merge};

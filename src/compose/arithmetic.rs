@@ -4,7 +4,7 @@
 
 use std::cmp::Ordering;
 
-use super::interpolate::{Fail, fail};
+use super::found::{Fail, fail};
 use super::node::{Node, Value};
 use super::python;
 

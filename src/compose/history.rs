@@ -3,11 +3,12 @@
 
 use indexmap::IndexMap;
 
-use super::composed::{Composed, Request, compose_watched};
+use super::composed::{Composed, compose_watched};
 use super::error::{Error, Problem};
 use super::grammar::overrides::Override;
 use super::nearest;
 use super::node::{Node, Origin, Value};
+use super::request::Request;
 use super::yaml_write::to_yaml;
 
 /// One setting of a value.

@@ -4,74 +4,16 @@
 use std::borrow::Cow;
 
 use super::error::{MAX_PROBLEMS, Problem};
+use super::found::{Fail, Located, Step, at, child_of, dotted, fail, made};
 use super::grammar::interpolation::{self, Arg, Interpolation, Part, Template};
 use super::nearest;
-use super::node::{
-    Key, MAX_LEVELS, MAX_NODES, Map, Node, Origin, Value, insert_key, list_index, split_path,
-};
+use super::node::{Key, MAX_LEVELS, MAX_NODES, Map, Node, Value, insert_key, split_path};
 use super::python;
 use super::resolvers;
 use super::scope::Scope;
 
 /// More nested interpolations than this are refused.
 const MAX_DEPTH: usize = 100;
-
-/// One step from a node to its child.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Step {
-    Key(Key),
-    Index(usize),
-}
-
-/// A node found while resolving. Nodes made by resolvers have no place in the tree.
-#[derive(Clone)]
-pub(crate) struct Located<'a> {
-    pub node: Cow<'a, Node>,
-    pub place: Option<Vec<Step>>,
-}
-
-/// Why a value has no resolution.
-#[derive(Debug)]
-pub(crate) enum Fail {
-    /// It leads to a `???`.
-    Missing(String),
-    /// The path goes through a value that holds nothing.
-    NotContainer(String),
-    /// A limit of the whole composition: there is no going on.
-    Limit(String),
-    Other(String),
-    /// Another key, which was read on the way, cannot be resolved: its problem.
-    Behind(Box<Problem>),
-}
-
-impl Fail {
-    pub(crate) fn message(&self) -> &str {
-        match self {
-            Fail::Missing(text)
-            | Fail::NotContainer(text)
-            | Fail::Limit(text)
-            | Fail::Other(text) => text,
-            Fail::Behind(problem) => &problem.message,
-        }
-    }
-
-    /// The failure as the problem of the key at `place`, which holds `text`.
-    fn problem(self, place: &[Step], text: &str, origin: &Origin) -> Problem {
-        match self {
-            Fail::Behind(problem) => *problem,
-            other => Problem::new(format!(
-                "cannot resolve '{}: {text}': {}",
-                dotted(place),
-                other.message()
-            ))
-            .at(origin),
-        }
-    }
-}
-
-pub(crate) fn fail<T>(message: impl Into<String>) -> Result<T, Fail> {
-    Err(Fail::Other(message.into()))
-}
 
 /// Resolves values of one tree.
 pub(crate) struct Resolver<'a> {
@@ -679,78 +621,4 @@ impl<'a> Resolver<'a> {
             None => Ok(node.value),
         }
     }
-}
-
-/// A value that a resolver made.
-pub(crate) fn made<'a>(value: Value) -> Located<'a> {
-    Located {
-        node: Cow::Owned(Node::new(value, Origin::BuiltIn)),
-        place: None,
-    }
-}
-
-fn child_of<'a>(parent: Located<'a>, step: &str) -> Result<Option<Located<'a>>, Fail> {
-    let step = match &parent.node.value {
-        Value::Map(_) => Step::Key(Key::from(step)),
-        Value::List(items) => {
-            if !python::looks_like_int(step) {
-                return fail(format!("a list has no key '{step}', only numbers"));
-            }
-            match list_index(step, items.len()) {
-                Some(index) => Step::Index(index),
-                None => return Ok(None),
-            }
-        }
-        _ => return Ok(None),
-    };
-    let node = match parent.node {
-        Cow::Borrowed(node) => child(node, &step).map(Cow::Borrowed),
-        Cow::Owned(node) => match (node.value, &step) {
-            (Value::Map(mut map), Step::Key(key)) => map.swap_remove(key),
-            (Value::List(mut items), Step::Index(index)) => Some(items.swap_remove(*index)),
-            _ => None,
-        }
-        .map(Cow::Owned),
-    };
-    let place = parent.place.map(|mut place| {
-        place.push(step);
-        place
-    });
-    Ok(node.map(|node| Located { node, place }))
-}
-
-fn child<'n>(node: &'n Node, step: &Step) -> Option<&'n Node> {
-    match (&node.value, step) {
-        (Value::Map(map), Step::Key(key)) => map.get(key),
-        (Value::List(items), Step::Index(index)) => items.get(*index),
-        _ => None,
-    }
-}
-
-/// The node at a place.
-pub(crate) fn at<'n>(root: &'n Node, place: &[Step]) -> Option<&'n Node> {
-    place.iter().try_fold(root, |node, step| child(node, step))
-}
-
-/// The node at a place, to be changed.
-pub(crate) fn at_mut<'n>(root: &'n mut Node, place: &[Step]) -> Option<&'n mut Node> {
-    place
-        .iter()
-        .try_fold(root, |node, step| match (&mut node.value, step) {
-            (Value::Map(map), Step::Key(key)) => map.get_mut(key),
-            (Value::List(items), Step::Index(index)) => items.get_mut(*index),
-            _ => None,
-        })
-}
-
-/// A place as a dotted path.
-pub(crate) fn dotted(place: &[Step]) -> String {
-    let steps: Vec<String> = place
-        .iter()
-        .map(|step| match step {
-            Step::Key(key) => key.to_string(),
-            Step::Index(index) => index.to_string(),
-        })
-        .collect();
-    steps.join(".")
 }

@@ -1,8 +1,9 @@
 //! `key=append(..)`, `key=prepend(..)`, `key=remove(..)`: changes to the list a key holds.
 
 use super::error::Problem;
+use super::found::{Step, at, at_mut, dotted};
 use super::grammar::edits::{How, ListEdit};
-use super::interpolate::{Resolver, Step, at, at_mut, dotted};
+use super::interpolate::Resolver;
 use super::nearest;
 use super::node::{Key, MAX_LEVELS, Node, Origin, Value, list_index};
 use super::python;

@@ -2,7 +2,8 @@
 //! key by key, lists and scalars replace, `???` replaces nothing.
 
 use super::error::Problem;
-use super::interpolate::{Fail, Resolver, Step, at, at_mut};
+use super::found::{Fail, Step, at, at_mut, dotted};
+use super::interpolate::Resolver;
 use super::node::{Key, MAX_LEVELS, Map, Node, Value, insert_key, split_path};
 use super::scope::Scope;
 
@@ -164,7 +165,7 @@ pub(crate) fn merge_package(
             let there = at(root, &place);
             let kind = there.map_or("dict", Node::type_name);
             let wher = there.map_or(String::new(), |n| format!(" ({})", n.origin));
-            let path = super::interpolate::dotted(&place);
+            let path = dotted(&place);
             Problem::new(format!(
                 "a {} cannot be merged into the {kind} at '{path}'{wher}",
                 src.type_name()
@@ -172,15 +173,11 @@ pub(crate) fn merge_package(
             .at(&src.origin)
             .help("make both dicts or both lists, or give one of them another key or @package")
         }
-        Fault::Unknown { place } => Problem::new(format!(
-            "unknown key '{}'",
-            super::interpolate::dotted(&place)
-        )),
-        Fault::Limit { place, message } => Problem::new(format!(
-            "cannot merge into '{}': {message}",
-            super::interpolate::dotted(&place)
-        ))
-        .at(&config.origin),
+        Fault::Unknown { place } => Problem::new(format!("unknown key '{}'", dotted(&place))),
+        Fault::Limit { place, message } => {
+            Problem::new(format!("cannot merge into '{}': {message}", dotted(&place)))
+                .at(&config.origin)
+        }
     })
 }
 

@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 
 use chrono::Local;
 
-use super::composed::{Request, Typed};
 use super::error::{Error, Problem};
 use super::grammar::element::Element;
 use super::grammar::overrides::{Override, Parsed};
 use super::hydra;
 use super::interpolate::Resolver;
 use super::library::Library;
+use super::request::{Request, Typed};
 use super::scope::Scope;
 use super::source::{Source, Tree};
 

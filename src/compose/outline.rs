@@ -3,33 +3,14 @@
 
 use chrono::Local;
 
-use super::composed::{Request, Typed, expand};
+use super::composed::expand;
+use super::defaults::{DefaultsTree, Listed};
 use super::error::Error;
 use super::library::Library;
 use super::opened::open;
+use super::request::{Request, Typed};
 use super::scope::Scope;
 use super::source::Source;
-
-/// A config of the final defaults list.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listed {
-    /// In the search path, without `.yaml`.
-    pub config_path: String,
-    /// Dotted; empty is the top.
-    pub package: String,
-    /// Placed by the `_self_` of its own defaults list.
-    pub own_body: bool,
-    /// The config whose defaults list has it.
-    pub parent: Option<String>,
-}
-
-/// A config with the entries of its defaults list, as they were chosen.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DefaultsTree {
-    /// `group: option`, the path of a config, or `_self_`.
-    pub name: String,
-    pub children: Vec<DefaultsTree>,
-}
 
 /// What a composition is made of.
 #[derive(Clone, Debug)]

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::arithmetic;
-use super::interpolate::{Fail, Located, Resolver, Step, fail, made};
+use super::found::{Fail, Located, Step, fail, made};
+use super::interpolate::Resolver;
 use super::nearest;
 use super::node::{Key, Node, Origin, Value};
 use super::python;

@@ -6,7 +6,7 @@ use std::cell::Cell;
 
 use chrono::{DateTime, Local};
 
-use super::interpolate::Fail;
+use super::found::Fail;
 
 /// Steps that one composition may take: an interpolation looked up is one, a
 /// value copied is one, and so are [`BYTES_A_STEP`] bytes of text.

@@ -5,11 +5,12 @@
 mod expand;
 mod zip;
 
-use super::composed::{Composed, Request, compose, compose_in};
+use super::composed::{Composed, compose, compose_in};
 use super::error::{Error, Problem};
 use super::grammar::overrides::{Override, excerpt};
 use super::node::{Key, Node, Origin, Value};
 use super::opened::{Opened, open};
+use super::request::Request;
 
 use expand::expand;
 use zip::zipped;

@@ -4,7 +4,7 @@ use crate::compose::{Composed, Error, Node, Problem, Request, compose_partly};
 
 use super::check::{Strictness, check};
 use super::error::{ConfigError, ConfigErrors};
-use super::job::JobError;
+use super::job_error::JobError;
 
 /// Composes the config of a job.
 ///

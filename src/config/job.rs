@@ -2,25 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::compose::{self, Composed, Map, Node, Origin, Request, Value, to_yaml, to_yaml_literal};
+use crate::compose::{Composed, Map, Node, Origin, Request, Value, to_yaml, to_yaml_literal};
 
 use super::checked::{compose_checked, resolve_checked};
 use super::error::{ConfigError, ConfigErrors};
 use super::fits::{fits_command, without_effect};
+use super::job_error::JobError;
 use super::layers::{complete, from_tree, insert};
-use super::rerun::RerunErrors;
 use super::types::{Command, Config};
-
-/// Why a job cannot start.
-#[derive(Debug, thiserror::Error)]
-pub enum JobError {
-    #[error(transparent)]
-    Compose(#[from] compose::Error),
-    #[error(transparent)]
-    Config(#[from] ConfigErrors),
-    #[error(transparent)]
-    Rerun(#[from] RerunErrors),
-}
 
 /// A command that is ready to run.
 #[derive(Clone, Debug)]

@@ -12,7 +12,7 @@ use crate::compose::{Composed, Map, Node, Origin, Value};
 use super::check::{Strictness, check};
 use super::cross;
 use super::error::{ConfigError, ConfigErrors};
-use super::job::JobError;
+use super::job_error::JobError;
 use super::keys::{self, Default};
 use super::types::Config;
 

@@ -5,4 +5,5 @@ pub(crate) mod entry;
 mod shown;
 mod tree;
 
+pub use shown::{DefaultsTree, Listed};
 pub(crate) use tree::{Defaults, Placed, expand};

@@ -2,7 +2,27 @@
 
 use super::entry::Item;
 use super::tree::{Branch, Defaults};
-use crate::compose::outline::{DefaultsTree, Listed};
+
+/// A config of the final defaults list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// In the search path, without `.yaml`.
+    pub config_path: String,
+    /// Dotted; empty is the top.
+    pub package: String,
+    /// Placed by the `_self_` of its own defaults list.
+    pub own_body: bool,
+    /// The config whose defaults list has it.
+    pub parent: Option<String>,
+}
+
+/// A config with the entries of its defaults list, as they were chosen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DefaultsTree {
+    /// `group: option`, the path of a config, or `_self_`.
+    pub name: String,
+    pub children: Vec<DefaultsTree>,
+}
 
 impl Defaults {
     /// What is merged, in order.
