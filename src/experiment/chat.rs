@@ -10,10 +10,10 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use super::adapter::adapter_or_base;
 use super::error::Error;
 use super::forecast::{halved, watch_loading, watch_unplanned};
 use super::fsx::{self, FsError};
-use super::infer::adapter_or_base;
 use super::log::strip_escapes;
 use super::setup::{ModelUse, QuestionFile, Setup};
 use crate::config::types::{Config, TaskKind};

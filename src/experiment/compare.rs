@@ -4,12 +4,12 @@
 //! answer is whose: the order of each pair is drawn from the seed, and the key lies in
 //! a file of its own.
 
-use std::path::Path;
 use std::time::Instant;
 
+use super::adapter::{adapter_dir, other_base};
+use super::csv_file::write_csv;
 use super::error::Error;
 use super::forecast::{watch_answers, watch_loading};
-use super::infer::{adapter_dir, other_base};
 use super::lifecycle::{close, new_run};
 use super::log::Console;
 use super::run_dir::RunPaths;
@@ -211,23 +211,6 @@ impl Pairs<'_> {
             count(|base, tuned| tuned == base),
         ))
     }
-}
-
-/// Writes rows as CSV, atomically.
-///
-/// # Errors
-/// The file cannot be written.
-pub(super) fn write_csv(path: &Path, rows: &[Vec<String>]) -> Result<(), Error> {
-    let fail = |error| Error::Csv {
-        path: path.to_path_buf(),
-        error,
-    };
-    let mut out = csv::Writer::from_writer(Vec::new());
-    for row in rows {
-        out.write_record(row).map_err(fail)?;
-    }
-    let bytes = out.into_inner().map_err(|e| fail(e.into_error().into()))?;
-    Ok(fsx::write(path, &bytes)?)
 }
 
 /// The metrics of base and tuned model as bars.

@@ -1,4 +1,4 @@
-//! Why a job failed.
+//! Why a job failed. Errors that hold such an error in turn stand beside it.
 
 use std::path::PathBuf;
 
@@ -9,8 +9,6 @@ use super::publish::PublishError;
 use super::registry::RegistryError;
 use super::run_dir::RunDirError;
 use super::summary::SummaryError;
-use super::synth::SynthError;
-use super::win_rate::JudgeError;
 use crate::ask::AskError;
 use crate::config::JobError;
 use crate::data::batch::ScheduleError;
@@ -158,6 +156,60 @@ pub enum Error {
     OutputExists(PathBuf),
     #[error("task.type=text has no questions to answer; choose task=mcq, saq or squad")]
     NoQuestions,
+}
+
+/// The judge could not be asked to the end.
+#[derive(Debug, thiserror::Error)]
+#[error("{cause}\n{done} of {of} verdicts are there{kept}")]
+pub struct JudgeError {
+    pub(super) cause: Box<Error>,
+    pub(super) done: usize,
+    pub(super) of: usize,
+    pub(super) kept: String,
+}
+
+/// Why there is no set of questions and answers.
+#[derive(Debug, thiserror::Error)]
+pub enum SynthError {
+    #[error(transparent)]
+    Ask(#[from] AskError),
+    #[error(transparent)]
+    Data(#[from] DataError),
+    #[error(transparent)]
+    Fs(#[from] FsError),
+    #[error("{}: holds {format} and not abstracts: give JSONL or CSV with a column text or abstract, or plain text", .path.display())]
+    NoText { path: PathBuf, format: &'static str },
+    #[error(
+        "{}: was begun with {key}={was}, and now it is {is}: replies of both would be mixed; use \
+         the former value, choose another output, or remove the file to ask for all anew", .path.display()
+    )]
+    OtherSettings {
+        path: PathBuf,
+        key: String,
+        was: String,
+        is: String,
+    },
+    #[error("{}:{line}: not a line of a journal: {error}; remove the line, or the file to begin anew", .path.display())]
+    Journal {
+        path: PathBuf,
+        line: usize,
+        error: serde_json::Error,
+    },
+    #[error("{}: another process is writing it{}; wait for it or choose another output", .path.display(),
+        if .owner.is_empty() { String::new() } else { format!(" ({})", .owner) })]
+    Busy { path: PathBuf, owner: String },
+    #[error(
+        "{cause}\n{done} of {of} abstracts are done and kept in {}; the same command goes on with the others",
+        .journal.display()
+    )]
+    BrokenOff {
+        cause: Box<Error>,
+        done: usize,
+        of: usize,
+        journal: PathBuf,
+    },
+    #[error("no pair was kept: {} says why of each; {hint}", .report.display())]
+    NothingKept { report: PathBuf, hint: String },
 }
 
 impl From<SynthError> for Error {

@@ -2,9 +2,9 @@
 
 use std::time::Instant;
 
+use super::adapter::{adapter_dir, other_base};
 use super::error::Error;
 use super::forecast::{watch_answers, watch_loading};
-use super::infer::{adapter_dir, other_base};
 use super::lifecycle::{close, new_run};
 use super::log::Console;
 use super::predictions;

@@ -1,23 +1,22 @@
 //! `run infer`: answers to the questions of a file.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
+use super::adapter::other_base;
 use super::error::Error;
 use super::forecast::{watch_answers, watch_loading};
 use super::lifecycle::{close, new_run};
 use super::live::Live;
 use super::log::Console;
 use super::predictions;
-use super::publish::adapter_path;
 use super::routes::{Placed, Route, routes};
-use super::setup::{ModelUse, OUTPUTS, Setup, tell_skipped};
+use super::setup::{ModelUse, Setup, tell_skipped};
 use super::summary::{Answered, Summary};
 use crate::config::Job;
 use crate::config::types::Config;
 use crate::data::Example;
 use crate::evaluate::{Answer, Reader};
-use crate::model::peft::AdapterConfig;
 use crate::model::{Adaptation, Decoder};
 
 /// Generates an answer to every question of `data.test_path` with the base and the
@@ -157,49 +156,4 @@ fn answered(adapter: Option<&Path>, answers: &[Answer]) -> Answered {
         retried: count(&|a| a.attempts > 1),
         retries: answers.iter().map(|a| a.attempts - 1).sum(),
     }
-}
-
-/// The adapter to answer with; with `base` none, and then none may be set.
-///
-/// # Errors
-/// There is none, or both were asked for.
-pub fn adapter_or_base(config: &Config, base: bool) -> Result<Option<PathBuf>, Error> {
-    match (base, &config.adapter) {
-        (true, Some(dir)) => Err(Error::BaseAndAdapter(dir.clone())),
-        (true, None) => Ok(None),
-        (false, _) => adapter_dir(config).map(Some).map_err(|error| match error {
-            Error::NoAdapter(task) => Error::NoAdapterNorBase(task),
-            other => other,
-        }),
-    }
-}
-
-/// A line about an adapter that says it was trained on another base than the model in
-/// use. PEFT puts it there without a word, and where the shapes are the same it fits.
-pub fn other_base(adapter: Option<&Path>, setup: &Setup, config: &Config) -> Option<String> {
-    let adapter = adapter?;
-    let trained = AdapterConfig::base_of(adapter)?;
-    let base = setup.base(config);
-    let same_place = |a: &Path| Some(a.canonicalize().ok()? == base.canonicalize().ok()?);
-    if trained == base || same_place(&trained) == Some(true) {
-        return None;
-    }
-    Some(format!(
-        "adapter {} was trained on {}, and the model in use is {}",
-        adapter.display(),
-        trained.display(),
-        base.display()
-    ))
-}
-
-/// `adapter`, else the published adapter of the task.
-pub fn adapter_dir(config: &Config) -> Result<PathBuf, Error> {
-    if let Some(dir) = &config.adapter {
-        return Ok(dir.clone());
-    }
-    let published = adapter_path(Path::new(OUTPUTS), &config.task.name)?;
-    if published.is_dir() {
-        return Ok(published);
-    }
-    Err(Error::NoAdapter(config.task.name.clone()))
 }

@@ -3,10 +3,10 @@
 use std::io::ErrorKind;
 use std::path::Path;
 
+use super::adapter::adapter_dir;
 use super::error::Error;
 use super::forecast::watch_unplanned;
 use super::fsx::{self, FsError, human_bytes};
-use super::infer::adapter_dir;
 use super::log::Console;
 use super::quantize::{copy_side_files, shard_bytes, size_line};
 use super::setup::{ModelUse, Setup, model_dir};

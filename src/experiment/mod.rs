@@ -1,12 +1,14 @@
 //! A run: its directory, metrics, checkpoints and registry, and the three jobs
 //! that fill it: [`train`], [`infer`] and [`eval`]; a [`sweep`] is many runs.
 
+mod adapter;
 mod asked;
 mod best;
 mod chat;
 pub mod checkpoints;
 mod compare;
 pub mod crash;
+mod csv_file;
 pub mod doctor;
 mod error;
 mod eval;
@@ -46,7 +48,7 @@ mod win_rate;
 
 pub use chat::{Asked as ChatAsked, chat};
 pub use compare::compare;
-pub use error::Error;
+pub use error::{Error, JudgeError, SynthError};
 pub use eval::eval;
 pub use forecast::forecast;
 pub use infer::infer;
@@ -56,6 +58,5 @@ pub use preview::{Preview, preview};
 pub use quantize::quantize;
 pub use report::{ReportError, report};
 pub use setup::OUTPUTS;
-pub use synth::{SynthError, synth};
+pub use synth::synth;
 pub use train::train;
-pub use win_rate::JudgeError;

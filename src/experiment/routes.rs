@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::adapter::adapter_or_base;
 use super::error::Error;
-use super::infer::adapter_or_base;
 use super::setup::{QuestionFile, all_questions};
 use crate::compose::{Request, options};
 use crate::config::types::{Command, Config, PromptConfig, TaskKind};

@@ -12,11 +12,10 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use thiserror::Error;
 
 use super::asked::{check, name, with_asker};
-use super::compare::write_csv;
-use super::error::Error;
+use super::csv_file::write_csv;
+use super::error::{Error, JudgeError};
 use super::fsx::{self, LockFile, Locking};
 use super::lines::Lines;
 use super::log::Console;
@@ -26,16 +25,6 @@ use crate::config::types::{Config, Metric};
 use crate::data::example::Example;
 use crate::evaluate::Answer;
 use crate::judge::{self, Outcome, PROMPTS, Tally, Verdict};
-
-/// The judge could not be asked to the end.
-#[derive(Debug, Error)]
-#[error("{cause}\n{done} of {of} verdicts are there{kept}")]
-pub struct JudgeError {
-    cause: Box<Error>,
-    done: usize,
-    of: usize,
-    kept: String,
-}
 
 /// Whether the win rate is wanted.
 pub(super) fn is_wanted(config: &Config) -> bool {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::SynthError;
+use crate::experiment::error::SynthError;
 use crate::experiment::lines::Lines;
 use crate::synth::{Pair, Verdict};
 

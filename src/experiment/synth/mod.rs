@@ -11,66 +11,19 @@ use std::path::{Path, PathBuf};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
-use thiserror::Error;
 
 use super::asked::{check, name, with_asker};
-use super::compare::write_csv;
-use super::error::Error;
-use super::fsx::{self, FsError, LockFile, Locking};
+use super::csv_file::write_csv;
+use super::error::{Error, SynthError};
+use super::fsx::{self, LockFile, Locking};
 use super::log::Console;
 use super::setup::tell_skipped;
-use crate::ask::AskError;
 use crate::config::types::{Config, SynthConfig};
-use crate::data::DataError;
 use crate::synth::PROMPTS;
 use journal::Journal;
 use read::{Abstract, read};
 use sorted::{Sorted, sort};
 use work::{ask_all, is_done, wanted};
-
-/// Why there is no set of questions and answers.
-#[derive(Debug, Error)]
-pub enum SynthError {
-    #[error(transparent)]
-    Ask(#[from] AskError),
-    #[error(transparent)]
-    Data(#[from] DataError),
-    #[error(transparent)]
-    Fs(#[from] FsError),
-    #[error("{}: holds {format} and not abstracts: give JSONL or CSV with a column text or abstract, or plain text", .path.display())]
-    NoText { path: PathBuf, format: &'static str },
-    #[error(
-        "{}: was begun with {key}={was}, and now it is {is}: replies of both would be mixed; use \
-         the former value, choose another output, or remove the file to ask for all anew", .path.display()
-    )]
-    OtherSettings {
-        path: PathBuf,
-        key: String,
-        was: String,
-        is: String,
-    },
-    #[error("{}:{line}: not a line of a journal: {error}; remove the line, or the file to begin anew", .path.display())]
-    Journal {
-        path: PathBuf,
-        line: usize,
-        error: serde_json::Error,
-    },
-    #[error("{}: another process is writing it{}; wait for it or choose another output", .path.display(),
-        if .owner.is_empty() { String::new() } else { format!(" ({})", .owner) })]
-    Busy { path: PathBuf, owner: String },
-    #[error(
-        "{cause}\n{done} of {of} abstracts are done and kept in {}; the same command goes on with the others",
-        .journal.display()
-    )]
-    BrokenOff {
-        cause: Box<Error>,
-        done: usize,
-        of: usize,
-        journal: PathBuf,
-    },
-    #[error("no pair was kept: {} says why of each; {hint}", .report.display())]
-    NothingKept { report: PathBuf, hint: String },
-}
 
 /// Turns the abstracts of `synth.abstracts` into the JSONL file `output`, which appears
 /// when it is whole. Beside it lie `OUTPUT.journal`, which a later call goes on from,

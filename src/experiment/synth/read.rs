@@ -5,9 +5,9 @@ use std::path::Path;
 use indexmap::IndexMap;
 use sha2::{Digest, Sha256};
 
-use super::SynthError;
 use crate::config::types::{DataConfig, DataFormat, TaskKind};
 use crate::data::{Answers, DataError, Want, read_examples};
+use crate::experiment::error::SynthError;
 
 /// One abstract.
 #[derive(Clone, Debug, PartialEq)]

@@ -5,11 +5,11 @@ use std::collections::VecDeque;
 
 use serde_json::Value;
 
-use super::SynthError;
 use super::journal::{Entry, Journal};
 use super::read::Abstract;
 use crate::ask::{Ask, AskError, Outcome};
 use crate::config::types::SynthConfig;
+use crate::experiment::error::SynthError;
 use crate::synth::{Pair, Wanted, again, read_pairs, read_review, review_chat, write_chat};
 
 /// Chats in a round for each that is asked at once, so that one slow answer does not
