@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use indexmap::IndexMap;
+use serde::Serialize;
 use serde_json::Value;
 use thiserror::Error;
 
-use super::diff::Difference;
 use crate::experiment::fsx::{self, FsError};
 
 /// A config that cannot be compared.
@@ -16,6 +16,17 @@ pub enum ConfigError {
     Fs(#[from] FsError),
     #[error("{}: cannot be read as YAML: {why}; restore the file or start a new run", .path.display())]
     Yaml { path: PathBuf, why: String },
+}
+
+/// A key whose value is not the same in two runs; None where a run has no such key.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Difference {
+    #[serde(skip)]
+    pub key: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub a: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub b: Option<Value>,
 }
 
 /// A config as leaf keys (`training.epochs`) and values. What only says where

@@ -2,26 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::RegistryError;
-use super::config_diff::{Leaves, shown};
+use super::config_diff::{Difference, Leaves, shown};
+use super::error::RegistryError;
 use super::record::Record;
 use super::text::table;
 use crate::compose::{Request, Saved, compose};
 use crate::experiment::run_dir::RunPaths;
-
-/// A key whose value is not the same in two runs; None where a run has no such key.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Difference {
-    #[serde(skip)]
-    pub key: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub a: Option<Value>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub b: Option<Value>,
-}
 
 /// What two runs differ in.
 #[derive(Clone, Debug)]

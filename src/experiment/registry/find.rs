@@ -5,7 +5,7 @@ use std::path::{Component, Path, PathBuf};
 use chrono::DateTime;
 use walkdir::WalkDir;
 
-use super::RegistryError;
+use super::error::RegistryError;
 use super::record::started;
 use crate::compose::nearest;
 use crate::experiment::run_dir::RunPaths;

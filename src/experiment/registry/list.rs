@@ -5,9 +5,10 @@ use std::path::Path;
 use chrono::{DateTime, FixedOffset};
 use serde::Serialize;
 
+use super::error::RegistryError;
+use super::find::run_dirs;
 use super::record::{Record, State, main_metric, started};
 use super::text::{NONE, duration, loss, percent, table};
-use super::{RegistryError, run_dirs};
 use crate::experiment::run_dir::RunPaths;
 
 /// A run in a list. What is not known is null.

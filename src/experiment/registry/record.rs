@@ -6,7 +6,7 @@ use std::path::Path;
 use chrono::{DateTime, FixedOffset, Local};
 use serde::Serialize;
 
-use super::RegistryError;
+use super::error::RegistryError;
 use crate::compose::saved_overrides;
 use crate::experiment::run_dir::RunPaths;
 use crate::experiment::summary::{Metrics, Status, Summary};

@@ -4,7 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::config_diff::Leaves;
-use super::{RegistryError, find_runs};
+use super::error::RegistryError;
+use super::find::find_runs;
 use crate::experiment::checkpoints::{self, Checkpoint};
 use crate::experiment::fsx;
 use crate::experiment::run_dir::{RunDir, RunDirError, RunPaths};

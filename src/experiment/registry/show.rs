@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::RegistryError;
+use super::error::RegistryError;
 use super::list::when;
 use super::record::{Record, State};
 use super::text::{NONE, duration, loss, percent, table};
