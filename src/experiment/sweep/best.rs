@@ -1,6 +1,6 @@
 //! Which cell did best.
 
-use super::cells::Outcome;
+use super::outcome::Outcome;
 use crate::experiment::summary::Status;
 
 /// The places of the best cells: one for each task of which two or more cells can

@@ -1,10 +1,11 @@
-//! One cell: a run like any other, and what is known of it afterwards.
+//! Running one cell: a run like any other.
 
 use std::fmt::Display;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use super::outcome::Outcome;
 use super::plan::Plan;
 use crate::config::Job;
 use crate::device;
@@ -12,43 +13,6 @@ use crate::experiment::metrics::reset_peak_memory;
 use crate::experiment::run_dir::RunPaths;
 use crate::experiment::summary::{Status, Summary};
 use crate::experiment::{crash, fsx};
-
-/// What became of a cell.
-#[derive(Clone, Debug)]
-pub(super) struct Outcome {
-    pub num: usize,
-    pub directory: PathBuf,
-    /// All its overrides.
-    pub overrides: String,
-    /// The values of the swept keys.
-    pub values: Vec<String>,
-    pub status: Status,
-    pub error: Option<String>,
-    pub task: String,
-    /// The metric that the task is judged by.
-    pub main_metric: Option<String>,
-    pub duration_s: f64,
-    /// `None` where the run failed before it wrote one.
-    pub summary: Option<Summary>,
-}
-
-impl Outcome {
-    /// The main metric of the base and of the tuned model.
-    pub fn main_figures(&self) -> (Option<f64>, Option<f64>) {
-        match (&self.summary, &self.main_metric) {
-            (Some(summary), Some(name)) => {
-                let metrics = &summary.metrics;
-                let of = |figures: &indexmap::IndexMap<String, f64>| figures.get(name).copied();
-                (of(&metrics.base), of(&metrics.tuned))
-            }
-            _ => (None, None),
-        }
-    }
-
-    pub fn val_loss(&self) -> Option<f64> {
-        self.summary.as_ref().and_then(|summary| summary.val_loss)
-    }
-}
 
 /// Runs a cell below `root`. Whatever goes wrong in it, a panic too, is its outcome.
 pub(super) fn run<E: Display>(

@@ -5,7 +5,7 @@ use std::path::Path;
 use indexmap::{IndexMap, IndexSet};
 
 use super::best::best;
-use super::cells::Outcome;
+use super::outcome::Outcome;
 use crate::experiment::fsx::{self, FsError};
 use crate::experiment::summary::{Status, Summary};
 

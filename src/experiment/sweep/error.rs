@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use indexmap::IndexMap;
 
-use super::cells::Outcome;
+use super::outcome::Outcome;
 use crate::compose;
 use crate::experiment::fsx::FsError;
 use crate::experiment::summary::Status;

@@ -9,6 +9,7 @@ mod best;
 mod cells;
 mod csv;
 mod error;
+mod outcome;
 mod plan;
 mod root;
 mod table;
@@ -20,8 +21,8 @@ use crate::compose::Request;
 use crate::config::Job;
 use crate::config::types::Command;
 
-use cells::Outcome;
-use plan::Plan;
+use outcome::Outcome;
+use plan::{Plan, count};
 use root::SweepDir;
 
 pub use error::{CellProblem, SweepError};
@@ -58,7 +59,7 @@ fn run_on<E: Display>(
     dir.write_master(&plan.master_yaml())?;
     console.line(&format!(
         "{} in {}",
-        cells(plan.len()),
+        count(plan.len()),
         dir.root().display()
     ));
     let mut outcomes: Vec<Outcome> = Vec::with_capacity(plan.len());
@@ -106,13 +107,6 @@ fn dry_run_on(console: &Console, command: Command, request: &Request) -> Result<
 fn warn(console: &Console, warnings: &[String]) {
     for warning in warnings {
         console.error(&format!("warning: {warning}"));
-    }
-}
-
-fn cells(count: usize) -> String {
-    match count {
-        1 => "1 cell".to_string(),
-        n => format!("{n} cells"),
     }
 }
 

@@ -146,7 +146,7 @@ impl Plan {
             };
             text.push_str(&format!("#{num:<digits$}  {title:<width$}  {place}\n"));
         }
-        text + &format!("{}; nothing was run", super::cells(self.len()))
+        text + &format!("{}; nothing was run", count(self.len()))
     }
 }
 
@@ -188,6 +188,14 @@ impl Taken {
             ));
         }
         texts
+    }
+}
+
+/// A number of cells in words.
+pub(super) fn count(cells: usize) -> String {
+    match cells {
+        1 => "1 cell".to_string(),
+        n => format!("{n} cells"),
     }
 }
 

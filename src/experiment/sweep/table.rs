@@ -1,8 +1,8 @@
 //! The closing table of a sweep.
 
 use super::best::best;
-use super::cells::Outcome;
 use super::csv::status;
+use super::outcome::Outcome;
 
 /// Longer values are cut: the table is for a glance, sweep.csv has them whole.
 const WIDEST: usize = 32;
