@@ -9,7 +9,7 @@ use csv::{ByteRecord, ReaderBuilder, Terminator};
 use super::error::{DataError, MAX_ROW, RowProblem};
 use super::example::Example;
 use super::fields::{Cell, Layout, Spec};
-use super::formats::{Input, Source};
+use super::reader::{Input, Source};
 use crate::config::types::TaskKind;
 
 /// Put after the file: its record marks the end, and a field that holds it was

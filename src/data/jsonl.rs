@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::error::{DataError, RowProblem};
 use super::example::Example;
 use super::fields::{Cell, Layout, Spec};
-use super::formats::{Input, Lines, Source};
+use super::reader::{Input, Lines, Source};
 
 struct Rows {
     lines: Lines,

@@ -18,6 +18,7 @@ pub mod pack;
 mod parquet;
 mod plain;
 pub mod prompt;
+mod reader;
 pub mod shown;
 pub mod split;
 mod squad;

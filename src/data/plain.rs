@@ -6,7 +6,7 @@ use std::io::{BufRead, Seek, SeekFrom};
 use super::error::{DataError, RowProblem};
 use super::example::Example;
 use super::fields::Spec;
-use super::formats::{Input, Lines, Source};
+use super::reader::{Input, Lines, Source};
 
 struct Documents {
     lines: Lines,

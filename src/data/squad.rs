@@ -8,8 +8,8 @@ use serde::Deserialize;
 use super::error::{DataError, RowProblem};
 use super::example::Example;
 use super::fields::{Answers, Spec};
-use super::formats::{Input, Source};
 use super::json_list::{Elements, ListError};
+use super::reader::{Input, Source};
 
 #[derive(Deserialize)]
 struct Article {

@@ -6,8 +6,8 @@ use serde_json::Value;
 use super::error::{DataError, RowProblem};
 use super::example::{Example, TokenRow};
 use super::fields::Spec;
-use super::formats::{Input, Lines, Source};
 use super::jsonl::json_problem;
+use super::reader::{Input, Lines, Source};
 
 struct Rows {
     lines: Lines,

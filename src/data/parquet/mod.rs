@@ -24,7 +24,7 @@ use self::shape::Shape;
 use super::error::{DataError, MAX_ROW, RowProblem};
 use super::example::Example;
 use super::fields::Spec;
-use super::formats::Source;
+use super::reader::Source;
 use super::{chat, guard, jsonl, tokens};
 use crate::config::types::TaskKind;
 
