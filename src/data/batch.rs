@@ -2,13 +2,7 @@
 
 use thiserror::Error;
 
-use super::encode::IGNORED;
 use super::split::epoch_order;
-
-/// Labels of one row that count after the causal shift.
-pub(crate) fn supervised(labels: &[i64]) -> usize {
-    labels.iter().skip(1).filter(|l| **l != IGNORED).count()
-}
 
 /// A number that makes no schedule.
 #[derive(Clone, Copy, Debug, PartialEq, Error)]
@@ -166,13 +160,6 @@ impl Iterator for Windows {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_first_label_never_counts() {
-        assert_eq!(supervised(&[5, 6, IGNORED, 7]), 2);
-        assert_eq!(supervised(&[5]), 0);
-        assert_eq!(supervised(&[]), 0);
-    }
 
     #[test]
     fn steps_are_counted_as_trainer_counts_them() {

@@ -26,51 +26,13 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::batch::supervised;
 use super::chat::{ChatError, ChatTemplate};
 use super::error::list;
 use super::example::Example;
 use super::prompt::{PromptError, Prompter};
+pub use super::sample::{Brief, IGNORED, Sample};
 use super::tokenizer::{Tokenizer, TokenizerError};
 use crate::config::types::{PromptConfig, TaskKind};
-
-/// The label of a token that is not supervised, as in PyTorch's `ignore_index`.
-pub const IGNORED: i64 = -100;
-
-/// The token ids of one training sequence and their labels, of one length.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sample {
-    /// The row of the example it comes from.
-    pub row: usize,
-    pub input_ids: Vec<u32>,
-    /// The label at position t supervises the logits at t - 1; -100 is masked.
-    pub labels: Vec<i64>,
-    /// Tokens that truncation removed.
-    pub cut: usize,
-}
-
-/// Figures of a sample.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Brief {
-    /// The row of the example it comes from.
-    pub row: usize,
-    pub tokens: usize,
-    /// Targets of the loss, after the causal shift.
-    pub supervised: usize,
-    /// Tokens that truncation removed.
-    pub cut: usize,
-}
-
-impl Brief {
-    pub fn of(sample: &Sample) -> Self {
-        Self {
-            row: sample.row,
-            tokens: sample.input_ids.len(),
-            supervised: supervised(&sample.labels),
-            cut: sample.cut,
-        }
-    }
-}
 
 /// What encoding did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

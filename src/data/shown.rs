@@ -1,8 +1,7 @@
 //! A training sample as text for people: which tokens are supervised, and where
 //! truncation cut.
 
-use super::batch::supervised;
-use super::encode::{IGNORED, Sample};
+use super::sample::{IGNORED, Sample, supervised};
 use super::tokenizer::{Tokenizer, TokenizerError};
 
 /// How supervised tokens and cuts are marked.

@@ -69,7 +69,7 @@ pub fn epoch_order(n: usize, seed: u64, epoch: usize, shuffle: bool) -> Vec<usiz
 mod tests {
     use std::collections::BTreeSet;
 
-    use super::super::encode::Sample;
+    use super::super::sample::Sample;
     use super::*;
 
     #[test]

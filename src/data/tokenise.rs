@@ -15,6 +15,7 @@ use super::encode::{EncodeError, Encoder};
 use super::error::DataError;
 use super::example::Example;
 use super::formats::{Examples, Want};
+use super::hex::hex;
 use super::store::{self, Damage, Said, Store, Writer};
 use crate::config::types::DataConfig;
 
@@ -210,11 +211,6 @@ impl Source<'_> {
         }
         Ok(hex(&hash.finalize()[..16]))
     }
-}
-
-/// Lower-case hexadecimal digits.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A temporary file in `dir`, which is made where it is missing and rid of what a

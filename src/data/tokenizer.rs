@@ -13,6 +13,7 @@ use thiserror::Error;
 
 use super::added_tokens::add_tokens;
 use super::guard::{CONTRADICTION, guarded};
+use super::hex::hex;
 
 /// What can be wrong with a tokenizer's files.
 #[derive(Debug, Error)]
@@ -287,7 +288,7 @@ impl Tokenizer {
         // Some may be named beside tokenizer.json alone.
         let added = self.inner.get_added_tokens_decoder();
         hash.update(format!("{:?}", BTreeMap::from_iter(added)));
-        Ok(super::tokenise::hex(&hash.finalize()))
+        Ok(hex(&hash.finalize()))
     }
 
     /// What the crate makes of `what`.

@@ -7,13 +7,13 @@ use super::error::Error;
 use super::ready::skipped_rows;
 use super::setup::{ModelUse, Setup};
 use crate::config::types::Config;
-use crate::data::encode::{Encoder, Sample};
+use crate::data::encode::Encoder;
 use crate::data::example::Example;
 use crate::data::formats::{Examples, Want};
 use crate::data::pack::packs;
 use crate::data::shown::{self, Marks};
 use crate::data::split::split;
-use crate::data::{Answers, Samples, Store};
+use crate::data::{Answers, Sample, Samples, Store};
 
 /// Tokens are listed in lines of this many characters.
 const WIDTH: usize = 96;

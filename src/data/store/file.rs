@@ -8,7 +8,7 @@ use memmap2::Mmap;
 use sha2::{Digest, Sha256};
 
 use super::{Backing, ENTRY, Said, Store, pack};
-use crate::data::encode::{Brief, Sample};
+use crate::data::sample::{Brief, Sample};
 
 /// What a file begins with; the last byte is the version of the layout.
 pub(in crate::data) const MARK: &[u8; 8] = b"KILNTOK\x01";

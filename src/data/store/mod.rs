@@ -16,7 +16,8 @@ use std::sync::Arc;
 use memmap2::Mmap;
 use serde::{Deserialize, Serialize};
 
-use super::encode::{Brief, EncodeReport, IGNORED, Sample};
+use super::encode::EncodeReport;
+use super::sample::{Brief, IGNORED, Sample};
 pub(super) use file::{Damage, MARK, Writer, hash_all, open};
 
 /// Bytes of a sample's entry: where its words begin (8), its row (8), and as 4 bytes
