@@ -23,6 +23,7 @@ pub mod moments8;
 #[cfg(test)]
 mod moments8_tests;
 pub mod nf4;
+mod nf4_code;
 mod nf4_map;
 mod nf4_pack;
 mod nf4_tensor;

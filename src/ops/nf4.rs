@@ -7,6 +7,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+pub use super::nf4_code::CODE;
 use super::nf4_map;
 pub use super::nf4_map::{NESTED_BLOCK, dynamic_map};
 use super::nf4_pack;
@@ -15,26 +16,6 @@ use super::stored::{self, Stored};
 
 /// Block sizes that bitsandbytes accepts.
 pub const BLOCK_SIZES: [usize; 8] = [32, 64, 128, 256, 512, 1024, 2048, 4096];
-
-/// The 16 levels, ascending; level 7 is zero.
-pub const CODE: [f32; 16] = [
-    -1.0,
-    -0.696_192_8,
-    -0.525_073_05,
-    -0.394_917_5,
-    -0.284_441_38,
-    -0.184_773_43,
-    -0.091_050_036,
-    0.0,
-    0.079_580_3,
-    0.160_930_2,
-    0.246_112_3,
-    0.337_915_24,
-    0.440_709_83,
-    0.562_617,
-    0.722_956_84,
-    1.0,
-];
 
 /// Elements that one task handles; a multiple of every block size.
 pub const TASK: usize = 1 << 16;

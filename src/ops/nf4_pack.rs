@@ -6,7 +6,7 @@
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
 
-use super::nf4::CODE;
+use super::nf4_code::CODE;
 use super::stored::Stored;
 
 /// Midpoints between levels: a value above `BOUNDS[i]` has a level above i.

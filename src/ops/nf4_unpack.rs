@@ -2,7 +2,7 @@
 //! the CPU can permute a register (AVX2). Both give the same bits, one f32 product
 //! of a level and its block's maximum.
 
-use super::nf4::CODE;
+use super::nf4_code::CODE;
 
 /// The two levels of each packed byte.
 const PAIRS: [[f32; 2]; 256] = {
