@@ -7,12 +7,13 @@ use std::sync::Arc;
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::decoder::Decoder;
-use super::dora::{Dora, row_squares};
+use super::dora::row_squares;
 use super::hf_config::ArchConfig;
 use super::layer::Layer;
-use super::linear::{Lora, Pass};
+use super::lora::{Dora, Lora};
 use super::mlp::MLP_ROWS;
 use super::options::{Adaptation, LoadOptions};
+use super::pass::Pass;
 use super::peft::{Adapter, AdapterConfig, LoraTensors, PeftError, names_of, resolve_targets};
 use crate::config::types::QuantMethod;
 

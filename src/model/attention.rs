@@ -4,7 +4,7 @@
 use burn::tensor::Tensor;
 
 use super::kv_cache::LayerCache;
-use super::layer::LayerContext;
+use super::layer_context::LayerContext;
 use super::linear::{Linear, LinearTape};
 use super::norm::Norm;
 use super::params::Grads;

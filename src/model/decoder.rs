@@ -5,13 +5,15 @@ use half::bf16;
 
 use super::hf_config::ArchConfig;
 use super::kv_cache::KvCache;
-use super::layer::{Layer, LayerContext, LayerTape};
-use super::linear::{DropoutKey, Pass, Weight};
+use super::layer::{Layer, LayerTape};
+use super::layer_context::LayerContext;
 use super::mlp::{MLP_ROWS, tile_rows};
 use super::norm::Norm;
 use super::params::{Grads, Params};
+use super::pass::{DropoutKey, Pass};
 use super::peft::AdapterConfig;
 use super::ragged::Ragged;
+use super::weight::Weight;
 use crate::config::types::TrainingConfig;
 use crate::ops::{
     AttentionShape, CrossEntropyGrad, HotOps, Indices, Offloaded, Precision, Room, RopeTable,

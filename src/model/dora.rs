@@ -6,17 +6,10 @@
 
 use burn::tensor::{DType, Tensor};
 
-use super::linear::{Lora, Pass, Weight};
-use super::params::{Grads, ParamId};
-
-/// What DoRA adds to [`Lora`].
-#[derive(Clone, Debug)]
-pub struct Dora {
-    /// The lengths m, `[1, out]`.
-    pub magnitude: ParamId,
-    /// |w|^2 of the base's rows, `[1, out]`.
-    pub squares: Tensor<2>,
-}
+use super::lora::{Dora, Lora};
+use super::params::Grads;
+use super::pass::Pass;
+use super::weight::Weight;
 
 /// What the backward needs of the forward.
 pub struct DoraTape {

@@ -5,43 +5,19 @@ use burn::tensor::Tensor;
 
 use super::attention::{Attention, AttentionTape};
 use super::kv_cache::LayerCache;
-use super::linear::{Linear, Pass};
+use super::layer_context::LayerContext;
+use super::linear::Linear;
 use super::mlp::{Mlp, MlpTape};
 use super::norm::Norm;
 use super::operands::Operands;
 use super::params::Grads;
-use super::ragged::Ragged;
-use crate::ops::{AttentionShape, RopeTable};
+use super::pass::Pass;
 
 pub struct Layer {
     pub attention_norm: Norm,
     pub attention: Attention,
     pub mlp_norm: Norm,
     pub mlp: Mlp,
-}
-
-/// What all layers share.
-#[derive(Clone, Copy)]
-pub struct LayerContext<'a> {
-    pub pass: Pass<'a>,
-    pub batch: &'a Ragged,
-    /// `None` where positions are not rotary.
-    pub rope: Option<&'a RopeTable>,
-    /// Without the window, which is a layer's own.
-    pub attention: AttentionShape,
-}
-
-impl LayerContext<'_> {
-    fn with<'a>(&'a self, operands: &'a Operands) -> LayerContext<'a> {
-        let operands = Some(operands);
-        LayerContext {
-            pass: Pass {
-                operands,
-                ..self.pass
-            },
-            ..*self
-        }
-    }
 }
 
 /// The intermediate results that the backward of a layer needs.
@@ -76,6 +52,16 @@ impl Layer {
             .chain(heads)
     }
 
+    /// Of the adapter that computes in `pass`.
+    fn operands(&self, pass: &Pass<'_>) -> Operands {
+        let Some(adapter) = pass.adapter else {
+            return Operands::default();
+        };
+        let loras = self.linears().filter_map(|linear| linear.lora(adapter));
+        let ids = loras.flat_map(|lora| [lora.a, lora.b]).collect();
+        Operands::new(pass.ops, pass.params, ids)
+    }
+
     /// `x` is `[tokens, hidden]`. With a cache, the new keys and values are
     /// appended to it and the queries attend to all of it.
     pub fn forward(
@@ -84,7 +70,7 @@ impl Layer {
         x: Tensor<2>,
         cache: Option<&mut LayerCache>,
     ) -> (Tensor<2>, LayerTape) {
-        let operands = Operands::of(&cx.pass, self.linears());
+        let operands = self.operands(&cx.pass);
         let cx = &cx.with(&operands);
         let (attended, n2) = self.attend(cx, x, cache);
         let (y, mlp) = self.mlp.forward(&cx.pass, &n2);
@@ -106,7 +92,7 @@ impl Layer {
         x: Tensor<2>,
         cache: Option<&mut LayerCache>,
     ) -> Tensor<2> {
-        let operands = Operands::of(&cx.pass, self.linears());
+        let operands = self.operands(&cx.pass);
         let cx = &cx.with(&operands);
         let (Attended { h, .. }, n2) = self.attend(cx, x, cache);
         let y = self.mlp.output(&cx.pass, n2);
@@ -165,7 +151,7 @@ impl Layer {
         grads: &mut Grads,
         want_dx: bool,
     ) -> Option<Tensor<2>> {
-        let operands = Operands::of(&cx.pass, self.linears());
+        let operands = self.operands(&cx.pass);
         let cx = &cx.with(&operands);
         let (attended, n2) = self.attend(cx, x, None);
         let dn2 = self.mlp.backward_again(&cx.pass, n2, &dy, grads)?;

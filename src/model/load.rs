@@ -11,13 +11,14 @@ use super::hf_config::{
 use super::host_table::HostTable;
 use super::init::initial;
 use super::layer::Layer;
-use super::linear::{Linear, Weight};
+use super::linear::Linear;
 use super::mlp::Mlp;
 use super::norm::Norm;
 use super::options::{Adaptation, LoadOptions};
 use super::params::Params;
 use super::peft::{Adapter, PeftError};
 use super::start::Start;
+use super::weight::Weight;
 use crate::config::types::{LoraConfig, ModelInit, QuantMethod};
 use crate::ops::cpu::is_cpu;
 use crate::ops::{Nf4Tensor, for_device, nf4};

@@ -4,8 +4,9 @@ use std::ops::Range;
 
 use burn::tensor::Tensor;
 
-use super::linear::{Linear, LinearTape, Pass};
+use super::linear::{Linear, LinearTape};
 use super::params::Grads;
+use super::pass::Pass;
 
 /// Most rows that are taken at once where nothing is kept: beyond it, products gain no
 /// more from being larger.

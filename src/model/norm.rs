@@ -2,8 +2,9 @@
 
 use burn::tensor::Tensor;
 
-use super::linear::{Pass, Weight};
 use super::params::Grads;
+use super::pass::Pass;
+use super::weight::Weight;
 
 /// Normalises rows of the gain's width.
 pub struct Norm {

@@ -3,23 +3,18 @@
 
 use burn::tensor::Tensor;
 
-use super::linear::{Linear, Pass};
-use super::params::ParamId;
+use super::params::{ParamId, Params};
+use crate::ops::HotOps;
 
 /// The matrices of one layer.
 #[derive(Default)]
 pub struct Operands(Vec<(ParamId, Tensor<2>)>);
 
 impl Operands {
-    /// Of the adapter that computes in `pass`.
-    pub fn of<'a>(pass: &Pass<'_>, linears: impl Iterator<Item = &'a Linear>) -> Self {
-        let Some(adapter) = pass.adapter else {
-            return Self::default();
-        };
-        let loras = linears.filter_map(|linear| linear.lora(adapter));
-        let ids: Vec<ParamId> = loras.flat_map(|lora| [lora.a, lora.b]).collect();
-        let values: Vec<_> = ids.iter().map(|id| pass.params.get(*id)).collect();
-        let cast = pass.ops.operands(&values);
+    /// The matrices `ids`.
+    pub fn new(ops: &dyn HotOps, params: &Params, ids: Vec<ParamId>) -> Self {
+        let values: Vec<_> = ids.iter().map(|id| params.get(*id)).collect();
+        let cast = ops.operands(&values);
         Self(ids.into_iter().zip(cast).collect())
     }
 
