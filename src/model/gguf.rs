@@ -6,13 +6,14 @@
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use half::f16;
 use rayon::prelude::*;
-use thiserror::Error;
 
 use super::export::{ExportError, io_error};
+pub use super::gguf_error::GgufError;
+use super::gguf_metadata::{Metadata, put_string};
 use super::hf_config::{ArchConfig, Parameter, Rope, RopeScaling};
 use super::rewrite::{F16_MOST, Merged, RewriteError, StoredType, encode};
 
@@ -27,14 +28,6 @@ const ALIGNMENT: usize = 32;
 /// Weights that share a scale in q8_0, and the bytes they take.
 const Q8_BLOCK: usize = 32;
 const Q8_BYTES: usize = 2 + Q8_BLOCK;
-
-#[derive(Debug, Error)]
-pub enum GgufError {
-    #[error("{}: {problem}; GGUF files can be made of Llama, Mistral, Qwen2 and Qwen3 models with a byte-level BPE or a SentencePiece-like tokenizer. Write safetensors instead (export.format=safetensors)", file.display())]
-    Unsupported { file: PathBuf, problem: String },
-    #[error("{}: cannot read the tokenizer, which a GGUF file contains: {problem}", file.display())]
-    Tokenizer { file: PathBuf, problem: String },
-}
 
 /// How matrices are stored; vectors are f32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -377,79 +370,6 @@ fn describe(meta: &mut Metadata, arch: &ArchConfig, family: &str, rope: &Rope) {
     if let RopeScaling::Linear { factor } = rope.scaling {
         real("rope.scaling.factor", factor);
         meta.string(&format!("{family}.rope.scaling.type"), "linear");
-    }
-}
-
-/// The key-value pairs at the head of a file.
-#[derive(Default)]
-struct Metadata {
-    bytes: Vec<u8>,
-    count: u64,
-}
-
-/// GGUF's numbers of value types.
-mod kind {
-    pub const U32: u32 = 4;
-    pub const I32: u32 = 5;
-    pub const F32: u32 = 6;
-    pub const BOOL: u32 = 7;
-    pub const STRING: u32 = 8;
-    pub const ARRAY: u32 = 9;
-}
-
-fn put_string(bytes: &mut Vec<u8>, text: &str) {
-    bytes.extend((text.len() as u64).to_le_bytes());
-    bytes.extend(text.as_bytes());
-}
-
-impl Metadata {
-    fn key(&mut self, key: &str, kind: u32) {
-        put_string(&mut self.bytes, key);
-        self.bytes.extend(kind.to_le_bytes());
-        self.count += 1;
-    }
-
-    fn string(&mut self, key: &str, value: &str) {
-        self.key(key, kind::STRING);
-        put_string(&mut self.bytes, value);
-    }
-
-    fn u32(&mut self, key: &str, value: u32) {
-        self.key(key, kind::U32);
-        self.bytes.extend(value.to_le_bytes());
-    }
-
-    fn f32(&mut self, key: &str, value: f32) {
-        self.key(key, kind::F32);
-        self.bytes.extend(value.to_le_bytes());
-    }
-
-    fn boolean(&mut self, key: &str, value: bool) {
-        self.key(key, kind::BOOL);
-        self.bytes.push(u8::from(value));
-    }
-
-    fn array(&mut self, key: &str, of: u32, length: usize) {
-        self.key(key, kind::ARRAY);
-        self.bytes.extend(of.to_le_bytes());
-        self.bytes.extend((length as u64).to_le_bytes());
-    }
-
-    fn strings<'s>(&mut self, key: &str, values: impl ExactSizeIterator<Item = &'s str>) {
-        self.array(key, kind::STRING, values.len());
-        for value in values {
-            put_string(&mut self.bytes, value);
-        }
-    }
-
-    fn f32s(&mut self, key: &str, values: impl ExactSizeIterator<Item = f32>) {
-        self.array(key, kind::F32, values.len());
-        self.bytes.extend(values.flat_map(f32::to_le_bytes));
-    }
-
-    fn i32s(&mut self, key: &str, values: impl ExactSizeIterator<Item = i32>) {
-        self.array(key, kind::I32, values.len());
-        self.bytes.extend(values.flat_map(i32::to_le_bytes));
     }
 }
 

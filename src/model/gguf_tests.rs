@@ -6,6 +6,7 @@ use std::fs;
 use serde_json::{Value, json};
 
 use super::super::export::{WeightType, write_model};
+use super::super::gguf_metadata::kind;
 use super::super::init::initial;
 use super::super::peft::{Adapter, AdapterConfig};
 use super::super::rewrite::Base;

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::{GgufError, Metadata};
+use crate::model::gguf_error::GgufError;
+use crate::model::gguf_metadata::Metadata;
 use crate::model::hf_config::ArchConfig;
 
 /// llama.cpp's kinds of tokens.

@@ -9,6 +9,8 @@ mod decoder;
 mod dora;
 pub mod export;
 pub mod gguf;
+mod gguf_error;
+mod gguf_metadata;
 pub mod hf_config;
 pub mod host_table;
 mod init;

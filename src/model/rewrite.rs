@@ -14,7 +14,7 @@ use thiserror::Error;
 use super::bnb::{self, BnbError, PreQuantized};
 use super::checkpoint::{Checkpoint, CheckpointError};
 use super::export::{ExportError, write_text};
-use super::gguf::GgufError;
+use super::gguf_error::GgufError;
 use super::hf_config::{ArchConfig, ConfigError, Linear, Parameter};
 use super::load::transpose;
 use super::peft::{Adapter, LoraTensors, PeftError, resolve_targets};
