@@ -11,20 +11,12 @@ use safetensors::Dtype;
 use serde_json::{Map, Value, json};
 use thiserror::Error;
 
+use super::bnb_names::{STATE, is_quantised};
 use super::checkpoint::{Checkpoint, CheckpointError};
 use super::hf_config::ArchConfig;
 use crate::config::types::{Method, QuantMethod, QuantizationConfig};
 use crate::ops::nf4::{Absmax, BLOCK_SIZES, CODE, NESTED_BLOCK, Nf4, dynamic_map};
 
-const STATE: &str = "quant_state.bitsandbytes__nf4";
-/// What follows a weight's name in the names of its parts.
-pub(super) const SUFFIXES: [&str; 5] = [
-    ".absmax",
-    ".quant_map",
-    ".nested_absmax",
-    ".nested_quant_map",
-    ".quant_state.bitsandbytes__nf4",
-];
 /// A state is a line of JSON; more is no state.
 const MAX_STATE_BYTES: usize = 1 << 16;
 
@@ -239,13 +231,6 @@ fn kind(value: &Value) -> &'static str {
 
 fn brief(text: &str) -> String {
     text.chars().take(40).collect()
-}
-
-/// Whether the checkpoint holds the weight `name` in NF4 (or another 4-bit type
-/// of bitsandbytes, which [`open`] refuses).
-pub(super) fn is_quantised(checkpoint: &Checkpoint, name: &str) -> bool {
-    checkpoint.contains(&format!("{name}.{STATE}"))
-        || checkpoint.contains(&format!("{name}.quant_state.bitsandbytes__fp4"))
 }
 
 /// Type that the weight `name` had before it was quantised, e.g. `bfloat16`.

@@ -14,7 +14,6 @@ use safetensors::{Dtype, SafeTensorError, SafeTensors};
 use serde_json::Value;
 use thiserror::Error;
 
-use super::hf_config::ArchConfig;
 use crate::ops::nf4::{self, Nf4, TASK};
 use crate::ops::stored::{Bf16, F16, F32, Stored, non_finite_in, to_f32};
 
@@ -115,17 +114,6 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
-    /// Opens the weights in `dir` and checks that they are those of `arch`.
-    ///
-    /// # Errors
-    /// Those of [`Checkpoint::open`], and a tensor that is missing or does not fit.
-    pub fn open_for(dir: &Path, arch: &ArchConfig) -> Result<Self, CheckpointError> {
-        let mut checkpoint = Self::open(dir)?;
-        checkpoint.name_as(arch);
-        checkpoint.check(arch)?;
-        Ok(checkpoint)
-    }
-
     /// Opens a lone safetensors file, such as an adapter's.
     pub(crate) fn open_single(file: &Path) -> Result<Self, CheckpointError> {
         let mut checkpoint = Self {
@@ -210,52 +198,8 @@ impl Checkpoint {
         Ok(entries)
     }
 
-    /// Calls tensors by the names that `arch` knows them by, where the checkpoint
-    /// has others: it was saved without the output projection's wrapper, as GPT-2 on
-    /// the hub, or keeps the one matrix of a tied model under the head's name.
-    pub(super) fn name_as(&mut self, arch: &ArchConfig) {
-        for parameter in arch.parameters() {
-            if let Some(bare) = parameter.name.strip_prefix(arch.base_prefix()) {
-                self.rename(bare, &parameter.name);
-                for suffix in super::bnb::SUFFIXES {
-                    self.rename(
-                        &format!("{bare}{suffix}"),
-                        &format!("{}{suffix}", parameter.name),
-                    );
-                }
-            }
-        }
-        if arch.tie_word_embeddings {
-            self.rename("lm_head.weight", &arch.embedding().name);
-        }
-    }
-
-    /// Whether the checkpoint of a tied model holds a head that is not its embedding:
-    /// then transformers 5 does not tie them, whatever config.json says.
-    pub(super) fn head_differs(&self, arch: &ArchConfig) -> bool {
-        let (head, embedding) = (arch.lm_head().weight(), arch.embedding());
-        let bare = embedding.name.strip_prefix(arch.base_prefix());
-        let mut names = [Some(embedding.name.as_str()), bare].into_iter().flatten();
-        let Some(name) = names.find(|name| self.contains(name)) else {
-            return false;
-        };
-        if self.shape(&head.name) != Some(&head.shape[..]) {
-            return false;
-        }
-        let differs = match self.dtype(name) == self.dtype(&head.name) {
-            true => self.bytes(name) != self.bytes(&head.name),
-            false => {
-                let [a, b] = [name, &head.name].map(|name| self.tensor_f32(name, &head.shape));
-                !matches!((a, b), (Ok(a), Ok(b)) if a == b)
-            }
-        };
-        self.release(name);
-        self.release(&head.name);
-        differs
-    }
-
     /// Calls the tensor `stored` by `name` where there is none of that name yet.
-    fn rename(&mut self, stored: &str, name: &str) {
+    pub(super) fn rename(&mut self, stored: &str, name: &str) {
         if !self.contains(name)
             && let Some(entry) = self.tensors.remove(stored)
         {
@@ -306,23 +250,6 @@ impl Checkpoint {
     pub fn total_bytes(&self) -> u64 {
         let bytes = self.tensors.values().map(|entry| entry.bytes.len() as u64);
         bytes.sum()
-    }
-
-    /// Checks without reading any data that every tensor `arch` needs is there
-    /// in a readable type and its shape.
-    pub fn check(&self, arch: &ArchConfig) -> Result<(), CheckpointError> {
-        let parameters = arch.parameters();
-        let mut missing = parameters.iter().filter(|p| !self.contains(&p.name));
-        if let Some(first) = missing.next() {
-            return Err(self.missing(&first.name, missing.count()));
-        }
-        for parameter in &parameters {
-            // NF4 weights have checks of their own ([`super::bnb`]).
-            if !super::bnb::is_quantised(self, &parameter.name) {
-                self.entry(&parameter.name, &parameter.shape)?;
-            }
-        }
-        Ok(())
     }
 
     /// Checks without reading any data that a tensor is there in a readable type and
@@ -458,7 +385,7 @@ impl Checkpoint {
         Ok(entry)
     }
 
-    fn missing(&self, tensor: &str, others: usize) -> CheckpointError {
+    pub(super) fn missing(&self, tensor: &str, others: usize) -> CheckpointError {
         CheckpointError::Missing {
             dir: self.dir.clone(),
             tensor: tensor.to_string(),

@@ -5,6 +5,7 @@ use std::fs;
 use half::{bf16, f16};
 use serde_json::json;
 
+use super::super::hf_config::ArchConfig;
 use super::*;
 
 const CONFIG: &str = r#"{"model_type": "llama", "vocab_size": 5, "hidden_size": 4,

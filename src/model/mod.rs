@@ -4,7 +4,9 @@
 mod adapters;
 mod attention;
 pub mod bnb;
+mod bnb_names;
 pub mod checkpoint;
+mod checkpoint_arch;
 mod decoder;
 mod dora;
 pub mod export;

@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 use thiserror::Error;
 
 use super::bnb::{self, BnbError, PreQuantized};
+use super::bnb_names::is_quantised;
 use super::checkpoint::{Checkpoint, CheckpointError};
 use super::export::{ExportError, write_text};
 use super::gguf_error::GgufError;
@@ -117,7 +118,7 @@ impl Base {
 
     /// Type that a tensor is stored in, or was before it was quantised.
     fn dense_type(&self, name: &str) -> Result<Dtype, RewriteError> {
-        Ok(match bnb::is_quantised(&self.checkpoint, name) {
+        Ok(match is_quantised(&self.checkpoint, name) {
             true => bnb::dense_type(&self.checkpoint, name)?,
             false => self.checkpoint.dtype(name).unwrap_or(Dtype::F32),
         })
@@ -281,14 +282,14 @@ impl Merged<'_> {
         let Some(linear) = self.base.linear(parameter) else {
             // An embedding or a head that is quantised as well.
             return Ok(match parameter.shape[..] {
-                [rows, columns] if bnb::is_quantised(checkpoint, &parameter.name) => {
+                [rows, columns] if is_quantised(checkpoint, &parameter.name) => {
                     Some(self.dequantised(parameter, [rows, columns])?)
                 }
                 _ => None,
             });
         };
         let lora = self.lora(&linear.module);
-        let mut values = if bnb::is_quantised(checkpoint, &parameter.name) {
+        let mut values = if is_quantised(checkpoint, &parameter.name) {
             self.dequantised(parameter, shape_of(linear))?
         } else {
             // A linear that a quantised base holds dense was left out on purpose.

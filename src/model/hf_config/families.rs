@@ -1,9 +1,10 @@
 //! The families, each read from the keys and with the defaults of its own
 //! configuration class in transformers.
 
+use super::arch::{ArchConfig, MlpKind, Naming, NormKind, Positions};
+use super::error::ConfigError;
 use super::keys::Keys;
-use super::rope::read_rope;
-use super::{ArchConfig, ConfigError, MlpKind, Naming, NormKind, Positions};
+use super::rope::{MAX_POSITIONS, read_rope};
 
 /// The `model_type` values this program can build.
 pub const SUPPORTED_MODEL_TYPES: [&str; 5] = ["llama", "mistral", "qwen2", "qwen3", "gpt2"];
@@ -13,7 +14,6 @@ const MAX_WIDTH: usize = 1 << 22;
 const MAX_VOCAB: usize = 1 << 25;
 const MAX_LAYERS: usize = 4096;
 const MAX_HEAD_DIM: usize = 4096;
-pub(super) const MAX_POSITIONS: usize = 1 << 31;
 
 /// What the families of Llama's shape have by default or for good.
 struct Defaults {

@@ -1,6 +1,6 @@
 //! The modules and tensors of a checkpoint: their names, shapes and orientation.
 
-use super::{ArchConfig, MlpKind, Naming, NormKind, Positions};
+use super::arch::{ArchConfig, MlpKind, Naming, NormKind, Positions};
 
 /// A linear layer of the model: `y = x W^T (+ b)` with `W` of [out, in].
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,9 +1,10 @@
 //! The rotary settings of a `config.json` and the frequencies they give.
 
-use super::ConfigError;
-use super::families::MAX_POSITIONS;
+use super::error::ConfigError;
 use super::keys::Keys;
 
+/// More positions than any real model has: a larger number is a broken file.
+pub(super) const MAX_POSITIONS: usize = 1 << 31;
 const SUPPORTED_ROPE_TYPES: [&str; 3] = ["default", "linear", "llama3"];
 
 /// Rotary position embedding (Su et al., 2021, arXiv:2104.09864).

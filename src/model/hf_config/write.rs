@@ -3,7 +3,8 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{ArchConfig, Naming, Rope, RopeScaling};
+use super::arch::{ArchConfig, Naming};
+use super::rope::{Rope, RopeScaling};
 
 impl ArchConfig {
     /// The text of a `config.json`.
