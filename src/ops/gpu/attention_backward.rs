@@ -7,7 +7,7 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
-use super::attention::{KEY_BLOCK, Plan, QUERY_BLOCK, Tiling};
+use super::attention_plan::{KEY_BLOCK, Plan, QUERY_BLOCK, Tiling};
 use super::attention_tile::{add_products, add_scores, fill, load_tile, store_sums};
 use super::tensors::{cover, dims, elem, empty};
 use crate::ops::AttentionShape;

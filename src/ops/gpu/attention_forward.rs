@@ -4,7 +4,7 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
-use super::attention::{Plan, QUERY_BLOCK, Tiling};
+use super::attention_plan::{Plan, QUERY_BLOCK, Tiling};
 use super::attention_tile::{add_products, add_scores, fill, load_tile, store_sums};
 use super::tensors::elem;
 

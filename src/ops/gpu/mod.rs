@@ -6,6 +6,7 @@
 mod attention;
 mod attention_backward;
 mod attention_forward;
+mod attention_plan;
 mod attention_tile;
 #[cfg(feature = "cuda")]
 mod cuda;
