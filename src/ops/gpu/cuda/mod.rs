@@ -13,6 +13,7 @@ mod attention;
 mod dynamic;
 mod gemm;
 mod kernel;
+mod launch;
 mod process;
 mod trial;
 mod verdict;
