@@ -2,31 +2,10 @@
 //! of its tokens' log-probabilities, that of a finished one is divided by its length
 //! to the power of `length_penalty`.
 
-use super::engine::{Context, Copy, Feed};
+use super::options::Beams;
 use super::sampling::{SamplingError, penalized};
-use crate::config::types::{EarlyStopping, InferenceConfig};
-
-/// Settings of a beam search.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Beams {
-    pub num_beams: usize,
-    /// Above 0 favours long answers, below 0 short ones.
-    pub length_penalty: f32,
-    pub early_stopping: EarlyStopping,
-    pub repetition_penalty: f32,
-}
-
-impl Beams {
-    /// The search that a config asks for; `None` for one beam.
-    pub fn new(config: &InferenceConfig) -> Option<Self> {
-        (config.num_beams > 1).then_some(Self {
-            num_beams: config.num_beams,
-            length_penalty: config.length_penalty as f32,
-            early_stopping: config.early_stopping,
-            repetition_penalty: config.repetition_penalty as f32,
-        })
-    }
-}
+use super::slot::{Context, Copy, Feed};
+use crate::config::types::EarlyStopping;
 
 /// A beam that goes on.
 #[derive(Clone)]

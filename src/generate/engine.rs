@@ -4,38 +4,16 @@
 
 use std::collections::VecDeque;
 
-use super::beams::{BeamSearch, Beams};
+use super::beams::BeamSearch;
+use super::options::GenerateOptions;
 use super::room::Room;
-use super::sampling::{Sampler, SamplingError};
+use super::sampling::SamplingError;
 use super::single::Single;
+use super::slot::{Context, Copy, Feed, Prompt};
 use crate::device::Memory;
 use crate::model::{Decoder, KvCache, Ragged};
 use crate::ops::Span;
 use crate::ops::cpu::is_cpu;
-
-/// How to continue prompts.
-#[derive(Clone, Debug)]
-pub struct GenerateOptions {
-    pub max_new_tokens: usize,
-    pub sampler: Sampler,
-    /// Searches in place of sampling.
-    pub beams: Option<Beams>,
-    pub eos_ids: Vec<u32>,
-    pub seed: u64,
-    /// Use LoRA; false generates with the base alone.
-    pub adapter: bool,
-    /// Prompts that are worked on at once.
-    pub slots: usize,
-}
-
-/// One prompt and what tells its random numbers from those of others, so that
-/// samples do not depend on the batch.
-#[derive(Clone, Debug)]
-pub struct Prompt<'a> {
-    pub ids: &'a [u32],
-    /// E.g. the question's row and the attempt.
-    pub key: [u64; 2],
-}
 
 /// What a caller sees of an answer while it grows.
 #[derive(Clone, Copy, Debug)]
@@ -101,7 +79,9 @@ pub fn stream(
     let mut work: Vec<Option<(usize, Work<'_>)>> = (0..slots).map(|_| None).collect();
     loop {
         for slot in work.iter_mut().filter(|slot| slot.is_none()) {
-            *slot = waiting.pop_front().map(|i| (i, cx.begin(&prompts[i])));
+            *slot = waiting
+                .pop_front()
+                .map(|i| (i, begin(options, &prompts[i])));
         }
         let batch = cached_batch(&work, lanes, &mut cache);
         if batch.is_empty() {
@@ -156,41 +136,18 @@ pub fn stream(
     }
 }
 
-/// What all prompts share.
-pub(super) struct Context<'a> {
-    pub(super) options: &'a GenerateOptions,
-    pub(super) stop: &'a dyn Fn(&[u32]) -> bool,
-}
-
-impl Context<'_> {
-    fn begin<'p>(&self, prompt: &Prompt<'p>) -> Work<'p> {
-        match self.options.beams {
-            None => Work::Single(Single::new(prompt, self.options.seed)),
-            Some(beams) => Work::Beams(BeamSearch::new(prompt.ids, beams)),
-        }
-    }
-}
-
 /// A prompt that is being continued.
 enum Work<'a> {
     Single(Single<'a>),
     Beams(BeamSearch<'a>),
 }
 
-/// Tokens that a sequence of a slot has not seen yet.
-pub(super) struct Feed<'a> {
-    /// Which of the slot's sequences.
-    pub(super) lane: usize,
-    pub(super) tokens: &'a [u32],
-    /// Tokens that it has in the cache.
-    pub(super) cached: usize,
-}
-
-/// Tokens `from..to` of one lane of a slot are also those of another.
-pub(super) struct Copy {
-    pub(super) source: usize,
-    pub(super) target: usize,
-    pub(super) tokens: std::ops::Range<usize>,
+/// Begins to continue a prompt.
+fn begin<'p>(options: &GenerateOptions, prompt: &Prompt<'p>) -> Work<'p> {
+    match options.beams {
+        None => Work::Single(Single::new(prompt, options.seed)),
+        Some(beams) => Work::Beams(BeamSearch::new(prompt.ids, beams)),
+    }
 }
 
 /// Rows of the cache that become those of other rows.

@@ -1,12 +1,15 @@
 //! Generation: the engine with its KV cache, sampling, answer validation.
 
-pub mod beams;
+mod beams;
 pub mod engine;
+mod options;
 mod room;
 pub mod sampling;
 mod single;
+mod slot;
 pub mod validate;
 
-pub use beams::Beams;
-pub use engine::{GenerateOptions, Progress, Prompt, generate, stream};
+pub use engine::{Progress, generate, stream};
+pub use options::{Beams, GenerateOptions};
 pub use room::{NoRoom, Room};
+pub use slot::Prompt;

@@ -1,7 +1,7 @@
 //! One sequence continued token by token: greedy, or sampling.
 
-use super::engine::{Context, Feed, Prompt};
 use super::sampling::SamplingError;
+use super::slot::{Context, Feed, Prompt};
 use crate::rng::Stream;
 
 /// Names the sampling stream among the program's random streams.
