@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use clap::{ArgGroup, Args, ValueEnum};
+use clap::{ArgGroup, Args};
 
 use crate::compose::{Composed, History, Request, Source, Tree, compose, compose_with_history};
 use crate::config::{
@@ -16,18 +16,8 @@ use crate::experiment::registry::locate;
 
 use super::error::Error;
 use super::inspect::Inspect;
+use super::show::Cfg;
 use super::{help, output, show};
-
-/// Which part of the config to print.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum Cfg {
-    /// The config of the job
-    Job,
-    /// The config of Hydra itself
-    Hydra,
-    /// Both
-    All,
-}
 
 /// Flags of a command that runs a job.
 #[derive(Debug, Args)]

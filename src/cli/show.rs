@@ -1,11 +1,23 @@
 //! `--cfg`: the composed config as text.
 
+use clap::ValueEnum;
+
 use crate::compose::{
     Composed, Error, History, Key, Map, Node, Problem, Value, nearest, printed, to_yaml,
 };
 
-use super::args::Cfg;
 use super::why::annotated;
+
+/// Which part of the config to print.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Cfg {
+    /// The config of the job
+    Job,
+    /// The config of Hydra itself
+    Hydra,
+    /// Both
+    All,
+}
 
 /// The part of the config that was asked for, as YAML.
 ///
