@@ -1,8 +1,6 @@
 //! Integers of any size, as Python has them: 64 bits where they fit, and their
 //! decimal digits where they do not.
 
-use super::node::Value;
-
 /// Python neither reads nor prints integers with more digits than this.
 const MAX_DIGITS: usize = 4300;
 /// Nine decimal digits make one limb.
@@ -28,6 +26,13 @@ impl std::fmt::Display for BigInt {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// An integer of any size.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Integer {
+    Small(i64),
+    Big(BigInt),
 }
 
 /// An integer being read digit by digit.
@@ -69,7 +74,7 @@ impl Digits {
     }
 
     /// The integer; `None` where it has more digits than Python handles.
-    pub(crate) fn value(&self, negative: bool) -> Option<Value> {
+    pub(crate) fn value(&self, negative: bool) -> Option<Integer> {
         let mut text = String::from(if negative { "-" } else { "" });
         match self.limbs.split_last() {
             None => text.push('0'),
@@ -85,14 +90,14 @@ impl Digits {
             return None;
         }
         Some(match text.parse() {
-            Ok(int) => Value::Int(int),
-            Err(_) => Value::BigInt(BigInt(text)),
+            Ok(int) => Integer::Small(int),
+            Err(_) => Integer::Big(BigInt(text)),
         })
     }
 }
 
 /// The integer part of a float; `None` for infinite ones and NaN.
-pub(crate) fn truncated(float: f64) -> Option<Value> {
+pub(crate) fn truncated(float: f64) -> Option<Integer> {
     if !float.is_finite() {
         return None;
     }
@@ -109,8 +114,8 @@ mod tests {
             .read(text, base)
             .and_then(|d| d.value(negative))
         {
-            Some(Value::Int(i)) => format!("{i}"),
-            Some(Value::BigInt(big)) => format!("big {big}"),
+            Some(Integer::Small(i)) => format!("{i}"),
+            Some(Integer::Big(big)) => format!("big {big}"),
             _ => "none".to_string(),
         }
     }
@@ -148,10 +153,10 @@ mod tests {
 
     #[test]
     fn floats_are_cut_to_integers() {
-        assert_eq!(truncated(-3.9), Some(Value::Int(-3)));
-        assert_eq!(truncated(-0.5), Some(Value::Int(0)));
+        assert_eq!(truncated(-3.9), Some(Integer::Small(-3)));
+        assert_eq!(truncated(-0.5), Some(Integer::Small(0)));
         let big = truncated(1e23);
-        assert!(matches!(big, Some(Value::BigInt(b)) if b.as_str() == "99999999999999991611392"));
+        assert!(matches!(big, Some(Integer::Big(b)) if b.as_str() == "99999999999999991611392"));
         assert_eq!(truncated(f64::INFINITY), None);
     }
 }

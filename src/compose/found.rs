@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::error::Problem;
 use super::node::{Key, Node, Origin, Value, list_index};
-use super::python;
+use super::numbers;
 
 /// One step from a node to its child.
 #[derive(Clone, Debug, PartialEq)]
@@ -79,7 +79,7 @@ pub(crate) fn child_of<'a>(parent: Located<'a>, step: &str) -> Result<Option<Loc
     let step = match &parent.node.value {
         Value::Map(_) => Step::Key(Key::from(step)),
         Value::List(items) => {
-            if !python::looks_like_int(step) {
+            if !numbers::looks_like_int(step) {
                 return fail(format!("a list has no key '{step}', only numbers"));
             }
             match list_index(step, items.len()) {

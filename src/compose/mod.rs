@@ -23,6 +23,7 @@ mod lost;
 mod merge;
 mod nearest;
 mod node;
+mod numbers;
 mod opened;
 mod outline;
 mod python;

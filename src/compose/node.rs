@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use indexmap::IndexMap;
 
-use super::big_int::{BigInt, truncated};
-use super::python;
+use super::big_int::{BigInt, Integer, truncated};
+use super::numbers;
 
 /// No tree has more levels than this, whatever it is made of: functions that
 /// walk one call themselves once a level.
@@ -86,7 +86,7 @@ impl fmt::Display for Key {
             Key::Int(i) => write!(f, "{i}"),
             Key::BigInt(i) => write!(f, "{i}"),
             Key::Bool(b) => f.write_str(if *b { "True" } else { "False" }),
-            Key::Float(bits) => f.write_str(&python::float(f64::from_bits(*bits))),
+            Key::Float(bits) => f.write_str(&numbers::float(f64::from_bits(*bits))),
         }
     }
 }
@@ -94,6 +94,15 @@ impl fmt::Display for Key {
 impl From<&str> for Key {
     fn from(s: &str) -> Key {
         Key::Str(s.to_string())
+    }
+}
+
+impl From<Integer> for Value {
+    fn from(int: Integer) -> Self {
+        match int {
+            Integer::Small(i) => Value::Int(i),
+            Integer::Big(i) => Value::BigInt(i),
+        }
     }
 }
 
@@ -229,7 +238,7 @@ impl Node {
             Value::Int(i) => Json::from(*i),
             Value::BigInt(i) => Json::String(i.to_string()),
             Value::Float(f) => serde_json::Number::from_f64(*f)
-                .map_or_else(|| Json::String(python::float(*f)), Json::Number),
+                .map_or_else(|| Json::String(numbers::float(*f)), Json::Number),
             Value::Str(s) => Json::String(s.clone()),
             Value::List(items) => Json::Array(items.iter().map(Node::to_json).collect()),
             Value::Map(map) => Json::Object(
@@ -357,9 +366,9 @@ fn key_number(key: &Key) -> Key {
         Key::Float(bits) => {
             let float = f64::from_bits(*bits);
             match truncated(float).filter(|_| float.fract() == 0.0) {
-                Some(Value::Int(i)) => Key::Int(i),
-                Some(Value::BigInt(i)) => Key::BigInt(i),
-                _ => key.clone(),
+                Some(Integer::Small(i)) => Key::Int(i),
+                Some(Integer::Big(i)) => Key::BigInt(i),
+                None => key.clone(),
             }
         }
         other => other.clone(),
@@ -368,7 +377,7 @@ fn key_number(key: &Key) -> Key {
 
 /// A list index in a path. As in OmegaConf, negative ones name nothing.
 pub(crate) fn list_index(step: &str, len: usize) -> Option<usize> {
-    let index = usize::try_from(python::parse_index(step)?).ok()?;
+    let index = usize::try_from(numbers::parse_index(step)?).ok()?;
     (index < len).then_some(index)
 }
 

@@ -263,9 +263,12 @@ fn parse_int(text: &str) -> Result<Value, String> {
         })
     };
     let digits = digits.ok_or_else(|| format!("'{text}' is not an int"))?;
-    digits.value(plain.starts_with('-')).ok_or_else(|| {
-        "the integer has more than 4300 digits; quote it to keep it as a string".to_string()
-    })
+    digits
+        .value(plain.starts_with('-'))
+        .map(Value::from)
+        .ok_or_else(|| {
+            "the integer has more than 4300 digits; quote it to keep it as a string".to_string()
+        })
 }
 
 fn parse_float(text: &str) -> Result<Value, String> {

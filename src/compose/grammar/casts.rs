@@ -6,7 +6,7 @@ use super::functions::{Arg, Args, simple_choice};
 use super::sweeps::{Number, Sweep};
 use crate::compose::big_int;
 use crate::compose::node::Origin;
-use crate::compose::python;
+use crate::compose::{numbers, python};
 
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Cast {
@@ -65,11 +65,11 @@ fn cast_element(element: &Element, cast: Cast) -> Result<Element, String> {
         }
         _ => match cast {
             Cast::Int => match element {
-                Element::Float(f) => big_int::truncated(*f).and_then(Element::int),
+                Element::Float(f) => big_int::truncated(*f).map(Element::int),
                 Element::Int(_) | Element::BigInt(_) => Some(element.clone()),
                 Element::Bool(b) => Some(Element::Int(i64::from(*b))),
                 Element::Str(text) | Element::Quoted { text, .. } => {
-                    python::parse_int(text).and_then(Element::int)
+                    numbers::parse_int(text).map(Element::int)
                 }
                 _ => None,
             }
@@ -80,7 +80,7 @@ fn cast_element(element: &Element, cast: Cast) -> Result<Element, String> {
                 Element::BigInt(i) if i.to_f64().is_finite() => Ok(i.to_f64()),
                 Element::Bool(b) => Ok(f64::from(u8::from(*b))),
                 Element::Str(text) | Element::Quoted { text, .. } => {
-                    python::parse_float(text).ok_or_else(|| fault("float"))
+                    numbers::parse_float(text).ok_or_else(|| fault("float"))
                 }
                 _ => Err(fault("float")),
             }

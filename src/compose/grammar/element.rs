@@ -1,7 +1,7 @@
 //! A value of the override grammar, and how it is written back.
 
 use super::edits::ListEdit;
-use crate::compose::big_int::BigInt;
+use crate::compose::big_int::{BigInt, Integer};
 use crate::compose::node::{Key, Map, Node, Origin, Value, insert_key};
 use crate::compose::python;
 
@@ -26,12 +26,11 @@ pub(crate) enum Element {
 }
 
 impl Element {
-    /// An int of any size from Python's reading of it; `None` for other values.
-    pub(crate) fn int(value: Value) -> Option<Element> {
-        match value {
-            Value::Int(i) => Some(Element::Int(i)),
-            Value::BigInt(i) => Some(Element::BigInt(i)),
-            _ => None,
+    /// An int of any size.
+    pub(crate) fn int(int: Integer) -> Element {
+        match int {
+            Integer::Small(i) => Element::Int(i),
+            Integer::Big(i) => Element::BigInt(i),
         }
     }
 

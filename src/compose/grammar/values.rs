@@ -7,7 +7,7 @@ use super::overrides::{Parsed, Parser};
 use super::scan::{self, Token, spaces, token};
 use super::sweeps::Sweep;
 use super::{Fault, MAX_DEPTH};
-use crate::compose::python;
+use crate::compose::numbers;
 
 /// No function has as many named arguments as this.
 const MAX_NAMED: usize = 16;
@@ -325,11 +325,11 @@ pub(crate) fn typed(kind: Option<Token>, text: &str) -> Result<Element, String> 
     Ok(match kind {
         Some(Token::Null) => Element::Null,
         Some(Token::Bool) => Element::Bool(text.eq_ignore_ascii_case("true")),
-        Some(Token::Int) => python::parse_int(text)
-            .and_then(Element::int)
+        Some(Token::Int) => numbers::parse_int(text)
+            .map(Element::int)
             .ok_or("the integer has more than 4300 digits; quote it to keep it as a string")?,
         Some(Token::Float) => Element::Float(
-            python::parse_float(text).ok_or_else(|| format!("{text} is not a float"))?,
+            numbers::parse_float(text).ok_or_else(|| format!("{text} is not a float"))?,
         ),
         _ => Element::Str(text.to_string()),
     })
