@@ -32,6 +32,10 @@ pub fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Opt
         if other.is_empty() || word.len().abs_diff(other.len()) > most {
             continue;
         }
+        // A change of one letter for another adds one and takes one, the others less.
+        if (letters(&word) ^ letters(&other)).count_ones() as usize > 2 * most {
+            continue;
+        }
         if let Some(distance) = rows.distance(&word, &other, most) {
             best = Some((distance, candidate));
         }
@@ -41,6 +45,12 @@ pub fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Opt
 
 /// Longer words are cut: the table is quadratic.
 const MAX_LENGTH: usize = 128;
+
+/// A bit for each letter of a word, of which some share one.
+fn letters(word: &[char]) -> u64 {
+    word.iter()
+        .fold(0, |bits, letter| bits | 1 << (*letter as u32 % 64))
+}
 
 /// The last three rows of the table of distances between beginnings.
 #[derive(Default)]
@@ -155,6 +165,7 @@ mod tests {
         for _ in 0..5_000 {
             let (a, b) = (word(1.0), word(1.0));
             let want = slow(&a, &b);
+            assert!((letters(&a) ^ letters(&b)).count_ones() as usize <= 2 * want);
             for most in 0..5 {
                 let got = rows.distance(&a, &b, most);
                 assert_eq!(got, (want <= most).then_some(want), "{a:?} {b:?}");

@@ -182,8 +182,9 @@ unsafe fn product<K: Kernel>(target: Target, a: Operand<'_>, b: Operand<'_>, thr
     assert_eq!(k, b.length(), "inner dimensions differ");
     let words = words::<K>(k);
     let depth = words.min(K::DEPTH);
-    let mut right = Box::new_uninit_slice(depth * n.min(COLUMNS).next_multiple_of(K::WIDTH));
-    let mut left = Box::new_uninit_slice(depth * m.min(ROWS).next_multiple_of(K::HEIGHT));
+    let mut right = room(depth * n.min(COLUMNS).next_multiple_of(K::WIDTH));
+    let mut left = room(depth * m.min(ROWS).next_multiple_of(K::HEIGHT));
+    let (right, left) = (room_for_words(&mut right), room_for_words(&mut left));
     for column in (0..n).step_by(COLUMNS) {
         let columns = column..n.min(column + COLUMNS);
         for from in (0..words).step_by(K::DEPTH) {
@@ -248,6 +249,20 @@ unsafe fn product<K: Kernel>(target: Target, a: Operand<'_>, b: Operand<'_>, thr
             }
         }
     }
+}
+
+/// A line of the cache. Vectors that lie across two of them take twice as long to read.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+struct CacheLine(#[allow(dead_code)] [u32; 16]);
+
+fn room(words: usize) -> Box<[MaybeUninit<CacheLine>]> {
+    Box::new_uninit_slice(words.div_ceil(16))
+}
+
+fn room_for_words(lines: &mut [MaybeUninit<CacheLine>]) -> &mut [MaybeUninit<u32>] {
+    // SAFETY: a line is 16 words, and none has to be initialised.
+    unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), 16 * lines.len()) }
 }
 
 /// Packs lines `lines` of an operand as panels.

@@ -204,44 +204,35 @@ fn check_weights<K: Kernel>(name: &str) {
     }
 }
 
+fn check_kernel<K: Kernel>(available: bool, name: &str) {
+    if !available {
+        println!("left out: no {name}");
+        return;
+    }
+    check_all::<K>(name);
+    check_weights::<K>(name);
+}
+
 #[test]
 fn plain_tiles() {
-    check_all::<Plain<1, 1>>("plain");
-    check_all::<Plain<2, 1>>("plain pairs");
-    check_all::<Plain<2, 7>>("plain steps");
-    check_weights::<Plain<1, 1>>("plain");
-    check_weights::<Plain<2, 1>>("plain pairs");
-    check_weights::<Plain<2, 7>>("plain steps");
+    check_kernel::<Plain<1, 1>>(true, "plain");
+    check_kernel::<Plain<2, 1>>(true, "plain pairs");
+    check_kernel::<Plain<2, 7>>(true, "plain steps");
 }
 
 #[test]
 fn avx2_tiles() {
-    if !avx2::available() {
-        println!("left out: no AVX2");
-        return;
-    }
-    check_all::<Avx2>("AVX2");
-    check_weights::<Avx2>("AVX2");
+    check_kernel::<Avx2>(avx2::available(), "AVX2");
 }
 
 #[test]
 fn avx512_bf16_tiles() {
-    if !avx512::available() {
-        println!("left out: no AVX512-BF16");
-        return;
-    }
-    check_all::<Avx512Bf16>("AVX512-BF16");
-    check_weights::<Avx512Bf16>("AVX512-BF16");
+    check_kernel::<Avx512Bf16>(avx512::available(), "AVX512-BF16");
 }
 
 #[test]
 fn amx_tiles() {
-    if !amx::available() {
-        println!("left out: no AMX");
-        return;
-    }
-    check_all::<Amx>("AMX");
-    check_weights::<Amx>("AMX");
+    check_kernel::<Amx>(amx::available(), "AMX");
 }
 
 #[test]
