@@ -9,6 +9,7 @@ pub fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Opt
     if word.is_empty() {
         return None;
     }
+    let of_word = letters(&word);
     let mut best: Option<(usize, &str)> = None;
     let mut other = Vec::new();
     let mut rows = Rows::default();
@@ -33,7 +34,7 @@ pub fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Opt
             continue;
         }
         // A change of one letter for another adds one and takes one, the others less.
-        if (letters(&word) ^ letters(&other)).count_ones() as usize > 2 * most {
+        if (of_word ^ letters(&other)).count_ones() as usize > 2 * most {
             continue;
         }
         if let Some(distance) = rows.distance(&word, &other, most) {

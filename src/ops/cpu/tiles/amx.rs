@@ -3,6 +3,7 @@
 //! Developer's Manual, volume 1, chapter 18).
 
 use std::arch::asm;
+use std::mem::MaybeUninit;
 
 use super::{Kernel, Target, avx512};
 use crate::device::amx_bf16;
@@ -70,7 +71,7 @@ impl Kernel for Amx {
         lines: &[&[u32]],
         place: usize,
         group: usize,
-        out: &mut [std::mem::MaybeUninit<u32>],
+        out: &mut [MaybeUninit<u32>],
     ) {
         // SAFETY: who has AMX here has AVX-512.
         unsafe { avx512::Avx512Bf16::interleave(lines, place, group, out) }

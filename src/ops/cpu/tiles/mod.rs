@@ -252,17 +252,20 @@ unsafe fn product<K: Kernel>(target: Target, a: Operand<'_>, b: Operand<'_>, thr
 }
 
 /// A line of the cache. Vectors that lie across two of them take twice as long to read.
-#[derive(Clone, Copy)]
 #[repr(align(64))]
-struct CacheLine(#[allow(dead_code)] [u32; 16]);
+struct CacheLine {
+    _words: [u32; LINE_WORDS],
+}
+
+const LINE_WORDS: usize = 16;
 
 fn room(words: usize) -> Box<[MaybeUninit<CacheLine>]> {
-    Box::new_uninit_slice(words.div_ceil(16))
+    Box::new_uninit_slice(words.div_ceil(LINE_WORDS))
 }
 
 fn room_for_words(lines: &mut [MaybeUninit<CacheLine>]) -> &mut [MaybeUninit<u32>] {
-    // SAFETY: a line is 16 words, and none has to be initialised.
-    unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), 16 * lines.len()) }
+    // SAFETY: a line is so many words, and none has to be initialised.
+    unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), LINE_WORDS * lines.len()) }
 }
 
 /// Packs lines `lines` of an operand as panels.

@@ -189,14 +189,16 @@ fn by_lines(
     step: usize,
     out: &mut [MaybeUninit<u32>],
 ) {
-    let zero = vec![0; step];
     for (place, i) in places.zip(0..) {
         let steps = out.chunks_exact_mut(group * step);
         for (at, out) in steps.enumerate() {
-            let words = lines
-                .get(i)
-                .map_or(&zero[..], |line| &line[at * step..][..step]);
-            out[place * step..][..step].write_copy_of_slice(words);
+            let out = &mut out[place * step..][..step];
+            match lines.get(i) {
+                Some(line) => {
+                    out.write_copy_of_slice(&line[at * step..][..step]);
+                }
+                None => out.fill(MaybeUninit::new(0)),
+            }
         }
     }
 }
