@@ -42,6 +42,8 @@ pub(super) fn resolve_adapter(
         base_model_name_or_path: None,
         r: lora.r,
         lora_alpha: lora.alpha,
+        ranks: Default::default(),
+        alphas: Default::default(),
         lora_dropout: lora.dropout,
         target_modules: names_of(&modules, arch),
         use_rslora: lora.use_rslora,
@@ -71,7 +73,6 @@ impl Decoder {
     pub(super) fn attach(&mut self, adapter: Adapter, dropout: f64) -> usize {
         let number = self.adapter_configs.len();
         self.adapter_notes.extend(adapter.note());
-        let scale = adapter.config.scaling() as f32;
         let mut modules = adapter.modules;
         let (device, ops) = (self.device.clone(), self.ops());
         let params = &mut self.params;
@@ -82,6 +83,7 @@ impl Decoder {
                 continue;
             };
             let m = modules.swap_remove(at);
+            let scale = adapter.config.scaling(&m.module) as f32;
             let taken = adapter.config.init_lora_weights.is_pissa();
             let start = taken.then(|| Arc::new([m.a.clone(), m.b.clone()]));
             let a = tensor(m.a, [m.r, m.in_features], &device);
@@ -171,6 +173,8 @@ mod tests {
             base_model_name_or_path: None,
             r,
             lora_alpha: 8.0,
+            ranks: Default::default(),
+            alphas: Default::default(),
             lora_dropout: 0.0,
             target_modules: targets.iter().map(|t| t.to_string()).collect(),
             use_rslora: false,

@@ -142,6 +142,8 @@ fn merged(base: &Base) -> Merged<'_> {
         base_model_name_or_path: None,
         r: 2,
         lora_alpha: 2.0,
+        ranks: Default::default(),
+        alphas: Default::default(),
         lora_dropout: 0.0,
         target_modules: vec!["q_proj".into()],
         use_rslora: false,

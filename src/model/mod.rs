@@ -29,6 +29,7 @@ mod options;
 mod params;
 mod pass;
 pub mod peft;
+mod peft_patterns;
 mod ragged;
 pub mod rewrite;
 mod save;

@@ -19,7 +19,7 @@ use crate::config::types::{LoraInit, TargetModules};
 mod config;
 
 pub use config::AdapterConfig;
-use config::{Targets, read_config};
+use config::{Targets, Written, read_config};
 
 pub const CONFIG_FILE: &str = "adapter_config.json";
 pub const WEIGHTS_FILE: &str = "adapter_model.safetensors";
@@ -186,7 +186,14 @@ impl Adapter {
             file: file.clone(),
             source,
         })?;
-        let (mut config, targets) = read_config(&text, &file)?;
+        let mut written = read_config(&text, &file)?;
+        let linears = arch.linears();
+        written.settle(linears.iter().map(|linear| linear.module.as_str()));
+        let Written {
+            mut config,
+            targets,
+            ..
+        } = written;
         let file = dir.join(WEIGHTS_FILE);
         let mut modules = read_weights(&file, &config, arch)?;
         let mut left_out = Vec::new();
@@ -215,6 +222,9 @@ impl Adapter {
                 config.target_modules = names_of(&names, arch);
             }
         }
+        let kept = |module: &String| modules.iter().any(|m| m.module == *module);
+        config.ranks.retain(|module, _| kept(module));
+        config.alphas.retain(|module, _| kept(module));
         Ok(Self {
             config,
             modules,
@@ -354,7 +364,6 @@ fn read_weights(
     config: &AdapterConfig,
     arch: &ArchConfig,
 ) -> Result<Vec<LoraTensors>, PeftError> {
-    let r = config.r;
     if !file.is_file() {
         let pickle = file.with_file_name(PICKLE);
         if pickle.is_file() {
@@ -417,6 +426,7 @@ fn read_weights(
             }
             Ok(weights.tensor_f32(&key, &expected)?)
         };
+        let r = config.rank(&linear.module);
         let magnitude = match config.use_dora {
             true => {
                 let key = magnitude_key(&linear.module);

@@ -1,12 +1,14 @@
 //! `adapter_config.json`: the fields that PEFT writes for LORA, and which of
 //! them can differ here.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
 use super::{CONFIG_FILE, PeftError};
 use crate::config::types::LoraInit;
+use crate::model::peft_patterns::Patterns;
 
 const PEFT_VERSION: &str = "0.21.2";
 
@@ -14,9 +16,14 @@ const PEFT_VERSION: &str = "0.21.2";
 #[derive(Clone, Debug, PartialEq)]
 pub struct AdapterConfig {
     pub base_model_name_or_path: Option<String>,
-    /// Rank of every module.
+    /// Rank of every module that `ranks` does not name.
     pub r: usize,
+    /// Likewise of those that `alphas` does not name.
     pub lora_alpha: f64,
+    /// Ranks of some modules, by their paths: what PEFT's `rank_pattern` comes to.
+    pub ranks: BTreeMap<String, usize>,
+    /// Alphas of some modules: what PEFT's `alpha_pattern` comes to.
+    pub alphas: BTreeMap<String, f64>,
     pub lora_dropout: f64,
     /// Module names or their last parts, e.g. `q_proj`.
     pub target_modules: Vec<String>,
@@ -33,15 +40,35 @@ pub struct AdapterConfig {
 }
 
 impl AdapterConfig {
-    /// The factor of B A x: alpha / r, or alpha / sqrt(r) with rsLoRA.
-    pub fn scaling(&self) -> f64 {
+    /// The rank of a module.
+    pub fn rank(&self, module: &str) -> usize {
+        self.ranks.get(module).copied().unwrap_or(self.r)
+    }
+
+    /// The factor of a module's B A x: alpha / r, or alpha / sqrt(r) with rsLoRA.
+    pub fn scaling(&self, module: &str) -> f64 {
+        let alpha = self.alphas.get(module).copied();
+        let (alpha, r) = (alpha.unwrap_or(self.lora_alpha), self.rank(module) as f64);
         match self.use_rslora {
-            true => self.lora_alpha / (self.r as f64).sqrt(),
-            false => self.lora_alpha / self.r as f64,
+            true => alpha / r.sqrt(),
+            false => alpha / r,
         }
     }
 
-    /// What the adapter in `dir` says without its weights; of `target_modules` only a list.
+    /// Twice the ranks; the factors of B A stay what they were.
+    pub(in crate::model) fn widen(&mut self) {
+        self.r *= 2;
+        self.ranks.values_mut().for_each(|r| *r *= 2);
+        let factor = match self.use_rslora {
+            true => f64::sqrt(2.0),
+            false => 2.0,
+        };
+        self.lora_alpha *= factor;
+        self.alphas.values_mut().for_each(|alpha| *alpha *= factor);
+    }
+
+    /// What the adapter in `dir` says without its weights; of `target_modules` only a
+    /// list, and no ranks and alphas of single modules.
     ///
     /// # Errors
     /// No adapter_config.json, or one that cannot be used.
@@ -52,11 +79,11 @@ impl AdapterConfig {
             source,
         };
         let text = std::fs::read_to_string(&file).map_err(source)?;
-        let (mut config, targets) = read_config(&text, &file)?;
-        if let Targets::List(names) = targets {
-            config.target_modules = names;
+        let mut written = read_config(&text, &file)?;
+        if let Targets::List(names) = written.targets {
+            written.config.target_modules = names;
         }
-        Ok(config)
+        Ok(written.config)
     }
 
     /// The base that the adapter in `dir` says it was trained on.
@@ -68,17 +95,19 @@ impl AdapterConfig {
     /// Every field that PEFT 0.21.2 writes for LORA, keys sorted.
     pub(super) fn to_json(&self) -> String {
         // PEFT types alpha as an integer; a fraction is written as it is.
-        let alpha = match self.lora_alpha {
+        let number = |alpha: f64| match alpha {
             alpha if alpha.fract() == 0.0 && alpha.abs() < 1e15 => json!(alpha as i64),
             alpha => json!(alpha),
         };
+        let alphas = self.alphas.iter().map(|(m, alpha)| (m, number(*alpha)));
+        let alphas: BTreeMap<_, _> = alphas.collect();
         let init = match self.init_lora_weights {
             init if init.decomposes() => LoraInit::True,
             init => init,
         };
         let mut object = json!({
             "alora_invocation_tokens": null,
-            "alpha_pattern": {},
+            "alpha_pattern": alphas,
             "arrow_config": null,
             "auto_mapping": null,
             "base_model_name_or_path": self.base_model_name_or_path,
@@ -95,7 +124,7 @@ impl AdapterConfig {
             "layers_pattern": null,
             "layers_to_transform": null,
             "loftq_config": {},
-            "lora_alpha": alpha,
+            "lora_alpha": number(self.lora_alpha),
             "lora_bias": false,
             "lora_dropout": self.lora_dropout,
             "lora_ga_config": null,
@@ -107,7 +136,7 @@ impl AdapterConfig {
             "peft_version": PEFT_VERSION,
             "qalora_group_size": 16,
             "r": self.r,
-            "rank_pattern": {},
+            "rank_pattern": self.ranks,
             "revision": null,
             "target_modules": self.target_modules,
             "target_parameters": null,
@@ -131,8 +160,32 @@ pub(super) enum Targets {
     Pattern,
 }
 
+/// The file's content.
+pub(super) struct Written {
+    /// Without target modules and what patterns come to.
+    pub config: AdapterConfig,
+    pub targets: Targets,
+    pub ranks: Patterns<usize>,
+    pub alphas: Patterns<f64>,
+}
+
+impl Written {
+    /// Gives `modules` what the patterns say of them.
+    pub fn settle<'a>(&mut self, modules: impl Iterator<Item = &'a str>) {
+        for module in modules {
+            if let Some(r) = self.ranks.of(module).filter(|r| *r != self.config.r) {
+                self.config.ranks.insert(module.to_string(), r);
+            }
+            let alpha = self.alphas.of(module);
+            if let Some(alpha) = alpha.filter(|alpha| *alpha != self.config.lora_alpha) {
+                self.config.alphas.insert(module.to_string(), alpha);
+            }
+        }
+    }
+}
+
 /// PEFT features that would change the result, and the value that leaves them off.
-const MUST_BE_OFF: [(&str, &str); 14] = [
+const MUST_BE_OFF: [(&str, &str); 12] = [
     ("use_qalora", "QA-LoRA"),
     ("use_bdlora", "BD-LoRA"),
     ("alora_invocation_tokens", "activated LoRA"),
@@ -144,12 +197,10 @@ const MUST_BE_OFF: [(&str, &str); 14] = [
     ("modules_to_save", "fully trained modules"),
     ("trainable_token_indices", "trained tokens"),
     ("target_parameters", "targets that are not modules"),
-    ("rank_pattern", "a rank per module"),
-    ("alpha_pattern", "an alpha per module"),
     ("layer_replication", "replicated layers"),
 ];
 
-pub(super) fn read_config(text: &str, file: &Path) -> Result<(AdapterConfig, Targets), PeftError> {
+pub(super) fn read_config(text: &str, file: &Path) -> Result<Written, PeftError> {
     let object: Map<String, Value> =
         serde_json::from_str(text).map_err(|error| PeftError::Syntax {
             file: file.to_path_buf(),
@@ -179,11 +230,6 @@ pub(super) fn read_config(text: &str, file: &Path) -> Result<(AdapterConfig, Tar
             ));
         }
     }
-    // A list of layers would be lost on writing, since the suffixes match all.
-    if get("layers_to_transform").is_some_and(is_on) {
-        let problem = "limits the adapter to some layers, which is not supported";
-        return Err(error("layers_to_transform", problem.into()));
-    }
     if let Some(bias) = text_of("bias").filter(|bias| *bias != "none") {
         return Err(error(
             "bias",
@@ -202,16 +248,21 @@ pub(super) fn read_config(text: &str, file: &Path) -> Result<(AdapterConfig, Tar
         ));
     }
     // Absent, PEFT's default.
-    let r = get("r")
-        .map_or(Some(8), Value::as_u64)
-        .filter(|r| (1..=65_536).contains(r));
-    let r = r.ok_or_else(|| error("r", "must be a whole number from 1 to 65536".into()))?;
+    let r = get("r").map_or(Some(8), rank_in);
+    let r = r.ok_or_else(|| error("r", RANK.into()))?;
+    let ranks = get("rank_pattern").map(|value| {
+        let rank = |value: &Value| rank_in(value).ok_or_else(|| RANK.to_string());
+        Patterns::read(value, rank).map_err(|problem| error("rank_pattern", problem))
+    });
+    let alphas = get("alpha_pattern").map(|value| {
+        let alpha = |value: &Value| number_in(value).ok_or("must be a number".to_string());
+        Patterns::read(value, alpha).map_err(|problem| error("alpha_pattern", problem))
+    });
     let number = |key: &str, default: f64| match get(key) {
         None => Ok(default),
-        Some(value) => value
-            .as_f64()
-            .filter(|v| v.is_finite())
-            .ok_or_else(|| error(key, format!("is {value}; it must be a number"))),
+        Some(value) => {
+            number_in(value).ok_or_else(|| error(key, format!("is {value}; it must be a number")))
+        }
     };
     let targets =
         match get("target_modules") {
@@ -228,13 +279,16 @@ pub(super) fn read_config(text: &str, file: &Path) -> Result<(AdapterConfig, Tar
                 return Err(error("target_modules", problem));
             }
         };
-    let targets = match get("exclude_modules") {
-        Some(value) if is_on(value) => Targets::Pattern,
-        _ => targets,
+    let less = ["exclude_modules", "layers_to_transform"];
+    let targets = match less.iter().any(|key| get(key).is_some_and(is_on)) {
+        true => Targets::Pattern,
+        false => targets,
     };
     let config = AdapterConfig {
         base_model_name_or_path: text_of("base_model_name_or_path").map(str::to_string),
-        r: r as usize,
+        r,
+        ranks: BTreeMap::new(),
+        alphas: BTreeMap::new(),
         // PEFT's LoraConfig defaults.
         lora_alpha: number("lora_alpha", 8.0)?,
         lora_dropout: number("lora_dropout", 0.0)?,
@@ -247,7 +301,23 @@ pub(super) fn read_config(text: &str, file: &Path) -> Result<(AdapterConfig, Tar
             _ => LoraInit::True,
         },
     };
-    Ok((config, targets))
+    Ok(Written {
+        config,
+        targets,
+        ranks: ranks.transpose()?.unwrap_or_default(),
+        alphas: alphas.transpose()?.unwrap_or_default(),
+    })
+}
+
+const RANK: &str = "must be a whole number from 1 to 65536";
+
+fn rank_in(value: &Value) -> Option<usize> {
+    let r = value.as_u64().filter(|r| (1..=65_536).contains(r));
+    r.map(|r| r as usize)
+}
+
+fn number_in(value: &Value) -> Option<f64> {
+    value.as_f64().filter(|v| v.is_finite())
 }
 
 /// Whether a field holds something other than null, false or emptiness.

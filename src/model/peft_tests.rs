@@ -18,6 +18,8 @@ fn config(targets: &[&str]) -> AdapterConfig {
         base_model_name_or_path: Some("data/models/tiny".into()),
         r: 4,
         lora_alpha: 8.0,
+        ranks: Default::default(),
+        alphas: Default::default(),
         lora_dropout: 0.05,
         target_modules: targets.iter().map(|name| name.to_string()).collect(),
         use_rslora: false,
@@ -87,9 +89,79 @@ fn the_start_leaves_the_base_as_it_is() {
 #[test]
 fn scaling_follows_rslora() {
     let mut config = config(&["q_proj"]);
-    assert_eq!(config.scaling(), 2.0);
+    assert_eq!(config.scaling("x"), 2.0);
     config.use_rslora = true;
-    assert_eq!(config.scaling(), 4.0);
+    assert_eq!(config.scaling("x"), 4.0);
+    config.ranks.insert("y".into(), 16);
+    config.alphas.insert("y".into(), 2.0);
+    assert_eq!((config.scaling("x"), config.scaling("y")), (4.0, 0.5));
+}
+
+#[test]
+fn modules_may_have_ranks_of_their_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let (one, two) = (dir.path().join("one"), dir.path().join("two"));
+    let mut adapter = adapter(&["v_proj", "up_proj"]);
+    let own = [
+        ("model.layers.1.mlp.up_proj", 3),
+        ("model.layers.0.self_attn.v_proj", 7),
+    ];
+    for (name, r) in own {
+        let module = adapter
+            .modules
+            .iter_mut()
+            .find(|m| m.module == name)
+            .unwrap();
+        module.r = r;
+        module.a = (0..r * module.in_features).map(|i| i as f32).collect();
+        module.b = (0..r * module.out_features).map(|i| -(i as f32)).collect();
+        adapter.config.ranks.insert(name.into(), r);
+    }
+    adapter.config.alphas.insert(own[0].0.into(), 2.5);
+    adapter.write(&one).unwrap();
+    assert_eq!(Adapter::read(&one, &arch()).unwrap(), adapter);
+
+    // As PEFT's users write it: patterns, of which the first that matches counts.
+    let file = one.join(CONFIG_FILE);
+    let edited = |edit: &dyn Fn(&mut Value)| {
+        let mut value: Value = serde_json::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
+        edit(&mut value);
+        fs::write(&file, value.to_string()).unwrap();
+        Adapter::read(&one, &arch())
+    };
+    let read = edited(&|value| {
+        value["rank_pattern"] = json!({"layers.1.mlp.up_proj": 3, "0.self_attn.(q|v)_proj": 7,
+            ".*v_proj": 4});
+        value["alpha_pattern"] = json!({"1.mlp.up_proj": 2.5, "v_proj": 8});
+    });
+    assert_eq!(read.unwrap(), adapter);
+    adapter.write(&two).unwrap();
+    assert_eq!(Adapter::read(&two, &arch()).unwrap(), adapter);
+    let read = edited(&|value| value["rank_pattern"] = json!({"up_proj": 3}));
+    let text = read.unwrap_err().to_string();
+    assert!(
+        text.contains("`model.layers.0.self_attn.v_proj` has lora_A of shape [7, 8]"),
+        "{text}"
+    );
+}
+
+#[test]
+fn some_layers_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut adapter = adapter(&["q_proj"]);
+    adapter.modules.retain(|m| m.module.contains("layers.1"));
+    adapter.write(dir.path()).unwrap();
+    let file = dir.path().join(CONFIG_FILE);
+    let mut value: Value = serde_json::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
+    value["layers_to_transform"] = json!([1]);
+    fs::write(&file, value.to_string()).unwrap();
+    let read = Adapter::read(dir.path(), &arch()).unwrap();
+    assert_eq!(read.modules, adapter.modules);
+    // Written with names that need no list of layers.
+    assert_eq!(
+        read.config.target_modules,
+        ["model.layers.1.self_attn.q_proj"]
+    );
 }
 
 #[test]
@@ -166,9 +238,18 @@ fn what_is_not_supported_is_named() {
         ),
         (json!({"bias": "all"}), "`bias` is `all`"),
         (json!({"modules_to_save": ["lm_head"]}), "`modules_to_save`"),
-        (json!({"rank_pattern": {"q_proj": 2}}), "`rank_pattern`"),
-        (json!({"alpha_pattern": {"q_proj": 2}}), "`alpha_pattern`"),
-        (json!({"layers_to_transform": [0]}), "`layers_to_transform`"),
+        (
+            json!({"rank_pattern": [2]}),
+            "`rank_pattern` must be an object",
+        ),
+        (
+            json!({"rank_pattern": {"q_proj": 0}}),
+            "gives `q_proj` 0, which must be a whole",
+        ),
+        (
+            json!({"alpha_pattern": {"q(": 2}}),
+            "has `q(`, which is no regular",
+        ),
         (
             json!({"init_lora_weights": "pissa"}),
             "changes the base weights",

@@ -306,7 +306,10 @@ impl Merged<'_> {
             values
         };
         if let Some(lora) = lora {
-            lora.add_to(&mut values, self.adapter.config.scaling() as f32);
+            lora.add_to(
+                &mut values,
+                self.adapter.config.scaling(&lora.module) as f32,
+            );
             if let Some(lengths) = &lora.magnitude {
                 set_lengths(&mut values, lengths);
             }

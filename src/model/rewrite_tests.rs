@@ -35,6 +35,8 @@ fn adapter(use_rslora: bool) -> Adapter {
         base_model_name_or_path: None,
         r: 4,
         lora_alpha: 6.0,
+        ranks: Default::default(),
+        alphas: Default::default(),
         lora_dropout: 0.0,
         target_modules: vec!["q_proj".into(), "down_proj".into()],
         use_rslora,

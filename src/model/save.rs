@@ -26,12 +26,7 @@ impl Decoder {
         config.base_model_name_or_path = Some(base.display().to_string());
         if config.init_lora_weights.is_pissa() {
             config.init_lora_weights = LoraInit::True;
-            config.r *= 2;
-            // The factor of B A stays what it was.
-            config.lora_alpha *= match config.use_rslora {
-                true => f64::sqrt(2.0),
-                false => 2.0,
-            };
+            config.widen();
         }
         let modules = self
             .layers
