@@ -3,7 +3,6 @@
 
 use burn::tensor::Tensor;
 
-use super::kv_cache::LayerCache;
 use super::layer_context::LayerContext;
 use super::linear::{Linear, LinearTape};
 use super::norm::Norm;
@@ -58,7 +57,7 @@ impl Attention {
         qkv.iter_mut().chain([&mut self.o])
     }
 
-    fn shape(&self, cx: &LayerContext<'_>) -> AttentionShape {
+    pub(super) fn shape(&self, cx: &LayerContext<'_>) -> AttentionShape {
         AttentionShape {
             window: self.window,
             ..cx.attention
@@ -66,31 +65,14 @@ impl Attention {
     }
 
     /// `x` is `[tokens, hidden]`, already normalised.
-    pub fn forward(
-        &self,
-        cx: &LayerContext<'_>,
-        x: &Tensor<2>,
-        cache: Option<&mut LayerCache>,
-    ) -> (Tensor<2>, AttentionTape) {
+    pub fn forward(&self, cx: &LayerContext<'_>, x: &Tensor<2>) -> (Tensor<2>, AttentionTape) {
         let (pass, ops) = (&cx.pass, cx.pass.ops);
         let ([q, k, v], qkv) = self.project(cx, x);
-        let (q, k, projected) = match &self.qk_norm {
-            None => (q, k, None),
-            Some([q_norm, k_norm]) => {
-                let normed =
-                    |norm: &Norm, x: &Tensor<2>| join(norm.forward(pass, &heads(x, cx)), x.dims());
-                (normed(q_norm, &q), normed(k_norm, &k), Some([q, k]))
-            }
-        };
+        let projected = self.qk_norm.is_some().then(|| [q.clone(), k.clone()]);
+        let (q, k) = self.norm_heads(cx, q, k);
         let (q, k) = (turn(cx, q, false), turn(cx, k, false));
         let shape = self.shape(cx);
-        let (out, lse) = match cache {
-            Some(cache) => {
-                let (keys, values) = cache.append(ops, &k, &v);
-                ops.attention(&q, keys, values, &cx.batch.spans, shape)
-            }
-            None => ops.attention(&q, &k, &v, &cx.batch.spans, shape),
-        };
+        let (out, lse) = ops.attention(&q, &k, &v, &cx.batch.spans, shape);
         let (y, o) = self.o.forward(pass, &out);
         let tape = AttentionTape {
             q,
@@ -105,7 +87,26 @@ impl Attention {
         (y, tape)
     }
 
-    fn project(&self, cx: &LayerContext<'_>, x: &Tensor<2>) -> ([Tensor<2>; 3], Vec<LinearTape>) {
+    /// Queries and keys, normalised where the family does that.
+    pub(super) fn norm_heads(
+        &self,
+        cx: &LayerContext<'_>,
+        q: Tensor<2>,
+        k: Tensor<2>,
+    ) -> (Tensor<2>, Tensor<2>) {
+        let normed =
+            |norm: &Norm, x: Tensor<2>| join(norm.forward(&cx.pass, &heads(&x, cx)), x.dims());
+        match &self.qk_norm {
+            None => (q, k),
+            Some([q_norm, k_norm]) => (normed(q_norm, q), normed(k_norm, k)),
+        }
+    }
+
+    pub(super) fn project(
+        &self,
+        cx: &LayerContext<'_>,
+        x: &Tensor<2>,
+    ) -> ([Tensor<2>; 3], Vec<LinearTape>) {
         match &self.qkv {
             Qkv::Split(linears) => {
                 let [q, k, v] = linears.each_ref().map(|l| l.forward(&cx.pass, x));

@@ -209,8 +209,10 @@ impl Decoder {
         let cx = self.context(pass, batch);
         let mut x = self.embed(&pass, batch);
         for (i, layer) in self.layers.iter().enumerate() {
-            let cache = cache.as_deref_mut().map(|c| &mut c.layers[i]);
-            x = layer.output(&cx, x, cache);
+            x = match cache.as_deref_mut() {
+                Some(cache) => layer.extend(&cx, x, &mut cache.layers[i]),
+                None => layer.output(&cx, x),
+            };
         }
         let x = self.ops.gather_rows(&x, rows);
         self.norm.forward(&pass, &x)
@@ -266,9 +268,9 @@ impl Decoder {
                 Keep::InputsOnHost => Some(Kept::Away(ops.offload(&x))),
             };
             let (y, keep) = match input {
-                Some(input) => (layer.output(&cx, x, None), input),
+                Some(input) => (layer.output(&cx, x), input),
                 None => {
-                    let (y, tape) = layer.forward(&cx, x, None);
+                    let (y, tape) = layer.forward(&cx, x);
                     (y, Kept::Tape(tape))
                 }
             };

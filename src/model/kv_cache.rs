@@ -4,31 +4,59 @@ use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor};
 
-use crate::ops::{HotOps, Indices};
+use super::operands::Operands;
+use crate::ops::{HotOps, Indices, RopeTable};
 
 /// One layer's keys and values: `[sequences x capacity, kv_heads x head_dim]`.
 pub struct LayerCache {
-    keys: Tensor<2>,
-    values: Tensor<2>,
+    pub(super) keys: Tensor<2>,
+    pub(super) values: Tensor<2>,
     /// Where the rows of the current batch go.
     write_to: Arc<Indices>,
+    /// The matrices of the adapter of that number as operands: the parameters do not
+    /// change while a cache lives.
+    operands: Option<(usize, Arc<Operands>)>,
 }
 
 impl LayerCache {
-    /// Writes the new rows and gives the whole cache to attend to.
-    pub fn append(
+    /// Turns the queries and keys by their positions, where there is a `rope`, and writes
+    /// keys and values to the cache; returns the queries.
+    pub(super) fn append(
         &mut self,
         ops: &dyn HotOps,
-        k: &Tensor<2>,
-        v: &Tensor<2>,
-    ) -> (&Tensor<2>, &Tensor<2>) {
-        // Taking the tensor out leaves one owner, so the write is in place.
+        [q, k, v]: [Tensor<2>; 3],
+        rope: Option<&RopeTable>,
+        positions: &Indices,
+    ) -> Tensor<2> {
+        // Taking the tensors out leaves one owner, so the write is in place.
         let empty = Tensor::empty([1, 1], &k.device());
-        let keys = std::mem::replace(&mut self.keys, empty.clone());
-        self.keys = ops.write_rows(keys, &self.write_to, k);
-        let values = std::mem::replace(&mut self.values, empty);
-        self.values = ops.write_rows(values, &self.write_to, v);
-        (&self.keys, &self.values)
+        let cache = [&mut self.keys, &mut self.values].map(|t| std::mem::replace(t, empty.clone()));
+        let (q, [keys, values]) = match rope {
+            Some(rope) => ops.turn_into_cache([q, k, v], cache, &self.write_to, rope, positions),
+            None => {
+                let [keys, values] = cache;
+                let keys = ops.write_rows(keys, &self.write_to, &k);
+                (q, [keys, ops.write_rows(values, &self.write_to, &v)])
+            }
+        };
+        (self.keys, self.values) = (keys, values);
+        q
+    }
+
+    /// The operands that the layer's adapter of that number needs, made once.
+    pub(super) fn operands(
+        &mut self,
+        adapter: usize,
+        make: impl FnOnce() -> Operands,
+    ) -> Arc<Operands> {
+        match &self.operands {
+            Some((known, operands)) if *known == adapter => operands.clone(),
+            _ => {
+                let made = Arc::new(make());
+                self.operands = Some((adapter, made.clone()));
+                made
+            }
+        }
     }
 }
 
@@ -53,6 +81,7 @@ impl KvCache {
                 keys: zeros(),
                 values: zeros(),
                 write_to: Arc::default(),
+                operands: None,
             })
             .collect();
         Self { layers, capacity }

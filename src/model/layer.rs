@@ -4,7 +4,6 @@
 use burn::tensor::Tensor;
 
 use super::attention::{Attention, AttentionTape};
-use super::kv_cache::LayerCache;
 use super::layer_context::LayerContext;
 use super::linear::Linear;
 use super::mlp::{Mlp, MlpTape};
@@ -53,7 +52,7 @@ impl Layer {
     }
 
     /// Of the adapter that computes in `pass`.
-    fn operands(&self, pass: &Pass<'_>) -> Operands {
+    pub(super) fn operands(&self, pass: &Pass<'_>) -> Operands {
         let Some(adapter) = pass.adapter else {
             return Operands::default();
         };
@@ -62,17 +61,11 @@ impl Layer {
         Operands::new(pass.ops, pass.params, ids)
     }
 
-    /// `x` is `[tokens, hidden]`. With a cache, the new keys and values are
-    /// appended to it and the queries attend to all of it.
-    pub fn forward(
-        &self,
-        cx: &LayerContext<'_>,
-        x: Tensor<2>,
-        cache: Option<&mut LayerCache>,
-    ) -> (Tensor<2>, LayerTape) {
+    /// `x` is `[tokens, hidden]`.
+    pub fn forward(&self, cx: &LayerContext<'_>, x: Tensor<2>) -> (Tensor<2>, LayerTape) {
         let operands = self.operands(&cx.pass);
         let cx = &cx.with(&operands);
-        let (attended, n2) = self.attend(cx, x, cache);
+        let (attended, n2) = self.attend(cx, x);
         let (y, mlp) = self.mlp.forward(&cx.pass, &n2);
         let y = cx.pass.ops.add(y, &attended.h);
         let tape = LayerTape {
@@ -86,29 +79,19 @@ impl Layer {
 
     /// The output of [`Layer::forward`] alone: what only a backward would need goes as
     /// soon as it has been used.
-    pub fn output(
-        &self,
-        cx: &LayerContext<'_>,
-        x: Tensor<2>,
-        cache: Option<&mut LayerCache>,
-    ) -> Tensor<2> {
+    pub fn output(&self, cx: &LayerContext<'_>, x: Tensor<2>) -> Tensor<2> {
         let operands = self.operands(&cx.pass);
         let cx = &cx.with(&operands);
-        let (Attended { h, .. }, n2) = self.attend(cx, x, cache);
+        let (Attended { h, .. }, n2) = self.attend(cx, x);
         let y = self.mlp.output(&cx.pass, n2);
         cx.pass.ops.add(y, &h)
     }
 
     /// Up to the feed-forward part, and what that is given.
-    fn attend(
-        &self,
-        cx: &LayerContext<'_>,
-        x: Tensor<2>,
-        cache: Option<&mut LayerCache>,
-    ) -> (Attended, Tensor<2>) {
+    fn attend(&self, cx: &LayerContext<'_>, x: Tensor<2>) -> (Attended, Tensor<2>) {
         let pass = &cx.pass;
         let n1 = self.attention_norm.forward(pass, &x);
-        let (y, attention) = self.attention.forward(cx, &n1, cache);
+        let (y, attention) = self.attention.forward(cx, &n1);
         let h = pass.ops.add(y, &x);
         let n2 = self.mlp_norm.forward(pass, &h);
         let attended = Attended {
@@ -153,7 +136,7 @@ impl Layer {
     ) -> Option<Tensor<2>> {
         let operands = self.operands(&cx.pass);
         let cx = &cx.with(&operands);
-        let (attended, n2) = self.attend(cx, x, None);
+        let (attended, n2) = self.attend(cx, x);
         let dn2 = self.mlp.backward_again(&cx.pass, n2, &dy, grads)?;
         self.attend_backward(cx, attended, dn2, dy, grads, want_dx)
     }

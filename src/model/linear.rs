@@ -7,6 +7,7 @@ use super::lora::Lora;
 use super::params::Grads;
 use super::pass::Pass;
 use super::weight::Weight;
+use crate::ops::{Low, Matrix, Part};
 
 /// `y = x W^T (+ bias) (+ LoRA)`.
 #[derive(Clone)]
@@ -65,6 +66,27 @@ impl Linear {
         let (y, tape) = dora.forward(pass, lora, &self.weight, plain, delta, y);
         let dora = Some(tape);
         (y, LinearTape(Some(LoraTape { u, dora })))
+    }
+
+    /// This linear as [`crate::ops::HotOps::linears`] takes it; `None` with DoRA or
+    /// dropout.
+    pub(super) fn part(&self, pass: &Pass<'_>) -> Option<Part<'_>> {
+        let lora = pass.adapter.and_then(|number| self.lora(number));
+        if lora.is_some_and(|lora| lora.dora.is_some() || lora.drops(pass)) {
+            return None;
+        }
+        Some(Part {
+            weight: match &self.weight {
+                Weight::Nf4(weight) => Matrix::Nf4(weight),
+                other => Matrix::Dense(other.dense(pass)),
+            },
+            low: lora.map(|lora| Low {
+                a: pass.operand(lora.a),
+                b: pass.operand(lora.b),
+                scale: lora.scale,
+            }),
+            bias: self.bias.as_ref().map(|bias| bias.stored(pass)),
+        })
     }
 
     /// The tape of [`Linear::forward`] alone, where nobody needs the output.

@@ -139,7 +139,12 @@ impl Mlp {
         }
     }
 
-    fn last(&self) -> &Linear {
+    /// Whether [`Mlp::output`] takes so many rows in parts.
+    pub(super) fn is_tiled(&self, pass: &Pass<'_>, rows: usize) -> bool {
+        self.tile(pass, rows, false) < rows
+    }
+
+    pub(super) fn last(&self) -> &Linear {
         match self {
             Self::SwiGlu([.., down]) => down,
             Self::Gelu([.., proj]) => proj,

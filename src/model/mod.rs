@@ -5,6 +5,7 @@ mod adapters;
 mod attention;
 pub mod bnb;
 mod bnb_names;
+mod cached;
 pub mod checkpoint;
 mod checkpoint_arch;
 mod decoder;

@@ -1,6 +1,7 @@
 //! Checks every GPU operation against the CPU's on fresh random inputs, odd shapes
 //! included. The tests run it on software Vulkan, scripts/gpu.sh on a card.
 
+mod decoding;
 mod optimiser;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
@@ -55,7 +56,7 @@ pub fn run(device: &Device, precision: Precision, seed: u64) -> Vec<Check> {
     c.elementwise();
     c.rows();
     c.attention();
-    c.cached_attention();
+    c.decoding();
     c.loss();
     c.optimiser();
     c.checks
@@ -424,33 +425,6 @@ impl Checker {
             }
             self.record("attention_backward v", &case, &got.2, &want.2);
         }
-    }
-
-    /// A few new queries over longer keys that lie apart, as with a KV cache.
-    fn cached_attention(&mut self) {
-        let shape = AttentionShape {
-            heads: 4,
-            kv_heads: 2,
-            head_dim: 16,
-            scale: 0.25,
-            window: None,
-        };
-        let mut spans = Spans::default();
-        for (q_start, q_len, k_start, k_len) in [(0, 1, 0, 41), (1, 1, 64, 7), (2, 20, 128, 50)] {
-            spans.push(Span {
-                q_start,
-                q_len,
-                k_start,
-                k_len,
-            });
-        }
-        let (q, gq) = self.activations([22, 64]);
-        let (k, gk) = self.activations([192, 32]);
-        let (v, gv) = self.activations([192, 32]);
-        let (out, lse) = CPU.attention(&q, &k, &v, &spans, shape);
-        let (gout, glse) = self.gpu.attention(&gq, &gk, &gv, &spans, shape);
-        self.record("attention", "three caches", &gout, &out);
-        self.record_within("attention lse", "three caches", &glse, &lse, 1e-5);
     }
 
     fn loss(&mut self) {

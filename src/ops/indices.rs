@@ -66,6 +66,8 @@ pub struct Spans {
     host: Vec<Span>,
     /// Blocks of query rows and of key rows, as attention kernels cut them.
     device: OnceLock<[Tensor<1, Int>; 2]>,
+    /// What attention of one query a sequence reads.
+    singles: OnceLock<Tensor<1, Int>>,
     /// The first row of each row's sequence; `None` where the spans have no such form.
     #[cfg(feature = "cuda")]
     starts: OnceLock<Option<Tensor<1, Int>>>,
@@ -84,6 +86,14 @@ impl Spans {
         upload: impl FnOnce(&[Span]) -> [Tensor<1, Int>; 2],
     ) -> &[Tensor<1, Int>; 2] {
         self.device.get_or_init(|| upload(&self.host))
+    }
+
+    /// The device's table of single queries, made by `upload` unless there is one.
+    pub fn singles_on_device(
+        &self,
+        upload: impl FnOnce(&[Span]) -> Tensor<1, Int>,
+    ) -> &Tensor<1, Int> {
+        self.singles.get_or_init(|| upload(&self.host))
     }
 
     /// The first row of each row's sequence on the device, by `upload` at first.

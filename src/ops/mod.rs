@@ -19,6 +19,7 @@ pub mod cpu;
 #[cfg(feature = "gpu")]
 pub mod gpu;
 mod indices;
+mod linears;
 pub mod moments;
 pub mod moments8;
 #[cfg(test)]
@@ -41,6 +42,7 @@ use burn::tensor::{Device, Tensor};
 
 pub use arguments::{AdamW, AttentionShape, Clip, CrossEntropy, CrossEntropyGrad, Room};
 pub use indices::{Indices, Span, Spans};
+pub use linears::{Low, Matrix, Part, Then};
 pub use moments8::Moments8;
 pub use nf4_tensor::Nf4Tensor;
 pub use offload::Offloaded;
@@ -165,6 +167,12 @@ pub trait HotOps: Send + Sync {
         low_apart(self, sum, x, weight, low, transposed)
     }
 
+    /// Linear layers of one input, and what `then` makes of their outputs. By default
+    /// product by product.
+    fn linears(&self, x: &Tensor<2>, parts: &[Part<'_>], then: &Then<'_>) -> Vec<Tensor<2>> {
+        linears::one_by_one(self, x, parts, then)
+    }
+
     /// `x / rms(x) x gain` by rows; `gain` is `[1, d]` (Zhang and Sennrich, 2019).
     fn rms_norm(&self, x: &Tensor<2>, gain: &Tensor<2>, eps: f32) -> Tensor<2>;
 
@@ -252,6 +260,18 @@ pub trait HotOps: Send + Sync {
         shape: AttentionShape,
     ) -> (Tensor<2>, Tensor<2>);
 
+    /// The output of [`HotOps::attention`] alone.
+    fn attend(
+        &self,
+        q: &Tensor<2>,
+        k: &Tensor<2>,
+        v: &Tensor<2>,
+        spans: &Spans,
+        shape: AttentionShape,
+    ) -> Tensor<2> {
+        self.attention(q, k, v, spans, shape).0
+    }
+
     /// Gradients of [`HotOps::attention`] to q, k and v, recomputing the scores
     /// from the log-sum-exp block by block (Dao et al., 2022).
     #[allow(clippy::too_many_arguments)]
@@ -283,6 +303,25 @@ pub trait HotOps: Send + Sync {
 
     /// Overwrites row `ids[i]` of `dst` with row i of `src` (the KV cache).
     fn write_rows(&self, dst: Tensor<2>, ids: &Indices, src: &Tensor<2>) -> Tensor<2>;
+
+    /// [`HotOps::rope`] of `q` and `k`, and the turned keys and the values into rows
+    /// `ids` of `cache`. Returns q and the cache.
+    fn turn_into_cache(
+        &self,
+        [q, k, v]: [Tensor<2>; 3],
+        cache: [Tensor<2>; 2],
+        ids: &Indices,
+        table: &RopeTable,
+        positions: &Indices,
+    ) -> (Tensor<2>, [Tensor<2>; 2]) {
+        let (q, k) = (
+            self.rope(q, table, positions, false),
+            self.rope(k, table, positions, false),
+        );
+        let [keys, values] = cache;
+        let keys = self.write_rows(keys, ids, &k);
+        (q, [keys, self.write_rows(values, ids, &v)])
+    }
 
     /// Linear head and cross-entropy by chunks of rows, so that all logits never
     /// exist at once. `hidden` is `[rows, hidden]`, `head` `[vocab, hidden]`.

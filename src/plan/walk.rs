@@ -275,7 +275,12 @@ impl Walk<'_> {
         };
         self.reserve_positions(batch.longest);
         let layers = self.recipe.arch.num_layers as u64;
-        let cache = 2 * layers * self.activation(cached, self.dims.hk);
+        let mut cache = 2 * layers * self.activation(cached, self.dims.hk);
+        if cached > 0 {
+            // It keeps the operands of all layers; the pass counts those of one.
+            let others = 1..self.recipe.arch.num_layers;
+            cache += others.map(|layer| self.operands(layer)).sum::<u64>();
+        }
         self.meter.hold(Part::KvCache, cache);
         let hidden = self.hidden(batch, batch.sequences);
         let logits = F32 * batch.sequences * self.dims.vocab;

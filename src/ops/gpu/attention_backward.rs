@@ -7,7 +7,7 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
-use super::attention_plan::{KEY_BLOCK, Plan, QUERY_BLOCK, Tiling};
+use super::attention_plan::{KEY_BLOCK, Plan, QUERY_BLOCK, Tiling, window};
 use super::attention_tile::{add_products, add_scores, fill, load_tile, store_sums};
 use super::tensors::{cover, dims, elem, empty};
 use crate::ops::AttentionShape;
@@ -378,7 +378,7 @@ pub fn launch_queries(plan: &Plan, saved: &Saved, dq: &CubeTensor) {
             s.heads,
             s.kv_heads,
             s.scale,
-            plan.window(),
+            window(plan.shape),
             s.head_dim,
             t,
             elem(&saved.q),
@@ -407,7 +407,7 @@ pub fn launch_keys(plan: &Plan, saved: &Saved, dk: &CubeTensor, dv: &CubeTensor)
             s.heads,
             s.kv_heads,
             s.scale,
-            plan.window(),
+            window(plan.shape),
             s.head_dim,
             t,
             elem(&saved.q),

@@ -4,7 +4,7 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
-use super::attention_plan::{Plan, QUERY_BLOCK, Tiling};
+use super::attention_plan::{Plan, QUERY_BLOCK, Tiling, window};
 use super::attention_tile::{add_products, add_scores, fill, load_tile, store_sums};
 use super::tensors::elem;
 
@@ -167,7 +167,7 @@ pub fn launch(plan: &Plan, [q, k, v]: [CubeTensor; 3], out: &CubeTensor, lse: &C
             s.heads,
             s.kv_heads,
             s.scale,
-            plan.window(),
+            window(plan.shape),
             s.head_dim,
             t,
             kind,

@@ -142,12 +142,12 @@ pub struct Plan {
 /// A window that no sequence fills: kernels have no `None`.
 const NO_WINDOW: usize = 1 << 30;
 
-impl Plan {
-    /// Keys that a query sees at most.
-    pub fn window(&self) -> usize {
-        self.shape.window.map_or(NO_WINDOW, |w| w.min(NO_WINDOW))
-    }
+/// Keys that a query sees at most.
+pub fn window(shape: AttentionShape) -> usize {
+    shape.window.map_or(NO_WINDOW, |w| w.min(NO_WINDOW))
+}
 
+impl Plan {
     pub fn new(q: &CubeTensor, device: &Device, spans: &Spans, shape: AttentionShape) -> Self {
         let tiling = tiling(q, shape.head_dim);
         let [queries, keys] = spans.on_device(|spans| tables(spans, tiling, device));

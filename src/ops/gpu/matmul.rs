@@ -14,6 +14,7 @@ use cubek::std::InputBinding;
 use super::cuda;
 use super::elementwise::{add, scale};
 use super::few_rows;
+use super::only;
 use super::tensors::{buffer, dims, elem, empty};
 
 /// A product `factor x op(a) . op(b)`, summed in f32. Both operands have one type.
@@ -29,14 +30,15 @@ impl Product<'_> {
     /// In `dtype`, added to `sum` where there is one; it must not be shared.
     pub fn compute(&self, sum: Option<CubeTensor>, dtype: DType) -> CubeTensor {
         let (a, b) = (buffer(self.a), buffer(self.b));
-        let sum = if !self.ta && self.tb && a.dtype == dtype {
-            match few_rows::dense(&a, &b, self.factor, sum) {
-                Ok(out) => return out,
-                Err(sum) => sum,
+        if !self.ta && self.tb && a.dtype == dtype {
+            let member = few_rows::Member::dense(&b, self.factor);
+            let then = sum
+                .as_ref()
+                .map_or(few_rows::Then::Nothing, few_rows::Then::Add);
+            if let Some(out) = few_rows::products(&a, &[member], &then) {
+                return only(out);
             }
-        } else {
-            sum
-        };
+        }
         #[cfg(feature = "cuda")]
         let sum = match cuda::units(&a, cuda::Family::Products) {
             Some(units) => {

@@ -7,23 +7,27 @@ mod attention;
 mod attention_backward;
 mod attention_forward;
 mod attention_plan;
+mod attention_single;
 mod attention_tile;
 #[cfg(feature = "cuda")]
 mod cuda;
 mod dropout;
 mod elementwise;
 mod few_rows;
+mod linears;
 mod loss;
 mod many;
 mod matmul;
 mod moments8;
 mod nf4;
+mod nf4_products;
 mod norm;
 mod offload;
 mod optim;
 mod reduce;
 mod rows;
 mod tensors;
+mod turn;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use burn_cubecl::tensor::CubeTensor;
@@ -37,9 +41,9 @@ use tensors::{buffer, empty, integers, tensor, upload_floats, upload_integers, v
 
 use super::{
     AdamW, AttentionShape, Clip, CrossEntropy, CrossEntropyGrad, HotOps, Indices, Moments8,
-    Nf4Tensor, Offloaded, Precision, Room, RopeTable, Scalar, Spans, gpu_logit_rows,
+    Nf4Tensor, Offloaded, Part, Precision, Room, RopeTable, Scalar, Spans, Then, gpu_logit_rows,
 };
-use super::{low_apart, through_dense};
+use super::{linears::one_by_one, low_apart, through_dense};
 use crate::rng::Stream;
 
 /// The GPU implementation of [`HotOps`].
@@ -78,56 +82,6 @@ fn norm_on_device(clip: &Clip, device: &Device) -> CubeTensor {
     match &clip.squared_norm {
         Scalar::Device(norm) => buffer(norm),
         Scalar::Host(norm) => buffer(&upload_floats(device, &[*norm as f32])),
-    }
-}
-
-/// The product of a few rows with a transposed weight in NF4, and with that of `low`;
-/// `sum` back where it is another one.
-#[allow(clippy::result_large_err)] // the sum goes back as it came
-fn by_few_rows(
-    sum: Option<Tensor<2>>,
-    x: &Tensor<2>,
-    weight: &Nf4Tensor,
-    low: Option<[&Tensor<2>; 2]>,
-    transposed: bool,
-) -> Result<Tensor<2>, Option<Tensor<2>>> {
-    let weight = match weight {
-        Nf4Tensor::Gpu(weight) if transposed && few_rows::is_few(x.dims()[0]) => weight,
-        _ => return Err(sum),
-    };
-    let low = low.map(|both| both.map(buffer));
-    let low = low.as_ref().map(|[left, right]| [left, right]);
-    let y = few_rows::nf4(&buffer(x), weight, low, sum.map(writable));
-    y.map(tensor).map_err(|sum| sum.map(tensor))
-}
-
-/// The product with a weight in NF4, and with that of `low`, by the kernels of
-/// [`cuda`]; `sum` back where the card or they do not take it.
-#[cfg(feature = "cuda")]
-#[allow(clippy::result_large_err)] // the sum goes back as it came
-fn by_cuda(
-    sum: Option<Tensor<2>>,
-    x: &Tensor<2>,
-    weight: &Nf4Tensor,
-    low: Option<[&Tensor<2>; 2]>,
-    transposed: bool,
-) -> Result<Tensor<2>, Option<Tensor<2>>> {
-    let rows = buffer(x);
-    let Some(units) = cuda::units(&rows, cuda::Family::Nf4Products) else {
-        return Err(sum);
-    };
-    let buffers = match weight {
-        Nf4Tensor::Gpu(weight) => weight.cuda_buffers(),
-        Nf4Tensor::Host(_) => None,
-    };
-    let Some(buffers) = buffers else {
-        return Err(sum);
-    };
-    let low = low.map(|both| both.map(buffer));
-    let low = low.as_ref().map(|[left, right]| [left, right]);
-    match cuda::nf4_product(units, &rows, &buffers, low, sum.map(writable), transposed) {
-        Ok(y) => Ok(tensor(y)),
-        Err(sum) => Err(sum.map(tensor)),
     }
 }
 
@@ -218,16 +172,10 @@ impl HotOps for Gpu {
         weight: &Nf4Tensor,
         transposed: bool,
     ) -> Tensor<2> {
-        let sum = match by_few_rows(sum, x, weight, None, transposed) {
-            Ok(y) => return y,
-            Err(sum) => sum,
-        };
-        #[cfg(feature = "cuda")]
-        let sum = match by_cuda(sum, x, weight, None, transposed) {
-            Ok(y) => return y,
-            Err(sum) => sum,
-        };
-        through_dense(self, sum, x, weight, transposed)
+        match nf4_products::product(sum, x, weight, None, transposed) {
+            Ok(y) => y,
+            Err(sum) => through_dense(self, sum, x, weight, transposed),
+        }
     }
 
     fn nf4_gemm_low(
@@ -238,16 +186,15 @@ impl HotOps for Gpu {
         low: [&Tensor<2>; 2],
         transposed: bool,
     ) -> Tensor<2> {
-        let sum = match by_few_rows(sum, x, weight, Some(low), transposed) {
-            Ok(y) => return y,
-            Err(sum) => sum,
-        };
-        #[cfg(feature = "cuda")]
-        let sum = match by_cuda(sum, x, weight, Some(low), transposed) {
-            Ok(y) => return y,
-            Err(sum) => sum,
-        };
-        low_apart(self, sum, x, weight, low, transposed)
+        match nf4_products::product(sum, x, weight, Some(low), transposed) {
+            Ok(y) => y,
+            Err(sum) => low_apart(self, sum, x, weight, low, transposed),
+        }
+    }
+
+    fn linears(&self, x: &Tensor<2>, parts: &[Part<'_>], then: &Then<'_>) -> Vec<Tensor<2>> {
+        let together = linears::of_few_rows(self, x, parts, then);
+        together.unwrap_or_else(|| one_by_one(self, x, parts, then))
     }
 
     fn nf4_dequantize(&self, weight: &Nf4Tensor) -> Tensor<2> {
@@ -321,6 +268,22 @@ impl HotOps for Gpu {
         (tensor(out), tensor(lse))
     }
 
+    fn attend(
+        &self,
+        q: &Tensor<2>,
+        k: &Tensor<2>,
+        v: &Tensor<2>,
+        spans: &Spans,
+        shape: AttentionShape,
+    ) -> Tensor<2> {
+        let operands = [buffer(q), buffer(k), buffer(v)];
+        let device = q.device();
+        match attention_single::takes(spans, shape) {
+            true => tensor(attention_single::forward(operands, &device, spans, shape)),
+            false => tensor(attention::forward(operands, &device, spans, shape).0),
+        }
+    }
+
     fn attention_backward(
         &self,
         q: &Tensor<2>,
@@ -360,6 +323,28 @@ impl HotOps for Gpu {
     fn write_rows(&self, dst: Tensor<2>, ids: &Indices, src: &Tensor<2>) -> Tensor<2> {
         let ids = ids_on_device(ids, &dst.device());
         tensor(rows::write(writable(dst), ids, buffer(src)))
+    }
+
+    fn turn_into_cache(
+        &self,
+        [q, k, v]: [Tensor<2>; 3],
+        [keys, values]: [Tensor<2>; 2],
+        ids: &Indices,
+        table: &RopeTable,
+        positions: &Indices,
+    ) -> (Tensor<2>, [Tensor<2>; 2]) {
+        let device = q.device();
+        let angles = table.on_device(|values| upload_floats(&device, values));
+        let places = turn::Places {
+            angles: angles.each_ref().map(buffer),
+            half: table.head_dim / 2,
+            positions: ids_on_device(positions, &device),
+            rows: ids_on_device(ids, &device),
+        };
+        let cache = [writable(keys), writable(values)];
+        let new = [buffer(&k), buffer(&v)];
+        let (q, cache) = turn::into_cache(writable(q), new, cache, places);
+        (tensor(q), cache.map(tensor))
     }
 
     fn cross_entropy(

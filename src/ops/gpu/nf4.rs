@@ -55,8 +55,6 @@ pub struct Buffers {
     /// The 16 levels, then the 256 values of the second quantisation.
     pub tables: CubeTensor,
     pub offset: f32,
-    /// Whether the maxima are quantised.
-    pub double: bool,
 }
 
 /// Four bytes a word, the first lowest; zeros after the last.
@@ -107,10 +105,10 @@ impl GpuNf4 {
     pub fn buffers(&self) -> Buffers {
         let codes = integers(&self.words);
         let tables = with_tables(&self.words.device(), |t| buffer(&t.both));
-        let (maxima, maxima_codes, nested, offset, double) = match &self.absmax {
+        let (maxima, maxima_codes, nested, offset) = match &self.absmax {
             GpuAbsmax::Plain(maxima) => {
                 let maxima = buffer(maxima);
-                (maxima.clone(), codes.clone(), maxima, 0.0, false)
+                (maxima.clone(), codes.clone(), maxima, 0.0)
             }
             GpuAbsmax::Double {
                 codes,
@@ -118,7 +116,7 @@ impl GpuNf4 {
                 offset,
             } => {
                 let nested = buffer(nested);
-                (nested.clone(), integers(codes), nested, *offset, true)
+                (nested.clone(), integers(codes), nested, *offset)
             }
         };
         assert_eq!(NESTED_BLOCK, 256, "the kernels divide by it");
@@ -129,8 +127,12 @@ impl GpuNf4 {
             nested,
             tables,
             offset,
-            double,
         }
+    }
+
+    /// Whether the maxima are quantised.
+    pub fn is_double(&self) -> bool {
+        matches!(self.absmax, GpuAbsmax::Double { .. })
     }
 
     fn upload(weight: Nf4, device: &Device) -> Self {
@@ -260,7 +262,7 @@ pub fn dequantize(weight: &GpuNf4, dtype: DType) -> CubeTensor {
             elements,
             weight.block_size,
             read.offset,
-            read.double,
+            weight.is_double(),
             UNITS,
             kind,
         );

@@ -116,7 +116,7 @@ impl Walk<'_> {
     }
 
     /// A layer's LoRA matrices in the type of activations, where that is another.
-    fn operands(&self, layer: usize) -> u64 {
+    pub(super) fn operands(&self, layer: usize) -> u64 {
         let bytes = self.recipe.precision.activation;
         if bytes == F32 {
             return 0;
