@@ -82,30 +82,39 @@ fn add_products<F: Float, N: Size>(
     }
 }
 
-/// The totals of all units' sums, for `unit < count` that of the `unit`-th: all at once
-/// down one tree, in a fixed order.
+/// The totals of all units' sums, for `unit < count` that of the `unit`-th, in a fixed
+/// order: a unit adds up a run of them, then one unit those of a sum. `scratch` has a
+/// word of padding a run, so that units side by side read different banks.
 #[cube]
-fn total(sums: &Array<f32>, scratch: &mut Shared<[f32]>, #[comptime] form: Form) -> f32 {
+fn total(
+    sums: &Array<f32>,
+    scratch: &mut Shared<[f32]>,
+    runs: &mut Shared<[f32]>,
+    #[comptime] form: Form,
+) -> f32 {
     let (count, units) = comptime!((form.count(), form.units));
+    let each = comptime!(units / count);
     let unit = UNIT_POS as usize;
     #[unroll]
     for s in 0..count {
-        scratch[s * units + unit] = sums[s];
+        let at = s * units + unit;
+        scratch[at + at / count] = sums[s];
     }
     sync_cube();
+    let mut run = f32::new(0.0);
     #[unroll]
-    for level in 0..comptime!(units.ilog2()) {
-        let half = comptime!(units >> (level + 1));
-        if unit < half {
-            #[unroll]
-            for s in 0..count {
-                let other = scratch[s * units + unit + half];
-                scratch[s * units + unit] += other;
-            }
-        }
-        sync_cube();
+    for i in 0..count {
+        run += scratch[unit * comptime!(count + 1) + i];
     }
-    scratch[min(unit, comptime!(count - 1)) * units]
+    runs[unit] = run;
+    sync_cube();
+    let first = min(unit, comptime!(count - 1)) * each;
+    let mut sum = f32::new(0.0);
+    #[unroll]
+    for i in 0..each {
+        sum += runs[first + i];
+    }
+    sum
 }
 
 /// The `at`-th eight numbers of a dense member's rows `first` and on.
@@ -281,7 +290,8 @@ pub fn products_kernel<F: Float, B: Float, N: Size>(
     let mine = unit < count && row < rows;
 
     let mut levels = Shared::<[f32]>::new_slice(16usize);
-    let mut scratch = Shared::<[f32]>::new_slice(comptime!(count * form.units));
+    let mut scratch = Shared::<[f32]>::new_slice(comptime!((count + 1) * form.units));
+    let mut runs = Shared::<[f32]>::new_slice(form.units);
     if comptime!(form.nf4) {
         if unit < 16 {
             levels[unit] = tables.index(0usize)[unit];
@@ -323,7 +333,7 @@ pub fn products_kernel<F: Float, B: Float, N: Size>(
             add_products(x, &values, &mut sums, rows, words, at, form);
             at += comptime!(form.units);
         }
-        let mut sum = total(&sums, &mut scratch, form) * factor;
+        let mut sum = total(&sums, &mut scratch, &mut runs, form) * factor;
         if mine {
             sum += beside(left, right, ranks, bias, member, row, column, form);
         }
