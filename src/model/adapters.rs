@@ -7,7 +7,6 @@ use std::sync::Arc;
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::decoder::Decoder;
-use super::dora::row_squares;
 use super::hf_config::ArchConfig;
 use super::layer::Layer;
 use super::lora::{Dora, Lora};
@@ -100,7 +99,7 @@ impl Decoder {
                     first_row: 0,
                     mlp_rows: MLP_ROWS,
                 };
-                let squares = row_squares(&linear.weight.dense(&pass));
+                let squares = ops.row_squares(&linear.weight.dense(&pass));
                 // A fresh B is zero, so the lengths begin as the base's.
                 let lengths = match m.magnitude {
                     Some(values) => tensor(values, [1, m.out_features], &device),

@@ -4,7 +4,7 @@
 //! |w + s bA|^2 = |w|^2 + 2s b.(A w) + s^2 b (A A^T) b^T, the output from the
 //! base's and LoRA's. The norms count as constants in the backward (section 4.3).
 
-use burn::tensor::{DType, Tensor};
+use burn::tensor::Tensor;
 
 use super::lora::{Dora, Lora};
 use super::params::Grads;
@@ -19,13 +19,6 @@ pub struct DoraTape {
     inverse: Tensor<2>,
     /// `x V^T`, `[tokens, out]`.
     adapted: Tensor<2>,
-}
-
-/// |w|^2 of the rows of a dense `[out, in]` weight, as `[1, out]` in f32.
-pub fn row_squares(dense: &Tensor<2>) -> Tensor<2> {
-    let rows = dense.dims()[0];
-    let dense = dense.clone().cast(DType::F32);
-    dense.square().sum_dim(1).reshape([1, rows])
 }
 
 impl Dora {
@@ -59,7 +52,7 @@ impl Dora {
         let inverse = self.inverse_norms(pass, lora, weight);
         let scale = pass.params.get(self.magnitude).clone() * inverse.clone();
         let adapted = pass.ops.add(plain.clone(), &delta);
-        let y = y + by_columns(&adapted, &scale) - plain;
+        let y = pass.ops.dora_output(y, &scale, &adapted, &plain);
         let tape = DoraTape {
             scale,
             inverse,
@@ -77,15 +70,9 @@ impl Dora {
         dy: &Tensor<2>,
         grads: &mut Grads,
     ) -> [Tensor<2>; 2] {
-        let slopes = pass.ops.column_sums(&(dy.clone() * tape.adapted.clone()));
-        grads.add(pass.ops, self.magnitude, slopes * tape.inverse.clone());
-        let d_delta = by_columns(dy, &tape.scale);
-        let d_plain = d_delta.clone() - dy.clone();
+        let ops = pass.ops;
+        let [slopes, d_delta, d_plain] = ops.dora_backward(dy, &tape.scale, &tape.adapted);
+        grads.add(ops, self.magnitude, slopes * tape.inverse.clone());
         [d_delta, d_plain]
     }
-}
-
-fn by_columns(x: &Tensor<2>, factors: &Tensor<2>) -> Tensor<2> {
-    let kind = x.dtype();
-    x.clone() * factors.clone().cast(kind)
 }

@@ -270,7 +270,15 @@ impl Checker {
     }
 
     fn norms(&mut self) {
-        for [rows, width] in [[1, 1], [3, 7], [5, 130], [33, 64], [2, 4096]] {
+        for [rows, width] in [
+            [1, 1],
+            [3, 7],
+            [5, 130],
+            [33, 64],
+            [2, 4096],
+            [70, 36],
+            [129, 5],
+        ] {
             let case = format!("{rows}x{width}");
             let (x, gx) = self.activations([rows, width]);
             let (g, gg) = self.parameters([1, width]);
@@ -305,6 +313,18 @@ impl Checker {
             }
             let got = self.gpu.add_bias(gx.clone(), &gb);
             self.record("add_bias", &case, &got, &CPU.add_bias(x.clone(), &b));
+            let (plain, gplain) = self.activations([rows, width]);
+            let want = CPU.dora_output(x.clone(), &g, &dy, &plain);
+            let got = self.gpu.dora_output(gx.clone(), &gg, &gdy, &gplain);
+            self.record("dora_output", &case, &got, &want);
+            let wants = CPU.dora_backward(&dy, &g, &plain);
+            let gots = self.gpu.dora_backward(&gdy, &gg, &gplain);
+            let names = ["factors", "adapted", "plain"];
+            for ((name, got), want) in names.iter().zip(&gots).zip(&wants) {
+                self.record("dora_backward", &format!("{case}, {name}"), got, want);
+            }
+            let got = self.gpu.row_squares(&gx);
+            self.record("row_squares", &case, &got, &CPU.row_squares(&x));
             let got = self.gpu.column_sums(&gdy);
             self.record("column_sums", &case, &got, &CPU.column_sums(&dy));
         }

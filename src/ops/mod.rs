@@ -226,6 +226,35 @@ pub trait HotOps: Send + Sync {
         plain::column_sums(x)
     }
 
+    /// |w|^2 of each row of `w`, `[1, rows]` in f32.
+    fn row_squares(&self, w: &Tensor<2>) -> Tensor<2> {
+        plain::row_squares(w)
+    }
+
+    /// `y + factors x adapted - plain`, with a factor a column, `[1, d]` in f32: DoRA's
+    /// output of the base's (Liu et al., 2024). Takes the place of `y` where nobody else
+    /// holds it.
+    fn dora_output(
+        &self,
+        y: Tensor<2>,
+        factors: &Tensor<2>,
+        adapted: &Tensor<2>,
+        plain: &Tensor<2>,
+    ) -> Tensor<2> {
+        plain::dora_output(y, factors, adapted, plain)
+    }
+
+    /// Gradients of [`HotOps::dora_output`] to the factors, to `adapted`, and to `plain`
+    /// through both.
+    fn dora_backward(
+        &self,
+        dy: &Tensor<2>,
+        factors: &Tensor<2>,
+        adapted: &Tensor<2>,
+    ) -> [Tensor<2>; 3] {
+        plain::dora_backward(dy, factors, adapted)
+    }
+
     /// Rotates each head of `[tokens, heads x head_dim]` by its row's position;
     /// `inverse` rotates back, which is the backward.
     fn rope(

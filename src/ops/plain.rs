@@ -1,5 +1,6 @@
-//! Operations of families other than Llama's in plain burn tensor operations: what
-//! a device computes for which there are no kernels of our own. Sums are f32.
+//! Operations of families other than Llama's, and DoRA's, in plain burn tensor
+//! operations: what a device computes for which there are no kernels of our own, and
+//! what those are compared with. Sums are f32.
 
 use burn::tensor::{DType, Tensor};
 
@@ -70,4 +71,27 @@ pub fn add_bias(x: Tensor<2>, bias: &Tensor<2>) -> Tensor<2> {
 
 pub fn column_sums(x: &Tensor<2>) -> Tensor<2> {
     f32_of(x).sum_dim(0)
+}
+
+pub fn row_squares(w: &Tensor<2>) -> Tensor<2> {
+    let rows = w.dims()[0];
+    f32_of(w).square().sum_dim(1).reshape([1, rows])
+}
+
+pub fn dora_output(
+    y: Tensor<2>,
+    factors: &Tensor<2>,
+    adapted: &Tensor<2>,
+    plain: &Tensor<2>,
+) -> Tensor<2> {
+    let kind = y.dtype();
+    (f32_of(&y) + f32_of(adapted) * factors.clone() - f32_of(plain)).cast(kind)
+}
+
+pub fn dora_backward(dy: &Tensor<2>, factors: &Tensor<2>, adapted: &Tensor<2>) -> [Tensor<2>; 3] {
+    let (kind, dy) = (dy.dtype(), f32_of(dy));
+    let slopes = (dy.clone() * f32_of(adapted)).sum_dim(0);
+    let d_adapted = dy.clone() * factors.clone();
+    let d_plain = d_adapted.clone() - dy;
+    [slopes, d_adapted.cast(kind), d_plain.cast(kind)]
 }

@@ -218,6 +218,27 @@ fn gelu_bias_and_column_sums() {
 }
 
 #[test]
+fn dora_and_its_backward() {
+    let mut s = Source::new();
+    for [rows, width, _] in SHAPES {
+        let [y, adapted, plain] = [0; 3].map(|_| s.tensor([rows, width]));
+        let factors = s.tensor([1, width]);
+        let want = Composed.dora_output(y.clone(), &factors, &adapted, &plain);
+        close(
+            &CPU.dora_output(y.clone(), &factors, &adapted, &plain),
+            &want,
+            1e-6,
+        );
+        let want = Composed.dora_backward(&y, &factors, &adapted);
+        let got = CPU.dora_backward(&y, &factors, &adapted);
+        for (got, want) in got.iter().zip(&want) {
+            close(got, want, 1e-5);
+        }
+        close(&CPU.row_squares(&y), &Composed.row_squares(&y), 1e-5);
+    }
+}
+
+#[test]
 fn swiglu_and_its_backward() {
     let mut s = Source::new();
     for [rows, width, _] in SHAPES {

@@ -167,16 +167,6 @@ pub fn gelu_backward(x: &[f32], dy: &[f32]) -> Vec<f32> {
     out
 }
 
-pub fn add_bias(x: &mut [f32], bias: &[f32]) {
-    by_rows(x, bias.len(), |_, rows| {
-        for row in rows.chunks_exact_mut(bias.len()) {
-            for (x, b) in row.iter_mut().zip(bias) {
-                *x += b;
-            }
-        }
-    });
-}
-
 pub fn add(a: &mut [f32], b: &[f32]) {
     assert_eq!(a.len(), b.len());
     by_rows(a, 1, |at, a| {

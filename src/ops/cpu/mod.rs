@@ -7,6 +7,7 @@ mod attention;
 mod bf16;
 #[cfg(test)]
 mod bf16_tests;
+mod columns;
 mod eigen;
 mod elementwise;
 mod few_rows;
@@ -266,7 +267,7 @@ impl HotOps for Cpu {
     fn add_bias(&self, x: Tensor<2>, bias: &Tensor<2>) -> Tensor<2> {
         let bias = Host::new(bias);
         let mut x = into_host_mut(x);
-        elementwise::add_bias(x.slice_mut(), bias.slice());
+        columns::add_bias(x.slice_mut(), bias.slice());
         x.into_tensor()
     }
 
@@ -274,6 +275,48 @@ impl HotOps for Cpu {
         let x = Host::new(x);
         let width = x.shape()[1];
         tensor2(norm::column_sums(x.slice(), width), [1, width])
+    }
+
+    fn row_squares(&self, w: &Tensor<2>) -> Tensor<2> {
+        let w = in_f32(w);
+        let [rows, width] = w.dims();
+        let w = Host::new(&w);
+        tensor2(columns::row_squares(w.slice(), width), [1, rows])
+    }
+
+    fn dora_output(
+        &self,
+        y: Tensor<2>,
+        factors: &Tensor<2>,
+        adapted: &Tensor<2>,
+        plain: &Tensor<2>,
+    ) -> Tensor<2> {
+        let mut y = into_host_mut(y);
+        let [factors, adapted, plain] = [factors, adapted, plain].map(Host::new);
+        columns::dora_output(
+            y.slice_mut(),
+            factors.slice(),
+            adapted.slice(),
+            plain.slice(),
+        );
+        y.into_tensor()
+    }
+
+    fn dora_backward(
+        &self,
+        dy: &Tensor<2>,
+        factors: &Tensor<2>,
+        adapted: &Tensor<2>,
+    ) -> [Tensor<2>; 3] {
+        let shape = dy.dims();
+        let [dy, factors, adapted] = [dy, factors, adapted].map(Host::new);
+        let [slopes, d_adapted, d_plain] =
+            columns::dora_backward(dy.slice(), factors.slice(), adapted.slice());
+        [
+            tensor2(slopes, [1, shape[1]]),
+            tensor2(d_adapted, shape),
+            tensor2(d_plain, shape),
+        ]
     }
 
     fn rope(

@@ -1,4 +1,4 @@
-//! Element by element: sums, SwiGLU, rotary embedding.
+//! Element by element: sums, SwiGLU, GELU, rotary embedding.
 
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::ir::ElemType;
@@ -82,6 +82,39 @@ fn swiglu_backward_kernel<F: Float, N: Size>(
     let s = sigmoid::<N>(g);
     gate[i] = Vector::cast_from(d * u * s * (one + g * (one - s)));
     up[i] = Vector::cast_from(d * g * s);
+}
+
+/// 2 sqrt(2/pi), so that the logistic function stands for (1 + tanh) / 2.
+const GELU_SLOPE: f32 = 1.595_769;
+const GELU_CUBIC: f32 = 0.044_715;
+
+/// x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) / 2, or dy times its slope.
+#[cube(launch_unchecked)]
+fn gelu_kernel<F: Float, N: Size>(
+    x: &[Vector<F, N>],
+    dy: &[Vector<F, N>],
+    out: &mut [Vector<F, N>],
+    vectors: usize,
+    #[comptime] backward: bool,
+    #[define(F)] _type: ElemType,
+) {
+    let i = ABSOLUTE_POS;
+    if i >= vectors {
+        terminate!();
+    }
+    let one = Vector::<f32, N>::new(1.0f32);
+    let slope = Vector::<f32, N>::new(GELU_SLOPE);
+    let cubic = Vector::<f32, N>::new(GELU_CUBIC);
+    let x = Vector::<f32, N>::cast_from(x[i]);
+    let s = sigmoid::<N>(slope * (x + cubic * x * x * x));
+    if comptime!(backward) {
+        let three = Vector::<f32, N>::new(3.0f32);
+        let inner = slope * (one + three * cubic * x * x);
+        let d = Vector::<f32, N>::cast_from(dy[i]);
+        out[i] = Vector::cast_from(d * (s + x * s * (one - s) * inner));
+    } else {
+        out[i] = Vector::cast_from(x * s);
+    }
 }
 
 /// One unit a run of `N` pairs; pair (j, j + half) of a head turns in place.
@@ -172,6 +205,32 @@ pub fn swiglu(gate: CubeTensor, up: CubeTensor) -> CubeTensor {
             up.into_buffer_arg(),
             out.clone().into_buffer_arg(),
             vectors,
+            kind,
+        );
+    }
+    out
+}
+
+/// GELU in its tanh approximation, or with `dy` its gradient.
+pub fn gelu(x: CubeTensor, dy: Option<CubeTensor>) -> CubeTensor {
+    let out = empty(&x, &dims(&x), x.dtype);
+    let n = vector_size(count(&x));
+    let (cubes, dim) = cover(count(&x) / n);
+    let (vectors, kind, backward) = (count(&x) / n, elem(&x), dy.is_some());
+    // A kernel takes all its buffers; forward, this one is not read.
+    let dy = dy.unwrap_or_else(|| x.clone());
+    // SAFETY: all three have the same number of elements.
+    unsafe {
+        gelu_kernel::launch_unchecked(
+            &out.client,
+            cubes,
+            dim,
+            n,
+            x.into_buffer_arg(),
+            dy.into_buffer_arg(),
+            out.clone().into_buffer_arg(),
+            vectors,
+            backward,
             kind,
         );
     }

@@ -9,6 +9,7 @@ mod attention_forward;
 mod attention_plan;
 mod attention_single;
 mod attention_tile;
+mod columns;
 #[cfg(feature = "cuda")]
 mod cuda;
 mod dropout;
@@ -218,6 +219,43 @@ impl HotOps for Gpu {
     ) -> (Tensor<2>, Option<Tensor<2>>) {
         let (dx, dg) = norm::backward(buffer(x), buffer(gain), buffer(dy), eps, want_gain);
         (tensor(dx), dg.map(tensor))
+    }
+
+    fn gelu(&self, x: &Tensor<2>) -> Tensor<2> {
+        tensor(elementwise::gelu(buffer(x), None))
+    }
+
+    fn gelu_backward(&self, x: &Tensor<2>, dy: &Tensor<2>) -> Tensor<2> {
+        tensor(elementwise::gelu(buffer(x), Some(buffer(dy))))
+    }
+
+    fn add_bias(&self, x: Tensor<2>, bias: &Tensor<2>) -> Tensor<2> {
+        tensor(columns::add_bias(writable(x), buffer(bias)))
+    }
+
+    fn column_sums(&self, x: &Tensor<2>) -> Tensor<2> {
+        tensor(columns::sums(&buffer(x), None, None))
+    }
+
+    fn dora_output(
+        &self,
+        y: Tensor<2>,
+        factors: &Tensor<2>,
+        adapted: &Tensor<2>,
+        plain: &Tensor<2>,
+    ) -> Tensor<2> {
+        let [factors, adapted, plain] = [factors, adapted, plain].map(buffer);
+        tensor(columns::dora_output(writable(y), factors, adapted, plain))
+    }
+
+    fn dora_backward(
+        &self,
+        dy: &Tensor<2>,
+        factors: &Tensor<2>,
+        adapted: &Tensor<2>,
+    ) -> [Tensor<2>; 3] {
+        let [dy, factors, adapted] = [dy, factors, adapted].map(buffer);
+        columns::dora_backward(dy, factors, adapted).map(tensor)
     }
 
     fn rope(

@@ -5,8 +5,9 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
+use super::columns;
 use super::reduce::{cube_sum, vector_sum};
-use super::tensors::{UNITS, cover, cubes, dims, elem, empty, vector_size};
+use super::tensors::{UNITS, cubes, dims, elem, empty, vector_size};
 
 #[cube(launch_unchecked)]
 fn rms_norm_kernel<F: Float, G: Float, N: Size>(
@@ -96,30 +97,6 @@ fn rms_norm_backward_kernel<F: Float, G: Float, N: Size>(
     }
 }
 
-/// One unit a column, rows in order.
-#[cube(launch_unchecked)]
-#[allow(clippy::needless_range_loop)] // kernels have no iterators
-fn gain_gradient_kernel<F: Float>(
-    x: &[F],
-    dy: &[F],
-    inverse_rms: &[f32],
-    gradient: &mut [f32],
-    rows: usize,
-    width: usize,
-    #[define(F)] _type: ElemType,
-) {
-    let column = ABSOLUTE_POS;
-    if column >= width {
-        terminate!();
-    }
-    let mut sum = f32::new(0.0);
-    for row in 0..rows {
-        let at = row * width + column;
-        sum += f32::cast_from(dy[at]) * f32::cast_from(x[at]) * inverse_rms[row];
-    }
-    gradient[column] = sum;
-}
-
 pub fn forward(x: CubeTensor, gain: CubeTensor, eps: f32) -> CubeTensor {
     let [rows, width] = dims(&x);
     let y = empty(&x, &[rows, width], x.dtype);
@@ -179,26 +156,6 @@ pub fn backward(
             types,
         );
     }
-    let gradient = want_gain.then(|| {
-        let gradient = empty(&x, &[1, width], DType::F32);
-        let (count, dim) = cover(width);
-        let kind = elem(&x);
-        // SAFETY: one unit a column, which it checks.
-        unsafe {
-            gain_gradient_kernel::launch_unchecked(
-                &dx.client,
-                count,
-                dim,
-                x.into_buffer_arg(),
-                dy.into_buffer_arg(),
-                inverse_rms.into_buffer_arg(),
-                gradient.clone().into_buffer_arg(),
-                rows,
-                width,
-                kind,
-            );
-        }
-        gradient
-    });
+    let gradient = want_gain.then(|| columns::sums(&dy, Some(&x), Some(&inverse_rms)));
     (dx, gradient)
 }
