@@ -203,11 +203,26 @@ impl Decoder {
         batch: &Ragged,
         rows: &Indices,
         adapter: bool,
+        cache: Option<&mut KvCache>,
+    ) -> Tensor<2> {
+        self.hidden_of(self.embedded(batch, adapter), batch, rows, adapter, cache)
+    }
+
+    pub(super) fn embedded(&self, batch: &Ragged, adapter: bool) -> Tensor<2> {
+        self.embed(&self.pass(adapter, None), batch)
+    }
+
+    /// [`Decoder::hidden`] of embedded tokens.
+    pub(super) fn hidden_of(
+        &self,
+        mut x: Tensor<2>,
+        batch: &Ragged,
+        rows: &Indices,
+        adapter: bool,
         mut cache: Option<&mut KvCache>,
     ) -> Tensor<2> {
         let pass = self.pass(adapter, None);
         let cx = self.context(pass, batch);
-        let mut x = self.embed(&pass, batch);
         for (i, layer) in self.layers.iter().enumerate() {
             x = match cache.as_deref_mut() {
                 Some(cache) => layer.extend(&cx, x, &mut cache.layers[i]),
@@ -218,17 +233,32 @@ impl Decoder {
         self.norm.forward(&pass, &x)
     }
 
-    /// Logits at `rows` as `rows.len()` rows of `vocab_size` host numbers.
+    pub(super) fn head_product(&self, hidden: &Tensor<2>, adapter: bool) -> Tensor<2> {
+        let head = self.head().dense(&self.pass(adapter, None));
+        self.ops.gemm(hidden, false, &head, true, 1.0)
+    }
+
+    /// The number of the adapter that a pass computes with.
+    pub(super) fn adapter_number(&self, adapter: bool) -> Option<usize> {
+        self.pass(adapter, None).adapter
+    }
+
+    /// Logits at `rows` as `rows.len()` rows of `vocab_size` host numbers; with a cache
+    /// `rows` are the last of the sequences.
     pub fn logits(
         &self,
         batch: &Ragged,
         rows: &Indices,
         adapter: bool,
-        cache: Option<&mut KvCache>,
+        mut cache: Option<&mut KvCache>,
     ) -> Vec<f32> {
-        let hidden = self.hidden(batch, rows, adapter, cache);
-        let head = self.head().dense(&self.pass(adapter, None));
-        let logits = self.ops.gemm(&hidden, false, &head, true, 1.0);
+        let replayed = cache
+            .as_deref_mut()
+            .and_then(|cache| self.replayed(batch, adapter, cache));
+        let logits = replayed.unwrap_or_else(|| {
+            let hidden = self.hidden(batch, rows, adapter, cache);
+            self.head_product(&hidden, adapter)
+        });
         as_f32(logits.into_data())
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use burn::tensor::{Device, Tensor};
 
 use super::operands::Operands;
+use super::replay::Replays;
 use crate::ops::{HotOps, Indices, RopeTable};
 
 /// One layer's keys and values: `[sequences x capacity, kv_heads x head_dim]`.
@@ -12,7 +13,7 @@ pub struct LayerCache {
     pub(super) keys: Tensor<2>,
     pub(super) values: Tensor<2>,
     /// Where the rows of the current batch go.
-    write_to: Arc<Indices>,
+    pub(super) write_to: Arc<Indices>,
     /// The matrices of the adapter of that number as operands: the parameters do not
     /// change while a cache lives.
     operands: Option<(usize, Arc<Operands>)>,
@@ -64,6 +65,8 @@ impl LayerCache {
 pub struct KvCache {
     pub(super) layers: Vec<LayerCache>,
     pub capacity: usize,
+    /// Passes over it that the device can do again.
+    pub(super) replays: Replays,
 }
 
 impl KvCache {
@@ -84,7 +87,11 @@ impl KvCache {
                 operands: None,
             })
             .collect();
-        Self { layers, capacity }
+        Self {
+            layers,
+            capacity,
+            replays: Replays::default(),
+        }
     }
 
     /// Makes the rows `to` those of `from`; no row is in both.
@@ -102,7 +109,10 @@ impl KvCache {
 
     /// Sets the cache rows that the next forward pass fills.
     pub fn write_to(&mut self, rows: Vec<u32>) {
-        let rows = Arc::new(Indices::from(rows));
+        self.fill(Arc::new(Indices::from(rows)));
+    }
+
+    pub(super) fn fill(&mut self, rows: Arc<Indices>) {
         for layer in &mut self.layers {
             layer.write_to = rows.clone();
         }

@@ -25,6 +25,11 @@ impl Indices {
         self.host.extend(indices);
     }
 
+    /// The device's copy, if it has one.
+    pub fn copy(&self) -> Option<&Tensor<1, Int>> {
+        self.device.get()
+    }
+
     /// The device's copy, made by `upload` unless there is one.
     pub fn on_device(&self, upload: impl FnOnce(&[u32]) -> Tensor<1, Int>) -> &Tensor<1, Int> {
         self.device.get_or_init(|| upload(&self.host))
@@ -66,8 +71,11 @@ pub struct Spans {
     host: Vec<Span>,
     /// Blocks of query rows and of key rows, as attention kernels cut them.
     device: OnceLock<[Tensor<1, Int>; 2]>,
-    /// What attention of one query a sequence reads.
+    /// What attention of one query a sequence reads, as of [`Spans::singles`].
     singles: OnceLock<Tensor<1, Int>>,
+    /// Keys that kernels are cut for where the sequences are shorter: what is recorded
+    /// serves longer ones later.
+    room: usize,
     /// The first row of each row's sequence; `None` where the spans have no such form.
     #[cfg(feature = "cuda")]
     starts: OnceLock<Option<Tensor<1, Int>>>,
@@ -88,12 +96,34 @@ impl Spans {
         self.device.get_or_init(|| upload(&self.host))
     }
 
+    /// The same, with kernels cut for sequences of at least `room` keys.
+    pub fn with_room(mut self, room: usize) -> Self {
+        self.room = room;
+        self
+    }
+
+    /// See [`Spans::with_room`].
+    pub fn room(&self) -> usize {
+        self.room
+    }
+
+    /// For each sequence of one query: its row, the row of the first key, keys.
+    pub fn singles(&self) -> Vec<u32> {
+        let entry = |s: &Span| [s.q_start, s.k_start, s.k_len].map(|word| word as u32);
+        self.iter().flat_map(entry).collect()
+    }
+
+    /// The device's copy of [`Spans::singles`], if it has one.
+    pub fn singles_copy(&self) -> Option<&Tensor<1, Int>> {
+        self.singles.get()
+    }
+
     /// The device's table of single queries, made by `upload` unless there is one.
     pub fn singles_on_device(
         &self,
-        upload: impl FnOnce(&[Span]) -> Tensor<1, Int>,
+        upload: impl FnOnce(&[u32]) -> Tensor<1, Int>,
     ) -> &Tensor<1, Int> {
-        self.singles.get_or_init(|| upload(&self.host))
+        self.singles.get_or_init(|| upload(&self.singles()))
     }
 
     /// The first row of each row's sequence on the device, by `upload` at first.

@@ -32,13 +32,14 @@ mod nf4_tensor;
 mod nf4_unpack;
 mod offload;
 mod plain;
+mod recorded;
 mod rope_table;
 mod scalar;
 pub mod stored;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Int, Tensor};
 
 pub use arguments::{AdamW, AttentionShape, Clip, CrossEntropy, CrossEntropyGrad, Room};
 pub use indices::{Indices, Span, Spans};
@@ -46,6 +47,7 @@ pub use linears::{Low, Matrix, Part, Then};
 pub use moments8::Moments8;
 pub use nf4_tensor::Nf4Tensor;
 pub use offload::Offloaded;
+pub use recorded::{Recorded, Recording};
 pub use rope_table::RopeTable;
 pub use scalar::Scalar;
 
@@ -82,6 +84,23 @@ pub trait HotOps: Send + Sync {
     /// Starts the way of `x` to host memory. On the CPU it is there.
     fn offload(&self, x: &Tensor<2>) -> Box<dyn Offloaded> {
         Box::new(Stays(x.clone()))
+    }
+
+    /// Whether [`HotOps::record`] may give something that can be run again.
+    fn records(&self, _device: &Device) -> bool {
+        false
+    }
+
+    /// Runs `pass`, and where the device can, records it too, to be run again without its
+    /// launches. A pass must do the same at every call, and read and write nothing on the
+    /// host.
+    fn record(&self, pass: &mut dyn FnMut() -> Tensor<2>, _device: &Device) -> Recording {
+        Recording::of_one(pass())
+    }
+
+    /// Overwrites numbers on the device where they lie.
+    fn overwrite(&self, _to: &Tensor<1, Int>, _values: &[u32]) {
+        unreachable!("only what was recorded reads numbers again");
     }
 
     /// A parameter as an operand among activations: in the compute type.

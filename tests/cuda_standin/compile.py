@@ -57,6 +57,15 @@ FIND = """
 extern "C" standin::Launch standin_find(const char* entry) {{
     {cases}return nullptr;
 }}
+template <class... A>
+static size_t standin_sizes(void (*)(A...), size_t* sizes) {{
+    const size_t all[] = {{sizeof(std::remove_cv_t<std::remove_reference_t<A>>)..., 0}};
+    memcpy(sizes, all, sizeof all);
+    return sizeof...(A);
+}}
+extern "C" size_t standin_arguments(const char* entry, size_t* sizes) {{
+    {sizes}return 0;
+}}
 """
 
 ENTRY = re.compile(
@@ -112,7 +121,9 @@ def main() -> int:
     kiln = "KILN_PRIMITIVES" in source
     text = (of_kiln if kiln else of_cubecl)(source, entries)
     cases = [f'if (!strcmp(entry, "{entry}")) return standin_launch_{entry};\n    ' for entry in entries]
-    text += FIND.format(cases="".join(cases))
+    scope = "" if kiln else "kernel::"
+    sizes = [f'if (!strcmp(entry, "{e}")) return standin_sizes(&{scope}{e}, sizes);\n    ' for e in entries]
+    text += FIND.format(cases="".join(cases), sizes="".join(sizes))
     translated = cu.with_suffix(".cpp")
     translated.write_text(text)
     made = library.with_suffix(".part")

@@ -33,7 +33,7 @@
 namespace {
 using Clock = std::chrono::steady_clock;
 const Clock::time_point kStart = Clock::now();
-constexpr int kInvalid = 1, kOutOfMemory = 2, kNotFound = 500, kIllegalAddress = 700;
+constexpr int kInvalid = 1, kOutOfMemory = 2, kNotFound = 500, kIllegalAddress = 700, kNotWhileCapturing = 900;
 constexpr size_t kMemory = 80ull << 30;
 
 double seconds() { return std::chrono::duration<double>(Clock::now() - kStart).count(); }
@@ -55,13 +55,24 @@ struct Function {
     std::string entry;
     standin::Launch launch;
     size_t launched = 0;
+    std::vector<size_t> sizes; // of its arguments
 };
+
+// A launch with copies of its arguments, to be made later.
+struct Node {
+    Function* function;
+    standin::Shape shape;
+    std::vector<std::vector<char>> arguments;
+};
+using Graph = std::vector<Node>;
 
 struct Card {
     std::mutex lock;
     std::map<uintptr_t, size_t> device, host;
     std::map<std::string, std::pair<size_t, double>> kernels; // launches and seconds an entry
     size_t in_use = 0, peak = 0, allocations = 0, frees = 0, launches = 0, modules = 0;
+    Graph* recording = nullptr; // launches go there
+    size_t graphs = 0, replays = 0;
     size_t waits = 0, copies_in = 0, bytes_in = 0, copies_out = 0, bytes_out = 0;
     bool running = true, wiped = false;
     std::string until;
@@ -86,16 +97,17 @@ struct Card {
     ~Card() {
         fprintf(stderr,
                 "stand-in card: %zu modules, %zu launches, %zu waits; device memory at most %.3f GiB in %zu "
-                "allocations, %zu freed; %zu copies in (%.3f GiB), %zu out\n",
+                "allocations, %zu freed; %zu copies in (%.3f GiB), %zu out; %zu graphs, launched %zu times\n",
                 modules, launches, waits, (double)peak / (1 << 30), allocations, frees, copies_in,
-                (double)bytes_in / (1 << 30), copies_out);
+                (double)bytes_in / (1 << 30), copies_out, graphs, replays);
         const char* file = environment("KILN_CARD_REPORT");
         FILE* out = file ? fopen(file, "w") : nullptr;
         if (!out) return;
         fprintf(out,
                 "{\"modules\": %zu, \"launches\": %zu, \"waits\": %zu, \"peak_bytes\": %zu, \"allocations\": %zu, "
-                "\"frees\": %zu, \"copies_in\": %zu, \"bytes_in\": %zu, \"copies_out\": %zu, \"kernels\": {",
-                modules, launches, waits, peak, allocations, frees, copies_in, bytes_in, copies_out);
+                "\"frees\": %zu, \"copies_in\": %zu, \"bytes_in\": %zu, \"copies_out\": %zu, \"graphs\": %zu, "
+                "\"replays\": %zu, \"kernels\": {",
+                modules, launches, waits, peak, allocations, frees, copies_in, bytes_in, copies_out, graphs, replays);
         const char* comma = "";
         for (const auto& [entry, counts] : kernels) {
             fprintf(out, "%s\n  \"%s\": [%zu, %.6f]", comma, entry.c_str(), counts.first, counts.second);
@@ -117,6 +129,7 @@ int reserve(std::map<uintptr_t, size_t>& from, bool counted, void** at, size_t b
     Card& c = card();
     std::lock_guard<std::mutex> held(c.lock);
     if (!bytes) return kInvalid;
+    if (counted && c.recording) return kNotWhileCapturing;
     if (counted && c.in_use + bytes > kMemory) return kOutOfMemory;
     void* p = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED) return kOutOfMemory;
@@ -157,6 +170,7 @@ bool on_device(uint64_t at, size_t bytes) {
 int copy(uint64_t device, size_t bytes, void* to, const void* from, bool in) {
     Card& c = card();
     std::lock_guard<std::mutex> held(c.lock);
+    if (c.recording) return kNotWhileCapturing;
     if (!on_device(device, bytes)) {
         fprintf(stderr, "stand-in card: a copy of %zu bytes outside of device memory\n", bytes);
         return kIllegalAddress;
@@ -169,6 +183,7 @@ int copy(uint64_t device, size_t bytes, void* to, const void* from, bool in) {
 int waited() {
     Card& c = card();
     std::lock_guard<std::mutex> held(c.lock);
+    if (c.recording) return kNotWhileCapturing;
     c.waits++;
     return 0;
 }
@@ -231,7 +246,7 @@ API cuStreamDestroy_v2(void* stream) { return delete (char*)stream, 0; }
 API cuStreamSynchronize(void*) { return waited(); }
 API cuStreamQuery(void*) { return 0; }
 API cuStreamWaitEvent(void*, void*, unsigned) { return 0; }
-API cuStreamIsCapturing(void*, int* status) { return *status = 0, 0; }
+API cuStreamIsCapturing(void*, int* status) { return *status = card().recording != nullptr, 0; }
 
 API cuEventCreate(void** event, unsigned) { return *event = new Event{Clock::now()}, 0; }
 API cuEventDestroy_v2(void* event) { return delete (Event*)event, 0; }
@@ -314,15 +329,18 @@ API cuModuleGetFunction(void** function, void* module, const char* name) {
     const auto find = (standin::Find)dlsym(module, "standin_find");
     const auto launch = find ? find(name) : nullptr;
     if (!launch) return kNotFound;
-    *function = new Function{name, launch};
+    size_t sizes[standin::kMostArguments];
+    const auto arguments = (standin::Arguments)dlsym(module, "standin_arguments");
+    const size_t count = arguments ? arguments(name, sizes) : 0;
+    *function = new Function{name, launch, 0, {sizes, sizes + count}};
     return 0;
 }
 API cuFuncSetAttribute(void*, int, int) { return 0; }
-API cuLaunchKernel(void* function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
-                   unsigned shared, void*, void** params, void**) {
-    Card& c = card();
-    Function& f = *(Function*)function;
-    std::lock_guard<std::mutex> held(c.lock);
+// With the card's lock held.
+static int launch(Card& c, Function& f, const standin::Shape& shape, void** params) {
+    const auto [gx, gy, gz] = shape.grid;
+    const auto [bx, by, bz] = shape.block;
+    const unsigned shared = shape.shared;
     c.launches++;
     f.launched++;
     const double began = seconds();
@@ -350,7 +368,6 @@ API cuLaunchKernel(void* function, unsigned gx, unsigned gy, unsigned gz, unsign
     if (c.running) {
         std::vector<standin::Range> ranges;
         for (const auto& [at, bytes] : c.device) ranges.push_back({at, at + bytes});
-        const standin::Shape shape{{gx, gy, gz}, {bx, by, bz}, shared};
         if (const char* wrong = f.launch(shape, params, ranges.data(), ranges.size())) {
             fprintf(stderr, "stand-in card: %s: %s\n", f.entry.c_str(), wrong);
             return kIllegalAddress;
@@ -367,6 +384,62 @@ API cuLaunchKernel(void* function, unsigned gx, unsigned gy, unsigned gz, unsign
         c.running = false;
         fprintf(stderr, "stand-in card: from here on nothing runs (%zu launches)\n", c.launches);
     }
+    return 0;
+}
+API cuLaunchKernel(void* function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
+                   unsigned shared, void*, void** params, void**) {
+    Card& c = card();
+    Function& f = *(Function*)function;
+    const standin::Shape shape{{gx, gy, gz}, {bx, by, bz}, shared};
+    std::lock_guard<std::mutex> held(c.lock);
+    if (!c.recording) return launch(c, f, shape, params);
+    Node node{&f, shape, {}};
+    for (size_t i = 0; i < f.sizes.size(); i++)
+        node.arguments.emplace_back((char*)params[i], (char*)params[i] + f.sizes[i]);
+    c.recording->push_back(std::move(node));
+    return 0;
+}
+
+// Graphs: what is launched while a stream captures is kept, and made when the graph is launched. There is
+// one stream here.
+API cuStreamBeginCapture_v2(void*, int) {
+    Card& c = card();
+    std::lock_guard<std::mutex> held(c.lock);
+    if (c.recording) return kNotWhileCapturing;
+    return c.recording = new Graph, 0;
+}
+API cuStreamEndCapture(void*, void** graph) {
+    Card& c = card();
+    std::lock_guard<std::mutex> held(c.lock);
+    *graph = c.recording;
+    c.recording = nullptr;
+    return *graph ? 0 : kInvalid;
+}
+API cuGraphInstantiateWithFlags(void** executable, void* graph, unsigned long long) {
+    card().graphs++;
+    return *executable = new Graph(*(Graph*)graph), 0;
+}
+API cuGraphGetNodes(void* graph, void** nodes, size_t* count) {
+    Graph& all = *(Graph*)graph;
+    for (size_t i = 0; nodes && i < *count && i < all.size(); i++) nodes[i] = &all[i];
+    return *count = all.size(), 0;
+}
+API cuGraphNodeGetType(void*, int* type) { return *type = 0, 0; } // a kernel
+API cuGraphUpload(void*, void*) { return 0; }
+API cuGraphDestroy(void* graph) { return delete (Graph*)graph, 0; }
+API cuGraphExecDestroy(void* executable) { return delete (Graph*)executable, 0; }
+API cuGraphLaunch(void* executable, void*) {
+    Card& c = card();
+    std::lock_guard<std::mutex> held(c.lock);
+    if (c.recording) return kNotWhileCapturing;
+    c.replays++;
+    const size_t before = c.launches;
+    for (Node& node : *(Graph*)executable) {
+        std::vector<void*> params;
+        for (auto& argument : node.arguments) params.push_back(argument.data());
+        if (const int error = launch(c, *node.function, node.shape, params.data())) return error;
+    }
+    c.launches = before + 1;
     return 0;
 }
 API cuGetErrorString(int error, const char** text) {

@@ -18,4 +18,8 @@ struct Range {
 using Launch = const char* (*)(const Shape&, void** params, const Range*, size_t ranges);
 // What a library exports as `standin_find`: the kernel of a name, or null.
 using Find = Launch (*)(const char* entry);
+// What it exports as `standin_arguments`: how many arguments a kernel takes, at most kMostArguments, and
+// their sizes.
+constexpr size_t kMostArguments = 256;
+using Arguments = size_t (*)(const char* entry, size_t* sizes);
 } // namespace standin

@@ -2,7 +2,7 @@
 //! queries of a key/value head go together, and long sequences are cut into parts that
 //! are joined by their log-sum-exps (Flash-Decoding, 2023).
 
-use burn::tensor::{DType, Device, Int, Tensor};
+use burn::tensor::{DType, Device};
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
@@ -24,7 +24,7 @@ const RUNS: usize = UNITS / MOST;
 const WIDE: usize = 4;
 /// Sequences of so many keys are not cut: joining the parts would take longer.
 const UNCUT: usize = 4 * UNITS;
-/// Words of a sequence in the table: its query's row, its first key's, its keys.
+/// Words of a sequence in the table, as of [`Spans::singles`].
 const ENTRY: usize = 3;
 
 /// What a launch is compiled for.
@@ -274,12 +274,6 @@ pub fn takes(spans: &Spans, shape: AttentionShape) -> bool {
     heads && !spans.is_empty() && spans.iter().all(|span| span.q_len == 1)
 }
 
-fn table(spans: &[Span], device: &Device) -> Tensor<1, Int> {
-    let entry = |s: &Span| [s.q_start, s.k_start, s.k_len].map(|word| word as u32);
-    let words: Vec<u32> = spans.iter().flat_map(entry).collect();
-    upload_integers(device, &words)
-}
-
 /// The output in the shape and type of `q`.
 pub fn forward(
     [q, k, v]: [CubeTensor; 3],
@@ -287,7 +281,7 @@ pub fn forward(
     spans: &Spans,
     shape: AttentionShape,
 ) -> CubeTensor {
-    let entries = integers(spans.singles_on_device(|spans| table(spans, device)));
+    let entries = integers(spans.singles_on_device(|words| upload_integers(device, words)));
     let out = empty(&q, &dims(&q), q.dtype);
     let shared = shape.heads / shape.kv_heads;
     let group = (1..=MOST.min(shared))
@@ -296,6 +290,7 @@ pub fn forward(
     let group = group.unwrap_or(1);
     let keys = |span: &Span| span.k_len.min(window(shape));
     let longest = spans.iter().map(keys).max().unwrap_or(1);
+    let longest = longest.max(spans.room().min(window(shape)));
     let cubes_uncut = spans.len() * shape.heads / group;
     let (chunk, parts) = cut(&q, cubes_uncut, longest);
     let form = Form {

@@ -25,12 +25,13 @@ mod nf4_products;
 mod norm;
 mod offload;
 mod optim;
+mod recorded;
 mod reduce;
 mod rows;
 mod tensors;
 mod turn;
 
-use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use burn_cubecl::tensor::CubeTensor;
 
 #[cfg(feature = "cuda")]
@@ -42,7 +43,8 @@ use tensors::{buffer, empty, integers, tensor, upload_floats, upload_integers, v
 
 use super::{
     AdamW, AttentionShape, Clip, CrossEntropy, CrossEntropyGrad, HotOps, Indices, Moments8,
-    Nf4Tensor, Offloaded, Part, Precision, Room, RopeTable, Scalar, Spans, Then, gpu_logit_rows,
+    Nf4Tensor, Offloaded, Part, Precision, Recording, Room, RopeTable, Scalar, Spans, Then,
+    gpu_logit_rows,
 };
 use super::{linears::one_by_one, low_apart, through_dense};
 use crate::rng::Stream;
@@ -112,6 +114,18 @@ impl HotOps for Gpu {
         drop(empty(&like, &[numbers], self.compute));
         // Where it fails, the smaller pages stay.
         let _ = like.client.memory_cleanup();
+    }
+
+    fn records(&self, device: &Device) -> bool {
+        recorded::works(self, device)
+    }
+
+    fn record(&self, pass: &mut dyn FnMut() -> Tensor<2>, device: &Device) -> Recording {
+        recorded::record(pass, device)
+    }
+
+    fn overwrite(&self, to: &Tensor<1, Int>, values: &[u32]) {
+        recorded::overwrite(to, values);
     }
 
     fn offload(&self, x: &Tensor<2>) -> Box<dyn Offloaded> {
