@@ -12,6 +12,7 @@ use thiserror::Error;
 
 use super::room::NoRoom;
 use crate::config::types::InferenceConfig;
+use crate::ops::cpu::vectorised;
 use crate::rng::Stream;
 
 /// Logits or settings that give no token, or too many.
@@ -144,13 +145,25 @@ impl Sampler {
 
 /// The index of the largest logit, the first of equals; `None` where none is finite.
 pub fn argmax(logits: &[f32]) -> Option<u32> {
-    let mut best: Option<(usize, f32)> = None;
-    for (i, &l) in logits.iter().enumerate() {
-        if l.is_finite() && best.is_none_or(|(_, b)| l > b) {
-            best = Some((i, l));
-        }
-    }
-    best.map(|(i, _)| i as u32)
+    const LANES: usize = 16;
+    let finite = |l: f32| if l.is_finite() { l } else { f32::NEG_INFINITY };
+    let best = vectorised(
+        #[inline(always)]
+        || {
+            let mut lanes = [f32::NEG_INFINITY; LANES];
+            let chunks = logits.chunks_exact(LANES);
+            let rest = chunks.remainder();
+            for chunk in chunks {
+                for (best, l) in lanes.iter_mut().zip(chunk) {
+                    *best = best.max(finite(*l));
+                }
+            }
+            let all = lanes.into_iter().chain(rest.iter().map(|l| finite(*l)));
+            all.fold(f32::NEG_INFINITY, f32::max)
+        },
+    );
+    let first = logits.iter().position(|l| *l == best);
+    first.filter(|_| best.is_finite()).map(|i| i as u32)
 }
 
 /// Divides the positive logits of the tokens in `seen` by `penalty` and multiplies
@@ -405,6 +418,28 @@ mod tests {
             sampler.next_token(&logits, &[0], Stream::new(0, &[]), 0),
             Ok(2)
         );
+    }
+
+    /// The one after the other, with ties and with what is no number among them.
+    #[test]
+    fn the_largest_is_the_first_of_equals() {
+        let random = Stream::new(8, &[]);
+        for n in 0..70u64 {
+            let number = |i: u64| match random.bits(100 * n + i) % 11 {
+                0 => f32::NAN,
+                1 => f32::INFINITY,
+                2 => f32::NEG_INFINITY,
+                level => level as f32 / 4.0 - 1.5,
+            };
+            let logits: Vec<f32> = (0..n).map(number).collect();
+            let mut want: Option<usize> = None;
+            for (i, l) in logits.iter().enumerate() {
+                if l.is_finite() && want.is_none_or(|best| *l > logits[best]) {
+                    want = Some(i);
+                }
+            }
+            assert_eq!(argmax(&logits), want.map(|i| i as u32), "{logits:?}");
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ use super::peft::AdapterConfig;
 use super::ragged::Ragged;
 use super::weight::Weight;
 use crate::config::types::TrainingConfig;
+use crate::ops::cpu::vectorised;
 use crate::ops::{
     AttentionShape, CrossEntropyGrad, HotOps, Indices, Offloaded, Precision, Room, RopeTable,
     Scalar, for_device,
@@ -407,7 +408,17 @@ fn as_f32(data: TensorData) -> Vec<f32> {
         return numbers.to_vec();
     }
     if let Ok(halves) = data.as_slice::<bf16>() {
-        return halves.iter().map(|half| half.to_f32()).collect();
+        let mut numbers = vec![0.0; halves.len()];
+        vectorised(
+            #[inline(always)]
+            || {
+                for (number, half) in numbers.iter_mut().zip(halves) {
+                    // The upper half of an f32.
+                    *number = f32::from_bits(u32::from(half.to_bits()) << 16);
+                }
+            },
+        );
+        return numbers;
     }
     data.iter::<f32>().collect()
 }
