@@ -190,7 +190,7 @@ fn join(x: Tensor<2>, shape: [usize; 2]) -> Tensor<2> {
 }
 
 /// Turns each head by its row's position, where positions are rotary.
-fn turn(cx: &LayerContext<'_>, x: Tensor<2>, inverse: bool) -> Tensor<2> {
+pub(super) fn turn(cx: &LayerContext<'_>, x: Tensor<2>, inverse: bool) -> Tensor<2> {
     match cx.rope {
         Some(rope) => cx.pass.ops.rope(x, rope, &cx.batch.positions, inverse),
         None => x,

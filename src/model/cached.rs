@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use burn::tensor::Tensor;
 
-use super::attention::{Attention, Qkv};
+use super::attention::{Attention, Qkv, turn};
 use super::kv_cache::LayerCache;
 use super::layer::Layer;
 use super::layer_context::LayerContext;
@@ -13,6 +13,7 @@ use super::linear::Linear;
 use super::mlp::Mlp;
 use super::operands::Operands;
 use super::pass::Pass;
+use super::ragged::Begun;
 use crate::ops::Then;
 
 impl Layer {
@@ -51,10 +52,45 @@ impl Attention {
             Qkv::Fused(_) => self.project(cx, x).0,
         };
         let (q, k) = self.norm_heads(cx, q, k);
-        let q = cache.append(ops, [q, k, v], cx.rope, &cx.batch.positions);
-        let (keys, values) = (&cache.keys, &cache.values);
-        let out = ops.attend(&q, keys, values, &cx.batch.spans, self.shape(cx));
+        let begun = cx.batch.begun().filter(|_| ops.likes_prompts_apart());
+        let out = match begun {
+            Some(begun) => self.attend_apart(cx, begun, [q, k, v], cache),
+            None => {
+                let q = cache.append(ops, [q, k, v], cx.rope, &cx.batch.positions);
+                let (keys, values) = (&cache.keys, &cache.values);
+                ops.attend(&q, keys, values, &cx.batch.spans, self.shape(cx))
+            }
+        };
         one(together(pass, &out, &[&self.o], &Then::Add(residual)))
+    }
+}
+
+impl Attention {
+    /// Attention where some sequences begin: these to their own rows, as in training, the
+    /// others to the cache.
+    fn attend_apart(
+        &self,
+        cx: &LayerContext<'_>,
+        begun: &Begun,
+        [q, k, v]: [Tensor<2>; 3],
+        cache: &mut LayerCache,
+    ) -> Tensor<2> {
+        let (ops, shape) = (cx.pass.ops, self.shape(cx));
+        let (q, k) = (turn(cx, q, false), turn(cx, k, false));
+        let new = [q.clone(), k.clone(), v.clone()];
+        cache.append(ops, new, None, &cx.batch.positions);
+        let Some((rows, spans)) = &begun.others else {
+            return ops.attention(&q, &k, &v, &begun.spans, shape).0;
+        };
+        let own = [&q, &k, &v].map(|x| ops.gather_rows(x, &begun.rows));
+        let own = ops
+            .attention(&own[0], &own[1], &own[2], &begun.spans, shape)
+            .0;
+        let others = ops.gather_rows(&q, rows);
+        let others = ops.attend(&others, &cache.keys, &cache.values, spans, shape);
+        let out = ops.zeros(q.dims(), &q.device());
+        let out = ops.write_rows(out, &begun.rows, &own);
+        ops.write_rows(out, rows, &others)
     }
 }
 

@@ -9,7 +9,7 @@ use burn::tensor::Tensor;
 use super::decoder::Decoder;
 use super::kv_cache::KvCache;
 use super::ragged::Ragged;
-use crate::ops::{Indices, Recorded};
+use crate::ops::{Indices, Recorded, Spans};
 
 /// Passes of one kind that go before it is recorded: kernels are compiled in the first,
 /// and a kind that soon ends is not worth it.
@@ -105,12 +105,10 @@ impl Decoder {
         }
         // Copies of its own, since the batch's go with the batch.
         let spans = batch.spans.to_vec();
-        let batch_again = Ragged {
-            ids: batch.ids.to_vec().into(),
-            positions: batch.positions.to_vec().into(),
-            spans: crate::ops::Spans::from(spans).with_room(cache.capacity),
-            ..Ragged::default()
-        };
+        let mut batch_again = Ragged::default();
+        batch_again.ids = batch.ids.to_vec().into();
+        batch_again.positions = batch.positions.to_vec().into();
+        batch_again.spans = Spans::from(spans).with_room(cache.capacity);
         let last = batch_again.last_rows();
         let write_to = Arc::new(Indices::from(cache.layers[0].write_to.to_vec()));
         cache.fill(write_to.clone());

@@ -320,6 +320,12 @@ pub trait HotOps: Send + Sync {
         self.attention(q, k, v, spans, shape).0
     }
 
+    /// Whether attention is faster over a prompt's own rows than over the cache that
+    /// they are written to.
+    fn likes_prompts_apart(&self) -> bool {
+        false
+    }
+
     /// Gradients of [`HotOps::attention`] to q, k and v, recomputing the scores
     /// from the log-sum-exp block by block (Dao et al., 2022).
     #[allow(clippy::too_many_arguments)]

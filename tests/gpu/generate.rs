@@ -86,7 +86,9 @@ fn continuations(device: &Device, num_beams: usize, adapted: Option<&Path>) -> V
         adapter: adapted.is_some(),
         slots: 2,
     };
-    generate(&mut model, &prompts, &options, &|_| false).unwrap()
+    // One ends before the other, so that the third prompt begins while another goes on.
+    let stop = |tokens: &[u32]| tokens.len() == 11 && tokens[0].is_multiple_of(4);
+    generate(&mut model, &prompts, &options, &stop).unwrap()
 }
 
 /// A device that has no graphs, or fails at them, launches each pass: the same tokens, but
@@ -109,13 +111,16 @@ fn continues_as_the_cpu_does() {
     let dir = tempfile::tempdir().unwrap();
     let trained = dir.path().join("adapter");
     adapter(&base(), &trained);
-    let mut all = Vec::new();
+    let (mut all, mut stopped) = (Vec::new(), false);
     for (num_beams, adapted) in [(1, None), (3, None), (1, Some(trained.as_path()))] {
         let want = continuations(&Device::flex(), num_beams, adapted);
-        assert!(want.iter().all(|tokens| tokens.len() == 20));
+        let lengths: Vec<_> = want.iter().map(Vec::len).collect();
+        assert!(lengths.contains(&20), "{lengths:?}");
+        stopped |= lengths[..2] == [11, 20] || lengths[..2] == [20, 11];
         let got = continuations(&device, num_beams, adapted);
         assert_eq!(got, want, "{num_beams} beams, {adapted:?}");
         all.push(want);
     }
     assert_ne!(all[0], all[2]);
+    assert!(stopped, "no prompt began beside another: {all:?}");
 }

@@ -336,6 +336,10 @@ impl HotOps for Gpu {
         }
     }
 
+    fn likes_prompts_apart(&self) -> bool {
+        true
+    }
+
     fn attention_backward(
         &self,
         q: &Tensor<2>,
