@@ -32,6 +32,7 @@ mod pass;
 pub mod peft;
 mod peft_patterns;
 mod ragged;
+mod recording;
 mod replay;
 pub mod rewrite;
 mod save;

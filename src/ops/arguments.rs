@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 
-use super::Scalar;
+use super::scalar::Scalar;
 
 /// Heads and scaling of grouped-query attention (Ainslie et al., 2023).
 #[derive(Clone, Copy, Debug, PartialEq)]

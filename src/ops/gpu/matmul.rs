@@ -14,8 +14,7 @@ use cubek::std::InputBinding;
 use super::cuda;
 use super::elementwise::{add, scale};
 use super::few_rows;
-use super::only;
-use super::tensors::{buffer, dims, elem, empty};
+use super::tensors::{buffer, dims, elem, empty, only};
 
 /// A product `factor x op(a) . op(b)`, summed in f32. Both operands have one type.
 pub struct Product<'a> {

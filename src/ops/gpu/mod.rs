@@ -39,7 +39,9 @@ pub use cuda::answer as trial_process;
 use matmul::Product;
 pub use nf4::GpuNf4;
 use offload::Away;
-use tensors::{buffer, empty, integers, tensor, upload_floats, upload_integers, view, writable};
+use tensors::{
+    buffer, empty, integers, only, tensor, upload_floats, upload_integers, view, writable,
+};
 
 use super::{
     AdamW, AttentionShape, Clip, CrossEntropy, CrossEntropyGrad, HotOps, Indices, Moments8,
@@ -529,11 +531,6 @@ impl HotOps for Gpu {
         let buffers: Vec<CubeTensor> = tensors.iter().map(|t| buffer(t)).collect();
         Scalar::Device(tensor(optim::sum_squares(&buffers)))
     }
-}
-
-/// The one thing that was asked for.
-fn only<T>(mut all: Vec<T>) -> T {
-    all.remove(0)
 }
 
 fn half_values(values: &[f32]) -> Vec<half::bf16> {

@@ -6,11 +6,9 @@ use burn::tensor::Tensor;
 #[cfg(feature = "cuda")]
 use super::cuda;
 use super::few_rows::{self, Member, Then};
-use super::only;
-use super::tensors::buffer;
-use super::tensors::tensor;
 #[cfg(feature = "cuda")]
 use super::tensors::writable;
+use super::tensors::{buffer, only, tensor};
 use crate::ops::Nf4Tensor;
 
 /// The product with a weight in NF4, and with that of `low`; `sum` back where no kernel

@@ -116,3 +116,8 @@ pub fn cubes(n: usize) -> CubeCount {
 pub fn cover(n: usize) -> (CubeCount, CubeDim) {
     (cubes(n.div_ceil(UNITS)), CubeDim::new_1d(UNITS as u32))
 }
+
+/// The one thing that was asked for.
+pub fn only<T>(mut all: Vec<T>) -> T {
+    all.remove(0)
+}
