@@ -117,6 +117,15 @@ fn total(
     sum
 }
 
+/// NF4's 16 levels, with which the tables begin.
+#[cube]
+fn load_levels(tables: &[f32], levels: &mut Shared<[f32]>) {
+    let unit = UNIT_POS as usize;
+    if unit < 16 {
+        levels[unit] = tables[unit];
+    }
+}
+
 /// The `at`-th eight numbers of a dense member's rows `first` and on.
 #[cube]
 fn dense_values<F: Float, N: Size>(
@@ -293,9 +302,7 @@ pub fn products_kernel<F: Float, B: Float, N: Size>(
     let mut scratch = Shared::<[f32]>::new_slice(comptime!((count + 1) * form.units));
     let mut runs = Shared::<[f32]>::new_slice(form.units);
     if comptime!(form.nf4) {
-        if unit < 16 {
-            levels[unit] = tables.index(0usize)[unit];
-        }
+        load_levels(tables.index(0usize), &mut levels);
     }
     let mut values = Array::<f32>::new(comptime!(outputs * 8));
     let mut sums = Array::<f32>::new(count);
