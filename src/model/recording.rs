@@ -61,7 +61,7 @@ impl Decoder {
         batch_again.ids = batch.ids.to_vec().into();
         batch_again.positions = batch.positions.to_vec().into();
         batch_again.spans = Spans::from(spans).with_room(cache.capacity);
-        let last = batch_again.last_rows();
+        batch_again.rows = batch_again.last_rows();
         let write_to = Arc::new(Indices::from(cache.layers[0].write_to.to_vec()));
         cache.fill(write_to.clone());
         let places = Indices::from((0..batch.len() as u32).collect::<Vec<_>>());
@@ -69,7 +69,8 @@ impl Decoder {
         let x = ops.zeros(embedded.dims(), &self.device);
         let x = ops.write_rows(x, &places, &embedded);
         let mut pass = || {
-            let hidden = self.hidden_of(x.clone(), &batch_again, &last, adapter, Some(&mut *cache));
+            let (batch, cache) = (&batch_again, Some(&mut *cache));
+            let hidden = self.hidden_of(x.clone(), batch, &batch.rows, adapter, cache);
             self.head_product(&hidden, adapter)
         };
         let recording = ops.record(&mut pass, &self.device);
