@@ -13,7 +13,8 @@ use super::lora::{Dora, Lora};
 use super::mlp::MLP_ROWS;
 use super::options::{Adaptation, LoadOptions};
 use super::pass::Pass;
-use super::peft::{Adapter, AdapterConfig, LoraTensors, PeftError, names_of, resolve_targets};
+use super::peft::{Adapter, AdapterConfig, LoraTensors, PeftError, resolve_targets};
+use super::peft_targets::names_of;
 use crate::config::types::QuantMethod;
 
 /// Values that lie on the device as f32.

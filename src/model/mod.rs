@@ -31,6 +31,7 @@ mod params;
 mod pass;
 pub mod peft;
 mod peft_patterns;
+mod peft_targets;
 mod ragged;
 mod recording;
 mod replay;

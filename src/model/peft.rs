@@ -13,13 +13,14 @@ use super::checkpoint::{Checkpoint, CheckpointError};
 use super::export::{ExportError, StagedDir, WeightType, write_safetensors, write_text};
 use super::hf_config::{ArchConfig, Linear, Parameter};
 use super::init::initial_lora_a;
+use super::peft_targets::{Named, Targets, last_part, matches, names_of};
 use crate::config::types::{LoraInit, TargetModules};
 
 #[path = "peft_config.rs"]
 mod config;
 
 pub use config::AdapterConfig;
-use config::{Targets, Written, read_config};
+use config::{Written, read_config};
 
 pub const CONFIG_FILE: &str = "adapter_config.json";
 pub const WEIGHTS_FILE: &str = "adapter_model.safetensors";
@@ -55,6 +56,14 @@ pub enum PeftError {
         matrix: &'static str,
         found: Vec<usize>,
         expected: Vec<usize>,
+    },
+    #[error("{}: `{module}` has {matrix} of rank {found}; {CONFIG_FILE} beside it says {r} (r, or rank_pattern)", file.display())]
+    OtherRank {
+        file: PathBuf,
+        module: String,
+        matrix: &'static str,
+        found: usize,
+        r: usize,
     },
     #[error("{}: the adapter does not fit the base model: the base has no module `{module}`; its modules: {available}", file.display())]
     NoSuchModule {
@@ -157,8 +166,8 @@ impl Adapter {
             more => format!(" and {more} more modules"),
         };
         Some(format!(
-            "the adapter's matrices for `{first}`{more} are left out, as PEFT does: target_modules \
-             in its {CONFIG_FILE} does not name them"
+            "the adapter's matrices for `{first}`{more} are left out, as PEFT does: its \
+             {CONFIG_FILE} does not name them as targets"
         ))
     }
 
@@ -198,14 +207,14 @@ impl Adapter {
         let mut modules = read_weights(&file, &config, arch)?;
         let mut left_out = Vec::new();
         match targets {
-            Targets::List(targets) => {
-                check_complete(&file, &targets, &modules, arch)?;
+            Targets::List(named) => {
+                check_complete(&file, &named, &modules, arch)?;
                 modules.retain(|m| {
-                    let named = targets.iter().any(|name| matches(&m.module, name));
-                    if !named {
+                    let taken = named.takes(&m.module);
+                    if !taken {
                         left_out.push(m.module.clone());
                     }
-                    named
+                    taken
                 });
                 if modules.is_empty() {
                     return Err(PeftError::Weights {
@@ -215,11 +224,13 @@ impl Adapter {
                         ),
                     });
                 }
-                config.target_modules = targets;
+                config.target_modules = match named.are_all() {
+                    true => named.names,
+                    false => names_of(&paths(&modules), arch),
+                };
             }
             Targets::Pattern => {
-                let names: Vec<&str> = modules.iter().map(|m| m.module.as_str()).collect();
-                config.target_modules = names_of(&names, arch);
+                config.target_modules = names_of(&paths(&modules), arch);
             }
         }
         let kept = |module: &String| modules.iter().any(|m| m.module == *module);
@@ -329,16 +340,6 @@ pub fn resolve_targets(
     Ok(chosen.collect())
 }
 
-/// PEFT's rule for a list of targets.
-fn matches(module: &str, name: &str) -> bool {
-    let head = module.strip_suffix(name);
-    head.is_some_and(|head| head.is_empty() || (head.ends_with('.') && !name.is_empty()))
-}
-
-fn last_part(module: &str) -> &str {
-    module.rsplit('.').next().unwrap_or(module)
-}
-
 /// The distinct last parts of the modules' paths, in the model's order.
 fn available(linears: &[Linear]) -> String {
     let mut names: Vec<&str> = Vec::new();
@@ -415,6 +416,19 @@ fn read_weights(
                     linear.module
                 ))
             })?;
+            let at = usize::from(matrix == "lora_B");
+            let same_but_rank = matches!(matrix, "lora_A" | "lora_B")
+                && shape.len() == 2
+                && shape[1 - at] == expected[1 - at];
+            if same_but_rank && shape[at] != expected[at] {
+                return Err(PeftError::OtherRank {
+                    file: file.to_path_buf(),
+                    module: linear.module.clone(),
+                    matrix,
+                    found: shape[at],
+                    r: expected[at],
+                });
+            }
             if shape != expected {
                 return Err(PeftError::Shape {
                     file: file.to_path_buf(),
@@ -499,19 +513,22 @@ fn of_a_table(key: &str, what: &str, module: &str) -> String {
     )
 }
 
+fn paths(modules: &[LoraTensors]) -> Vec<&str> {
+    modules.iter().map(|m| m.module.as_str()).collect()
+}
+
 /// Every module that the configuration names must have its matrices.
 fn check_complete(
     file: &Path,
-    targets: &[String],
+    named: &Named,
     modules: &[LoraTensors],
     arch: &ArchConfig,
 ) -> Result<(), PeftError> {
-    let named = |module: &str| targets.iter().any(|name| matches(module, name));
-    let held: BTreeSet<&str> = modules.iter().map(|m| m.module.as_str()).collect();
+    let held: BTreeSet<&str> = paths(modules).into_iter().collect();
     let linears = arch.linears();
     let mut missing = linears
         .iter()
-        .filter(|linear| named(&linear.module) && !held.contains(linear.module.as_str()));
+        .filter(|linear| named.takes(&linear.module) && !held.contains(linear.module.as_str()));
     match missing.next() {
         None => Ok(()),
         Some(linear) => Err(PeftError::Weights {
@@ -521,27 +538,6 @@ fn check_complete(
                 linear.module
             ),
         }),
-    }
-}
-
-/// Targets that mean these modules and no others: last parts of their paths where
-/// these do, else whole paths.
-pub(super) fn names_of(modules: &[&str], arch: &ArchConfig) -> Vec<String> {
-    let mut short: Vec<String> = Vec::new();
-    for module in modules {
-        let name = last_part(module).to_string();
-        if !short.contains(&name) {
-            short.push(name);
-        }
-    }
-    let matched = arch
-        .linears()
-        .iter()
-        .filter(|linear| short.iter().any(|name| matches(&linear.module, name)))
-        .count();
-    match matched == modules.len() {
-        true => short,
-        false => modules.iter().map(|m| m.to_string()).collect(),
     }
 }
 

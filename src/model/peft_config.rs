@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use super::{CONFIG_FILE, PeftError};
 use crate::config::types::LoraInit;
 use crate::model::peft_patterns::Patterns;
+use crate::model::peft_targets::Targets;
 
 const PEFT_VERSION: &str = "0.21.2";
 
@@ -80,8 +81,8 @@ impl AdapterConfig {
         };
         let text = std::fs::read_to_string(&file).map_err(source)?;
         let mut written = read_config(&text, &file)?;
-        if let Targets::List(names) = written.targets {
-            written.config.target_modules = names;
+        if let Targets::List(named) = written.targets {
+            written.config.target_modules = named.names;
         }
         Ok(written.config)
     }
@@ -151,13 +152,6 @@ impl AdapterConfig {
         object.sort_all_objects();
         format!("{object:#}")
     }
-}
-
-/// What the file's `target_modules` was.
-pub(super) enum Targets {
-    List(Vec<String>),
-    /// A regular expression or a shorthand; the weights say what it matched.
-    Pattern,
 }
 
 /// The file's content.
@@ -264,26 +258,7 @@ pub(super) fn read_config(text: &str, file: &Path) -> Result<Written, PeftError>
             number_in(value).ok_or_else(|| error(key, format!("is {value}; it must be a number")))
         }
     };
-    let targets =
-        match get("target_modules") {
-            Some(Value::Array(list)) => {
-                let names = list.iter().map(|v| v.as_str().map(str::to_string));
-                let names = names.collect::<Option<Vec<_>>>();
-                Targets::List(names.ok_or_else(|| {
-                    error("target_modules", "must be a list of module names".into())
-                })?)
-            }
-            Some(Value::String(_)) | None => Targets::Pattern,
-            Some(other) => {
-                let problem = format!("is {other}; it must be a list of module names or a string");
-                return Err(error("target_modules", problem));
-            }
-        };
-    let less = ["exclude_modules", "layers_to_transform"];
-    let targets = match less.iter().any(|key| get(key).is_some_and(is_on)) {
-        true => Targets::Pattern,
-        false => targets,
-    };
+    let targets = Targets::read(&object).map_err(|(key, problem)| error(key, problem))?;
     let config = AdapterConfig {
         base_model_name_or_path: text_of("base_model_name_or_path").map(str::to_string),
         r,

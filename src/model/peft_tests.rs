@@ -140,7 +140,7 @@ fn modules_may_have_ranks_of_their_own() {
     let read = edited(&|value| value["rank_pattern"] = json!({"up_proj": 3}));
     let text = read.unwrap_err().to_string();
     assert!(
-        text.contains("`model.layers.0.self_attn.v_proj` has lora_A of shape [7, 8]"),
+        text.contains("`model.layers.0.self_attn.v_proj` has lora_A of rank 7; adapter_config.json beside it says 4"),
         "{text}"
     );
 }
@@ -162,6 +162,23 @@ fn some_layers_only() {
         read.config.target_modules,
         ["model.layers.1.self_attn.q_proj"]
     );
+    // Matrices of other layers are in vain, and of those there must be some.
+    let mut rewritten = |layers: Value| {
+        let dir = tempfile::tempdir().unwrap();
+        self::adapter(&["q_proj"]).write(dir.path()).unwrap();
+        value["layers_to_transform"] = layers;
+        fs::write(dir.path().join(CONFIG_FILE), value.to_string()).unwrap();
+        Adapter::read(dir.path(), &arch())
+    };
+    let read = rewritten(json!(1)).unwrap();
+    assert_eq!(read.modules, adapter.modules);
+    assert!(
+        read.note()
+            .unwrap()
+            .contains("model.layers.0.self_attn.q_proj")
+    );
+    let text = rewritten(json!([7])).unwrap_err().to_string();
+    assert!(text.contains("holds no matrices of the modules"), "{text}");
 }
 
 #[test]
@@ -355,7 +372,10 @@ fn matrices_that_are_no_targets_are_left_out() {
 #[test]
 fn a_missing_rank_is_that_of_peft() {
     let text = read_edited(json!({"r": null})).unwrap_err().to_string();
-    assert!(text.contains("[4, 8]") && text.contains("[8, 8]"), "{text}");
+    assert!(
+        text.contains("lora_A of rank 4; adapter_config.json beside it says 8"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -399,7 +419,10 @@ fn an_adapter_that_does_not_fit_is_named_with_both_shapes() {
         "{text}"
     );
     let text = read_edited(json!({"r": 2})).unwrap_err().to_string();
-    assert!(text.contains("[4, 8]") && text.contains("[2, 8]"), "{text}");
+    assert!(
+        text.contains("lora_A of rank 4; adapter_config.json beside it says 2"),
+        "{text}"
+    );
 }
 
 #[test]
