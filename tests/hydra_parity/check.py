@@ -142,7 +142,7 @@ def main():
     parser.add_argument("binary", help="the built `run`")
     parser.add_argument("--cases", type=int, default=500)
     parser.add_argument("--seed", default="0")
-    parser.add_argument("--report", default="hydra_parity_report.txt", help="where disagreements are written")
+    parser.add_argument("--report", default="target/hydra_parity.txt", help="where disagreements are written")
     parser.add_argument("--keep", help="write the cases with Hydra's answers to this file")
     parser.add_argument("--replay", help="take cases and Hydra's answers from this file")
     parser.add_argument("--freeze", help="write some of the cases that agree to this file, for tests/compose/hydra_parity.rs")
