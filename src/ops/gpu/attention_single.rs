@@ -24,6 +24,8 @@ const RUNS: usize = UNITS / MOST;
 const WIDE: usize = 4;
 /// Sequences of so many keys are not cut: joining the parts would take longer.
 const UNCUT: usize = 4 * UNITS;
+/// Cubes of a multiprocessor: registers and shared memory would do for eight.
+const BESIDE: usize = 6;
 /// Words of a sequence in the table, as of [`Spans::singles`].
 const ENTRY: usize = 3;
 
@@ -76,7 +78,7 @@ fn runs_of(
     sync_cube();
 }
 
-/// A cube has the queries `head..head + group` of a sequence and `chunk` of its keys.
+/// A cube has the queries `head..head + group` of a sequence and a part of its keys.
 #[cube(launch_unchecked)]
 fn single_kernel<F: Float, N: Size>(
     q: &[Vector<F, N>],
@@ -90,7 +92,6 @@ fn single_kernel<F: Float, N: Size>(
     kv_heads: usize,
     scale: f32,
     window: usize,
-    chunk: usize,
     #[comptime] form: Form,
     #[define(F)] _type: ElemType,
 ) {
@@ -103,6 +104,10 @@ fn single_kernel<F: Float, N: Size>(
     let all = entries[entry + 2] as usize;
     let seen = min(window, all);
     let first_key = entries[entry + 1] as usize + all - seen;
+    // All parts have keys where there are enough, however long others are.
+    let parts_of_all = CUBE_COUNT_Z as usize;
+    let chunk = (seen + parts_of_all - 1) / parts_of_all;
+    let chunk = (chunk + comptime!(UNITS - 1)) / UNITS * UNITS;
     let begin = CUBE_POS_Z as usize * chunk;
     let end = min(begin + chunk, seen);
     let head = CUBE_POS_Y as usize * group;
@@ -292,7 +297,7 @@ pub fn forward(
     let longest = spans.iter().map(keys).max().unwrap_or(1);
     let longest = longest.max(spans.room().min(window(shape)));
     let cubes_uncut = spans.len() * shape.heads / group;
-    let (chunk, parts) = cut(&q, cubes_uncut, longest);
+    let parts = cut(&q, cubes_uncut, longest);
     let form = Form {
         dim: shape.head_dim,
         group,
@@ -331,7 +336,6 @@ pub fn forward(
             shape.kv_heads,
             shape.scale,
             window(shape),
-            chunk,
             form,
             kind,
         );
@@ -361,15 +365,14 @@ pub fn forward(
     out
 }
 
-/// Keys of a part and parts of the longest sequence, such that every multiprocessor has
-/// two cubes where sequences are long.
-fn cut(like: &CubeTensor, cubes: usize, longest: usize) -> (usize, usize) {
+/// Parts of a sequence, such that every multiprocessor has several cubes where sequences
+/// are long: the loops wait for what they load.
+fn cut(like: &CubeTensor, cubes: usize, longest: usize) -> usize {
+    if longest <= UNCUT {
+        return 1;
+    }
     let hardware = &like.client.properties().hardware;
-    let wanted = 2 * hardware.num_streaming_multiprocessors.unwrap_or(64) as usize;
-    let parts = match longest > UNCUT {
-        true => wanted.div_ceil(cubes).min(longest.div_ceil(UNITS)),
-        false => 1,
-    };
-    let chunk = longest.div_ceil(parts).next_multiple_of(UNITS);
-    (chunk, longest.div_ceil(chunk))
+    let processors = hardware.num_streaming_multiprocessors.unwrap_or(64) as usize;
+    let wanted = (BESIDE * processors).div_ceil(cubes);
+    wanted.min(longest.div_ceil(UNITS))
 }

@@ -10,6 +10,8 @@ use super::tensors::{UNITS, cover, dims, elem, empty, vector_size};
 
 /// Rows that a cube adds up; what cubes have is added up by another kernel.
 const ROWS: usize = 64;
+/// More than there are parts. The number itself would be compiled in, once for each.
+const ALL: usize = 1 << 30;
 
 #[cube(launch_unchecked)]
 fn add_bias_kernel<F: Float, B: Float, N: Size>(
@@ -135,7 +137,7 @@ pub fn sums(a: &CubeTensor, b: Option<&CubeTensor>, factors: Option<&CubeTensor>
     let form = Form {
         product: false,
         factors: false,
-        rows: parts,
+        rows: ALL,
     };
     launch(&partial, None, None, &whole, form, parts, elem(&partial));
     whole

@@ -5,6 +5,7 @@
 //! quantised a second time stay quantised in memory.
 
 use std::sync::Mutex;
+use std::thread::{self, ThreadId};
 
 use burn::tensor::{DType, Device, Int, Tensor};
 use burn_cubecl::tensor::CubeTensor;
@@ -272,6 +273,7 @@ pub fn dequantize(weight: &GpuNf4, dtype: DType) -> CubeTensor {
 
 /// What dequantisation reads on a device besides the weight.
 struct Tables {
+    thread: ThreadId,
     device: Device,
     /// The 16 levels, then the 256 values of the dynamic map.
     both: Tensor<1>,
@@ -280,13 +282,18 @@ struct Tables {
     map: Tensor<1>,
 }
 
-/// Calls `f` with the tables of `device`, which are uploaded once.
+/// Calls `f` with the tables of `device`, which each thread uploads once: a thread has a
+/// stream of its own there, and work that is recorded cannot wait for another.
 fn with_tables<R>(device: &Device, f: impl FnOnce(&Tables) -> R) -> R {
     static TABLES: Mutex<Vec<Tables>> = Mutex::new(Vec::new());
     let mut known = TABLES.lock().unwrap_or_else(|e| e.into_inner());
-    let at = known.iter().position(|t| t.device == *device);
+    let thread = thread::current().id();
+    let at = known
+        .iter()
+        .position(|t| t.thread == thread && t.device == *device);
     let at = at.unwrap_or_else(|| {
         known.push(Tables {
+            thread,
             device: device.clone(),
             both: upload_floats(device, &[&CODE[..], &dynamic_map()[..]].concat()),
             #[cfg(feature = "cuda")]
