@@ -21,7 +21,7 @@ impl Layer {
     /// cache; the queries attend to all of it.
     pub fn extend(&self, cx: &LayerContext<'_>, x: Tensor<2>, cache: &mut LayerCache) -> Tensor<2> {
         let operands = match cx.pass.adapter {
-            Some(adapter) => cache.operands(adapter, || self.operands(&cx.pass)),
+            Some(adapter) => cache.operands(adapter, || self.lasting_operands(&cx.pass)),
             None => Arc::<Operands>::default(),
         };
         let cx = &cx.with(&operands);

@@ -23,7 +23,11 @@ pub struct DoraTape {
 
 impl Dora {
     /// 1 / |V| of every row.
-    fn inverse_norms(&self, pass: &Pass<'_>, lora: &Lora, weight: &Weight) -> Tensor<2> {
+    pub(super) fn inverse_norms(&self, pass: &Pass<'_>, lora: &Lora, weight: &Weight) -> Tensor<2> {
+        let known = pass.operands.and_then(|o| o.inverse_norms(self.magnitude));
+        if let Some(known) = known {
+            return known.clone();
+        }
         let (ops, out) = (pass.ops, self.squares.dims()[1]);
         let (a, b) = (pass.params.get(lora.a), pass.params.get(lora.b));
         let dense = weight.dense(pass);

@@ -61,6 +61,23 @@ impl Layer {
         Operands::new(pass.ops, pass.params, ids)
     }
 
+    /// [`Layer::operands`] for passes between which no parameter changes.
+    pub(super) fn lasting_operands(&self, pass: &Pass<'_>) -> Operands {
+        let operands = self.operands(pass);
+        let pass = Pass {
+            operands: Some(&operands),
+            ..*pass
+        };
+        let norms = self.linears().filter_map(|linear| {
+            let lora = linear.lora(pass.adapter?)?;
+            let dora = lora.dora.as_ref()?;
+            let norms = dora.inverse_norms(&pass, lora, &linear.weight);
+            Some((dora.magnitude, norms))
+        });
+        let norms = norms.collect();
+        operands.lasting(norms)
+    }
+
     /// `x` is `[tokens, hidden]`.
     pub fn forward(&self, cx: &LayerContext<'_>, x: Tensor<2>) -> (Tensor<2>, LayerTape) {
         let operands = self.operands(&cx.pass);

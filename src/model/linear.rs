@@ -69,10 +69,12 @@ impl Linear {
     }
 
     /// This linear as [`crate::ops::HotOps::linears`] takes it; `None` with DoRA or
-    /// dropout.
+    /// dropout, or where the weight is trained, of which the product makes an operand for
+    /// itself.
     pub(super) fn part(&self, pass: &Pass<'_>) -> Option<Part<'_>> {
         let lora = pass.adapter.and_then(|number| self.lora(number));
-        if lora.is_some_and(|lora| lora.dora.is_some() || lora.drops(pass)) {
+        let apart = lora.is_some_and(|lora| lora.dora.is_some() || lora.drops(pass));
+        if apart || self.weight.param().is_some() {
             return None;
         }
         Some(Part {

@@ -6,20 +6,45 @@ use burn::tensor::Tensor;
 use super::params::{ParamId, Params};
 use crate::ops::HotOps;
 
-/// The matrices of one layer.
+/// What the linears of one layer need of an adapter.
 #[derive(Default)]
-pub struct Operands(Vec<(ParamId, Tensor<2>)>);
+pub struct Operands {
+    matrices: Vec<(ParamId, Tensor<2>)>,
+    /// DoRA's 1 / |V|, by the parameter of its lengths.
+    inverse_norms: Vec<(ParamId, Tensor<2>)>,
+}
 
 impl Operands {
     /// The matrices `ids`.
     pub fn new(ops: &dyn HotOps, params: &Params, ids: Vec<ParamId>) -> Self {
         let values: Vec<_> = ids.iter().map(|id| params.get(*id)).collect();
         let cast = ops.operands(&values);
-        Self(ids.into_iter().zip(cast).collect())
+        Self {
+            matrices: ids.into_iter().zip(cast).collect(),
+            inverse_norms: Vec::new(),
+        }
+    }
+
+    /// For passes between which no parameter changes: what each would make of whole
+    /// weights anew.
+    pub fn lasting(self, inverse_norms: Vec<(ParamId, Tensor<2>)>) -> Self {
+        Self {
+            inverse_norms,
+            ..self
+        }
     }
 
     pub fn get(&self, id: ParamId) -> Option<&Tensor<2>> {
-        let found = self.0.iter().find(|(known, _)| *known == id);
-        found.map(|(_, operand)| operand)
+        find(&self.matrices, id)
     }
+
+    /// Of the DoRA with these lengths.
+    pub fn inverse_norms(&self, lengths: ParamId) -> Option<&Tensor<2>> {
+        find(&self.inverse_norms, lengths)
+    }
+}
+
+fn find(all: &[(ParamId, Tensor<2>)], id: ParamId) -> Option<&Tensor<2>> {
+    let found = all.iter().find(|(known, _)| *known == id);
+    found.map(|(_, operand)| operand)
 }

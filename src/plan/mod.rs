@@ -193,18 +193,29 @@ impl Recipe {
         let of_layer = |ranks: &Vec<usize>| -> u64 {
             let pairs = ranks.iter().zip(&shapes);
             pairs
-                .map(|(r, (out, inn))| *r as u64 * (out + inn) + self.lengths(*r, *out))
+                .map(|(r, (out, inn))| *r as u64 * (out + inn) + self.lengths_of(*r, *out))
                 .sum()
         };
         self.ranks.iter().map(of_layer).sum()
     }
 
     /// DoRA's lengths at a linear of so many rows.
-    fn lengths(&self, rank: usize, out: u64) -> u64 {
+    fn lengths_of(&self, rank: usize, out: u64) -> u64 {
         match self.dora && rank > 0 {
             true => out,
             false => 0,
         }
+    }
+
+    /// DoRA's lengths at all linears.
+    fn lengths(&self) -> u64 {
+        let linears = self.linears();
+        let all = self
+            .ranks
+            .iter()
+            .flat_map(|ranks| ranks.iter().zip(&linears));
+        all.map(|(rank, (out, _))| self.lengths_of(*rank, *out))
+            .sum()
     }
 
     /// Numbers of each tensor that trains.
@@ -221,7 +232,7 @@ impl Recipe {
         pairs
             .flat_map(|(r, (out, inn))| {
                 let rank = *r as u64;
-                [rank * out, rank * inn, self.lengths(*r, *out)]
+                [rank * out, rank * inn, self.lengths_of(*r, *out)]
             })
             .filter(|n| *n > 0)
             .collect()

@@ -57,12 +57,7 @@ impl Walk<'_> {
         }
         if recipe.dora {
             // The squared lengths of the base's rows.
-            let lengths = recipe
-                .ranks
-                .iter()
-                .flat_map(|ranks| ranks.iter().zip(recipe.linears()));
-            let lengths = lengths.map(|(rank, (out, _))| recipe.lengths(*rank, out));
-            self.meter.hold(Part::Norms, F32 * lengths.sum::<u64>());
+            self.meter.hold(Part::Norms, F32 * recipe.lengths());
             // They are taken from one dense weight after the other.
             let adapted = |(i, _): &(usize, _)| recipe.ranks.iter().any(|ranks| ranks[*i] > 0);
             let linears = recipe.linears().into_iter().enumerate();
@@ -280,6 +275,8 @@ impl Walk<'_> {
             // It keeps the operands of all layers; the pass counts those of one.
             let others = 1..self.recipe.arch.num_layers;
             cache += others.map(|layer| self.operands(layer)).sum::<u64>();
+            // And DoRA's norms.
+            cache += F32 * self.recipe.lengths();
         }
         self.meter.hold(Part::KvCache, cache);
         let hidden = self.hidden(batch, batch.sequences);

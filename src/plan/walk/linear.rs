@@ -127,7 +127,7 @@ impl Walk<'_> {
         }
         let (mut back, mut dropped) = (0, 0);
         if rank > 0 {
-            self.gradients_of(rank * (out + inn) + self.recipe.lengths(rank as usize, out));
+            self.gradients_of(rank * (out + inn) + self.recipe.lengths_of(rank as usize, out));
             let through = match self.recipe.dora {
                 // What reaches LoRA's output and the base's.
                 true => 2 * self.activation(rows, out),
