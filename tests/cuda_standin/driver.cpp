@@ -10,6 +10,8 @@
 //   KILN_CARD_CAPABILITY=8.9  another capability; below 9.0 with the 99 KiB of shared memory of such cards
 //   KILN_CARD_FAULT=ENTRY     launches of ENTRY are illegal accesses; KILN_CARD_HANG=ENTRY never end.
 //                             ENTRY:BYTES means those with more than so much shared memory
+//   KILN_CARD_GRAPHS=N        graphs after the Nth cannot be made; KILN_CARD_REPLAYS=N, launches of graphs
+//                             after the Nth fail
 //
 // A process in which Kiln tries its kernels (KILN_KERNEL_TRIAL) runs them all and reports nothing.
 //
@@ -74,7 +76,7 @@ struct Card {
     Graph* recording = nullptr; // launches go there
     size_t graphs = 0, replays = 0;
     size_t waits = 0, copies_in = 0, bytes_in = 0, copies_out = 0, bytes_out = 0;
-    bool running = true, wiped = false;
+    bool running = true;
     std::string until;
     size_t until_count = 0;
     FILE* log = nullptr;
@@ -175,7 +177,9 @@ int copy(uint64_t device, size_t bytes, void* to, const void* from, bool in) {
         fprintf(stderr, "stand-in card: a copy of %zu bytes outside of device memory\n", bytes);
         return kIllegalAddress;
     }
-    memmove(to, from, bytes);
+    // Where nothing runs there are no results.
+    if (in || c.running) memmove(to, from, bytes);
+    else memset(to, 0, bytes);
     (in ? c.copies_in : c.copies_out)++;
     (in ? c.bytes_in : c.bytes_out) += bytes;
     return 0;
@@ -244,15 +248,28 @@ API cuStreamCreate(void** stream, unsigned) { return *stream = new char, 0; }
 API cuStreamCreateWithPriority(void** stream, unsigned, int) { return *stream = new char, 0; }
 API cuStreamDestroy_v2(void* stream) { return delete (char*)stream, 0; }
 API cuStreamSynchronize(void*) { return waited(); }
-API cuStreamQuery(void*) { return 0; }
-API cuStreamWaitEvent(void*, void*, unsigned) { return 0; }
+// What would become part of a graph, or end its recording, on a card. Nothing recorded should need it.
+static int not_while_recording() {
+    std::lock_guard<std::mutex> held(card().lock);
+    return card().recording ? kNotWhileCapturing : 0;
+}
+// Whether as many were counted as this variable of the environment allows.
+static bool exhausted(const char* limit, size_t counted) {
+    const char* most = environment(limit);
+    return most && counted >= strtoull(most, nullptr, 10);
+}
+API cuStreamQuery(void*) { return not_while_recording(); }
+API cuStreamWaitEvent(void*, void*, unsigned) { return not_while_recording(); }
 API cuStreamIsCapturing(void*, int* status) { return *status = card().recording != nullptr, 0; }
 
 API cuEventCreate(void** event, unsigned) { return *event = new Event{Clock::now()}, 0; }
 API cuEventDestroy_v2(void* event) { return delete (Event*)event, 0; }
-API cuEventRecord(void* event, void*) { return ((Event*)event)->at = Clock::now(), 0; }
+API cuEventRecord(void* event, void*) {
+    ((Event*)event)->at = Clock::now();
+    return not_while_recording();
+}
 API cuEventSynchronize(void*) { return waited(); }
-API cuEventQuery(void*) { return 0; }
+API cuEventQuery(void*) { return not_while_recording(); }
 API cuEventElapsedTime_v2(float* ms, void* from, void* to) {
     return *ms = std::chrono::duration<float, std::milli>(((Event*)to)->at - ((Event*)from)->at).count(), 0;
 }
@@ -264,8 +281,11 @@ API cuMemGetInfo_v2(size_t* free, size_t* total) {
 }
 API cuMemAlloc_v2(void** at, size_t bytes) { return reserve(card().device, true, at, bytes); }
 API cuMemAllocAsync(void** at, size_t bytes, void*) { return reserve(card().device, true, at, bytes); }
-API cuMemFree_v2(uint64_t at) { return release(card().device, true, at); }
-API cuMemFreeAsync(uint64_t at, void*) { return release(card().device, true, at); }
+API cuMemFree_v2(uint64_t at) {
+    const int error = not_while_recording();
+    return error ? error : release(card().device, true, at);
+}
+API cuMemFreeAsync(uint64_t at, void*) { return cuMemFree_v2(at); }
 API cuMemAllocHost_v2(void** at, size_t bytes) { return reserve(card().host, false, at, bytes); }
 API cuMemHostAlloc(void** at, size_t bytes, unsigned) { return reserve(card().host, false, at, bytes); }
 API cuMemFreeHost(void* at) { return release(card().host, false, (uintptr_t)at); }
@@ -278,6 +298,7 @@ API cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t n, void*) {
 API cuMemcpyHtoD_v2(uint64_t to, const void* from, size_t n) { return copy(to, n, (void*)to, from, true); }
 API cuMemcpyDtoH_v2(void* to, uint64_t from, size_t n) { return copy(from, n, to, (void*)from, false); }
 API cuMemsetD8Async(uint64_t at, unsigned char value, size_t bytes, void*) {
+    if (const int error = not_while_recording()) return error;
     if (!on_device(at, bytes)) return kIllegalAddress;
     memset((void*)at, value, bytes);
     return 0;
@@ -350,11 +371,6 @@ static int launch(Card& c, Function& f, const standin::Shape& shape, void** para
                 gz, bx, by, bz, shared);
         return kInvalid;
     }
-    if (!c.running && !c.wiped) {
-        // What was computed before would be read as results of what no longer runs.
-        for (const auto& [at, bytes] : c.device) memset((void*)at, 0, bytes);
-        c.wiped = true;
-    }
     for (const char* way : {"KILN_CARD_FAULT", "KILN_CARD_HANG"}) {
         const char* given = getenv(way);
         if (!given) continue;
@@ -413,7 +429,7 @@ API cuStreamEndCapture(void*, void** graph) {
     std::lock_guard<std::mutex> held(c.lock);
     *graph = c.recording;
     c.recording = nullptr;
-    return *graph ? 0 : kInvalid;
+    return !*graph || exhausted("KILN_CARD_GRAPHS", c.graphs) ? kInvalid : 0;
 }
 API cuGraphInstantiateWithFlags(void** executable, void* graph, unsigned long long) {
     card().graphs++;
@@ -432,6 +448,7 @@ API cuGraphLaunch(void* executable, void*) {
     Card& c = card();
     std::lock_guard<std::mutex> held(c.lock);
     if (c.recording) return kNotWhileCapturing;
+    if (exhausted("KILN_CARD_REPLAYS", c.replays)) return kIllegalAddress;
     c.replays++;
     const size_t before = c.launches;
     for (Node& node : *(Graph*)executable) {
