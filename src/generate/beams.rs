@@ -76,6 +76,17 @@ impl<'a> BeamSearch<'a> {
             .collect()
     }
 
+    /// Nothing of it is in the cache any more. Each beam gets all of its tokens anew, the
+    /// prompt's among them.
+    pub(super) fn begin_again(&mut self) {
+        self.cached = 0;
+        self.copies.clear();
+        self.prompted.fill(false);
+        for beam in &self.running {
+            self.prompted[beam.lane] = true;
+        }
+    }
+
     /// What must be copied in the cache before the next pass.
     pub(super) fn take_copies(&mut self) -> Vec<Copy> {
         std::mem::take(&mut self.copies)

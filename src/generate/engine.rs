@@ -53,53 +53,107 @@ pub fn stream(
     stop: &dyn Fn(&[u32]) -> bool,
     watch: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Vec<Vec<u32>>, SamplingError> {
-    let mut outputs = vec![Vec::new(); prompts.len()];
     let longest = prompts.iter().map(|p| p.ids.len()).max().unwrap_or(0);
     if longest == 0 || options.max_new_tokens == 0 {
-        return Ok(outputs);
+        return Ok(vec![Vec::new(); prompts.len()]);
     }
-    let capacity = longest.saturating_add(options.max_new_tokens);
-    let lanes = options.beams.map_or(1, |beams| beams.num_beams);
-    let slots = options.slots.clamp(1, prompts.len());
-    let room = Room {
-        sequences: slots.saturating_mul(lanes),
-        capacity,
-    };
-    // A GPU says itself that it has no memory left.
-    let memory = Memory::probe().filter(|_| is_cpu(&model.device));
-    room.check(&model.arch, 4, memory.map(|memory| memory.total_bytes))?;
-    model.reserve_positions(capacity);
-    let width = model.arch.num_kv_heads * model.arch.head_dim;
-    let (layers, ops, device) = (model.layers.len(), model.ops(), &model.device);
-    let mut cache = KvCache::new(layers, slots * lanes, capacity, width, ops, device);
-    let vocab = model.arch.vocab_size;
     let cx = Context { options, stop };
+    let capacity = longest.saturating_add(options.max_new_tokens);
+    let mut engine = Engine::new(model, prompts, &cx, capacity)?;
+    while engine.step(model, &cx, watch)? {}
+    Ok(engine.outputs)
+}
 
-    let mut waiting: VecDeque<usize> = (0..prompts.len()).collect();
-    let mut work: Vec<Option<(usize, Work<'_>)>> = (0..slots).map(|_| None).collect();
-    loop {
-        for slot in work.iter_mut().filter(|slot| slot.is_none()) {
-            *slot = waiting
+/// Prompts that are being continued, and those that wait.
+struct Engine<'a> {
+    prompts: &'a [Prompt<'a>],
+    waiting: VecDeque<usize>,
+    work: Vec<Option<(usize, Work<'a>)>>,
+    /// Sequences of a slot.
+    lanes: usize,
+    cache: KvCache,
+    outputs: Vec<Vec<u32>>,
+}
+
+/// What a pass gives for each sequence, one of the two.
+#[derive(Default)]
+struct Scores {
+    logits: Vec<f32>,
+    /// All that greedy continuations want.
+    likeliest: Vec<Option<u32>>,
+}
+
+impl<'a> Engine<'a> {
+    fn new(
+        model: &mut Decoder,
+        prompts: &'a [Prompt<'a>],
+        cx: &Context<'_>,
+        capacity: usize,
+    ) -> Result<Self, SamplingError> {
+        let options = cx.options;
+        let lanes = options.beams.map_or(1, |beams| beams.num_beams);
+        let slots = options.slots.clamp(1, prompts.len());
+        let room = Room {
+            sequences: slots.saturating_mul(lanes),
+            capacity,
+        };
+        // A GPU says itself that it has no memory left.
+        let memory = Memory::probe().filter(|_| is_cpu(&model.device));
+        room.check(&model.arch, 4, memory.map(|memory| memory.total_bytes))?;
+        model.reserve_positions(capacity);
+        let width = model.arch.num_kv_heads * model.arch.head_dim;
+        let (layers, ops, device) = (model.layers.len(), model.ops(), &model.device);
+        Ok(Self {
+            prompts,
+            waiting: (0..prompts.len()).collect(),
+            work: (0..slots).map(|_| None).collect(),
+            lanes,
+            cache: KvCache::new(layers, slots * lanes, capacity, width, ops, device),
+            outputs: vec![Vec::new(); prompts.len()],
+        })
+    }
+
+    /// Gives every slot a prompt while there are some, and each sequence its next token,
+    /// unless a device lost the cache: then all sequences begin again with their tokens so
+    /// far. Whether there was anything to do.
+    fn step(
+        &mut self,
+        model: &Decoder,
+        cx: &Context<'_>,
+        watch: &mut dyn FnMut(Progress<'_>),
+    ) -> Result<bool, SamplingError> {
+        for slot in self.work.iter_mut().filter(|slot| slot.is_none()) {
+            *slot = self
+                .waiting
                 .pop_front()
-                .map(|i| (i, begin(options, &prompts[i])));
+                .map(|i| (i, begin(cx.options, &self.prompts[i])));
         }
-        let batch = cached_batch(&work, lanes, &mut cache);
+        let batch = cached_batch(&self.work, self.lanes, &mut self.cache);
         if batch.is_empty() {
-            return Ok(outputs);
+            return Ok(false);
         }
-        let rows = batch.last_rows();
-        let logits = model.logits(&batch, &rows, options.adapter, Some(&mut cache));
-        let mut logits = logits.chunks_exact(vocab);
+        let scores = self.scores(model, cx, &batch);
+        if self.cache.is_lost() {
+            self.cache.renew(model.ops(), &model.device);
+            let work = self.work.iter_mut().flatten();
+            work.for_each(|(_, state)| state.begin_again());
+            return Ok(true);
+        }
+        let mut logits = scores.logits.chunks_exact(model.arch.vocab_size);
+        let mut likeliest = scores.likeliest.iter();
         let mut copies = Copies::default();
-        for (at, slot) in work.iter_mut().enumerate() {
+        for (at, slot) in self.work.iter_mut().enumerate() {
             let Some((prompt, state)) = slot else {
                 continue;
             };
             let prompt = *prompt;
-            let first = at * lanes * capacity;
             let end = match state {
                 Work::Single(single) => {
-                    let end = single.advance(&cx, logits.next().unwrap_or_default())?;
+                    let token = match likeliest.next() {
+                        Some(token) => token.ok_or(SamplingError::NoFinite)?,
+                        None => single.choose(cx, logits.next().unwrap_or_default())?,
+                    };
+                    let end = single.advance(cx, token);
                     let (tokens, done) = (single.tokens(), end);
                     watch(Progress {
                         prompt,
@@ -110,9 +164,10 @@ pub fn stream(
                 }
                 Work::Beams(search) => {
                     let rows: Vec<&[f32]> = logits.by_ref().take(search.lanes()).collect();
-                    let end = search.advance(&cx, &rows)?;
+                    let end = search.advance(cx, &rows)?;
+                    let first = at * self.lanes * self.cache.capacity;
                     for copy in search.take_copies() {
-                        copies.add(first, capacity, &copy);
+                        copies.add(first, self.cache.capacity, &copy);
                     }
                     if let Some(tokens) = &end {
                         let done = true;
@@ -126,13 +181,27 @@ pub fn stream(
                 }
             };
             if let Some(tokens) = end {
-                outputs[prompt] = tokens;
+                self.outputs[prompt] = tokens;
                 *slot = None;
             }
         }
         if !copies.from.is_empty() {
-            cache.copy_rows(model.ops(), copies.from, copies.to);
+            self.cache.copy_rows(model.ops(), copies.from, copies.to);
         }
+        Ok(true)
+    }
+
+    /// A pass over the batch.
+    fn scores(&mut self, model: &Decoder, cx: &Context<'_>, batch: &Ragged) -> Scores {
+        let (options, rows) = (cx.options, batch.last_rows());
+        let cache = Some(&mut self.cache);
+        let mut scores = Scores::default();
+        if options.beams.is_none() && options.sampler.is_greedy() {
+            scores.likeliest = model.likeliest(batch, &rows, options.adapter, cache);
+        } else {
+            scores.logits = model.logits(batch, &rows, options.adapter, cache);
+        }
+        scores
     }
 }
 
@@ -140,6 +209,16 @@ pub fn stream(
 enum Work<'a> {
     Single(Single<'a>),
     Beams(BeamSearch<'a>),
+}
+
+impl Work<'_> {
+    /// Nothing of it is in the cache any more.
+    fn begin_again(&mut self) {
+        match self {
+            Self::Single(single) => single.begin_again(),
+            Self::Beams(search) => search.begin_again(),
+        }
+    }
 }
 
 /// Begins to continue a prompt.
@@ -203,3 +282,7 @@ fn cached_batch(work: &[Option<(usize, Work<'_>)>], lanes: usize, cache: &mut Kv
     cache.write_to(write_to);
     batch
 }
+
+#[cfg(test)]
+#[path = "engine_tests.rs"]
+mod tests;

@@ -12,7 +12,7 @@ use thiserror::Error;
 
 use super::room::NoRoom;
 use crate::config::types::InferenceConfig;
-use crate::ops::cpu::vectorised;
+use crate::ops::logits::argmax;
 use crate::rng::Stream;
 
 /// Logits or settings that give no token, or too many.
@@ -102,6 +102,11 @@ impl Sampler {
         }
     }
 
+    /// Whether the next token is the likeliest, so that no other logit matters.
+    pub fn is_greedy(&self) -> bool {
+        !self.do_sample && self.repetition_penalty == 1.0
+    }
+
     /// Chooses the next token from `logits`, one a token of the vocabulary. `seen`
     /// holds the prompt and what was generated; `counter` picks the random number of
     /// `stream`.
@@ -141,29 +146,6 @@ impl Sampler {
         }
         Ok(draw(&candidates, stream.bits(counter)))
     }
-}
-
-/// The index of the largest logit, the first of equals; `None` where none is finite.
-pub fn argmax(logits: &[f32]) -> Option<u32> {
-    const LANES: usize = 16;
-    let finite = |l: f32| if l.is_finite() { l } else { f32::NEG_INFINITY };
-    let best = vectorised(
-        #[inline(always)]
-        || {
-            let mut lanes = [f32::NEG_INFINITY; LANES];
-            let chunks = logits.chunks_exact(LANES);
-            let rest = chunks.remainder();
-            for chunk in chunks {
-                for (best, l) in lanes.iter_mut().zip(chunk) {
-                    *best = best.max(finite(*l));
-                }
-            }
-            let all = lanes.into_iter().chain(rest.iter().map(|l| finite(*l)));
-            all.fold(f32::NEG_INFINITY, f32::max)
-        },
-    );
-    let first = logits.iter().position(|l| *l == best);
-    first.filter(|_| best.is_finite()).map(|i| i as u32)
 }
 
 /// Divides the positive logits of the tokens in `seen` by `penalty` and multiplies
@@ -420,31 +402,8 @@ mod tests {
         );
     }
 
-    /// The one after the other, with ties and with what is no number among them.
-    #[test]
-    fn the_largest_is_the_first_of_equals() {
-        let random = Stream::new(8, &[]);
-        for n in 0..70u64 {
-            let number = |i: u64| match random.bits(100 * n + i) % 11 {
-                0 => f32::NAN,
-                1 => f32::INFINITY,
-                2 => f32::NEG_INFINITY,
-                level => level as f32 / 4.0 - 1.5,
-            };
-            let logits: Vec<f32> = (0..n).map(number).collect();
-            let mut want: Option<usize> = None;
-            for (i, l) in logits.iter().enumerate() {
-                if l.is_finite() && want.is_none_or(|best| *l > logits[best]) {
-                    want = Some(i);
-                }
-            }
-            assert_eq!(argmax(&logits), want.map(|i| i as u32), "{logits:?}");
-        }
-    }
-
     #[test]
     fn bad_logits_and_settings_are_errors() {
-        assert_eq!(argmax(&[f32::NAN, 1.0, 1.0]), Some(1));
         let stream = Stream::new(0, &[]);
         for do_sample in [true, false] {
             let sampler = Sampler::new(&InferenceConfig {

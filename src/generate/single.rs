@@ -40,23 +40,27 @@ impl<'a> Single<'a> {
         }
     }
 
-    /// Takes the next token from the logits of the last; whether the answer ends.
-    pub(super) fn advance(
-        &mut self,
-        cx: &Context<'_>,
-        logits: &[f32],
-    ) -> Result<bool, SamplingError> {
+    /// Nothing of it is in the cache any more.
+    pub(super) fn begin_again(&mut self) {
+        self.cached = 0;
+    }
+
+    /// The next token by the logits of the last.
+    pub(super) fn choose(&self, cx: &Context<'_>, logits: &[f32]) -> Result<u32, SamplingError> {
+        let counter = self.tokens().len() as u64;
+        let sampler = &cx.options.sampler;
+        sampler.next_token(logits, &self.ids, self.stream, counter)
+    }
+
+    /// Takes the next token; whether the answer ends.
+    pub(super) fn advance(&mut self, cx: &Context<'_>, token: u32) -> bool {
         let options = cx.options;
         self.cached = self.ids.len();
-        let counter = self.tokens().len() as u64;
-        let token = options
-            .sampler
-            .next_token(logits, &self.ids, self.stream, counter)?;
         if options.eos_ids.contains(&token) {
-            return Ok(true);
+            return true;
         }
         self.ids.push(token);
         let tokens = self.tokens();
-        Ok(tokens.len() == options.max_new_tokens || (cx.stop)(tokens))
+        tokens.len() == options.max_new_tokens || (cx.stop)(tokens)
     }
 }

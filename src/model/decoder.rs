@@ -1,7 +1,6 @@
 //! The decoder: embedding, layers, final norm, head.
 
-use burn::tensor::{Device, Tensor, TensorData};
-use half::bf16;
+use burn::tensor::{Device, Tensor};
 
 use super::hf_config::ArchConfig;
 use super::kv_cache::KvCache;
@@ -15,7 +14,7 @@ use super::peft::AdapterConfig;
 use super::ragged::Ragged;
 use super::weight::Weight;
 use crate::config::types::TrainingConfig;
-use crate::ops::cpu::vectorised;
+use crate::ops::logits::numbers;
 use crate::ops::{
     AttentionShape, CrossEntropyGrad, HotOps, Indices, Offloaded, Precision, Room, RopeTable,
     Scalar, for_device,
@@ -245,22 +244,46 @@ impl Decoder {
     }
 
     /// Logits at `rows` as `rows.len()` rows of `vocab_size` host numbers; with a cache
-    /// `rows` are the last of the sequences.
+    /// `rows` are the last of the sequences. Nothing where the cache is lost.
     pub fn logits(
         &self,
         batch: &Ragged,
         rows: &Indices,
         adapter: bool,
-        mut cache: Option<&mut KvCache>,
+        cache: Option<&mut KvCache>,
     ) -> Vec<f32> {
-        let replayed = cache
-            .as_deref_mut()
-            .and_then(|cache| self.replayed(batch, adapter, cache));
-        let logits = replayed.unwrap_or_else(|| {
-            let hidden = self.hidden(batch, rows, adapter, cache);
-            self.head_product(&hidden, adapter)
-        });
-        as_f32(logits.into_data())
+        let logits = self.logits_on_device(batch, rows, adapter, cache);
+        logits.map_or_else(Vec::new, |logits| numbers(logits.into_data()))
+    }
+
+    /// The likeliest next token at each of `rows`, as of [`Decoder::logits`]; `None` where
+    /// no logit is finite.
+    pub fn likeliest(
+        &self,
+        batch: &Ragged,
+        rows: &Indices,
+        adapter: bool,
+        cache: Option<&mut KvCache>,
+    ) -> Vec<Option<u32>> {
+        let logits = self.logits_on_device(batch, rows, adapter, cache);
+        logits.map_or_else(Vec::new, |logits| self.ops.likeliest(&logits))
+    }
+
+    fn logits_on_device(
+        &self,
+        batch: &Ragged,
+        rows: &Indices,
+        adapter: bool,
+        mut cache: Option<&mut KvCache>,
+    ) -> Option<Tensor<2>> {
+        if let Some(cache) = cache.as_deref_mut() {
+            let replayed = self.replayed(batch, adapter, cache);
+            if replayed.is_some() || cache.is_lost() {
+                return replayed;
+            }
+        }
+        let hidden = self.hidden(batch, rows, adapter, cache);
+        Some(self.head_product(&hidden, adapter))
     }
 
     /// Summed loss over the supervised rows, without gradients.
@@ -399,26 +422,4 @@ enum Kept {
     Input(Tensor<2>),
     Away(Box<dyn Offloaded>),
     Tape(LayerTape),
-}
-
-/// All numbers: a vocabulary's for each sequence and token, so not one by one through
-/// burn's iterator over any type.
-fn as_f32(data: TensorData) -> Vec<f32> {
-    if let Ok(numbers) = data.as_slice::<f32>() {
-        return numbers.to_vec();
-    }
-    if let Ok(halves) = data.as_slice::<bf16>() {
-        let mut numbers = vec![0.0; halves.len()];
-        vectorised(
-            #[inline(always)]
-            || {
-                for (number, half) in numbers.iter_mut().zip(halves) {
-                    // The upper half of an f32.
-                    *number = f32::from_bits(u32::from(half.to_bits()) << 16);
-                }
-            },
-        );
-        return numbers;
-    }
-    data.iter::<f32>().collect()
 }

@@ -94,6 +94,37 @@ impl KvCache {
         }
     }
 
+    /// Whether its keys and values cannot be read any more: the device failed while it
+    /// recorded or repeated a pass.
+    pub fn is_lost(&self) -> bool {
+        self.replays.lost
+    }
+
+    /// As a device that fails leaves it.
+    #[cfg(test)]
+    pub(crate) fn lose(&mut self) {
+        for layer in &mut self.layers {
+            for stored in [&mut layer.keys, &mut layer.values] {
+                *stored = stored.full_like(f32::NAN);
+            }
+        }
+        self.replays.lost = true;
+    }
+
+    /// An empty cache in the place of a lost one. Nothing is recorded over it.
+    pub fn renew(&mut self, ops: &dyn HotOps, device: &Device) {
+        // Recorded work keeps the memory of the old one.
+        self.replays = Replays::none();
+        for layer in &mut self.layers {
+            for stored in [&mut layer.keys, &mut layer.values] {
+                let shape = stored.dims();
+                // The old one goes first: there may be no room for both.
+                *stored = Tensor::empty([1, 1], device);
+                *stored = ops.zeros(shape, device);
+            }
+        }
+    }
+
     /// Makes the rows `to` those of `from`; no row is in both.
     pub fn copy_rows(&mut self, ops: &dyn HotOps, from: Vec<u32>, to: Vec<u32>) {
         let (from, to) = (Indices::from(from), Indices::from(to));

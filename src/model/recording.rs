@@ -12,10 +12,8 @@ use crate::ops::{Indices, Spans};
 
 impl Decoder {
     /// The logits of a pass over one new token a sequence, by recorded work if there is
-    /// some or it is time to record it; `None` where the pass has to be launched.
-    ///
-    /// # Panics
-    /// If recording failed so late that the cache cannot be read any more.
+    /// some or it is time to record it; `None` where the pass has to be launched, or the
+    /// cache is lost.
     pub(super) fn replayed(
         &self,
         batch: &Ragged,
@@ -34,23 +32,31 @@ impl Decoder {
         cache.replays.newest = Some((kind, count));
         let known = cache.replays.kept.iter().position(|r| r.kind == kind);
         if let Some(at) = known {
-            let mut replay = cache.replays.kept.remove(at);
+            let replay = cache.replays.kept.remove(at);
             let x = self.embedded(batch, adapter);
             let to = cache.layers[0].write_to.clone();
-            let done = replay.run(self.ops(), &x, batch, &to);
+            if let Err(problem) = replay.run(self.ops(), &x, batch, &to) {
+                cache.replays.fail("repeat", &problem);
+                return None;
+            }
             let logits = replay.logits.clone();
             cache.replays.kept.push(replay);
-            cache.replays.off = done.is_none();
-            return done.map(|()| logits);
+            return Some(logits);
         }
         if count <= BEFORE || !self.ops().records(&self.device) {
             return None;
         }
-        Some(self.record(kind, batch, adapter, cache))
+        self.record(kind, batch, adapter, cache)
     }
 
-    /// Runs the pass and records it.
-    fn record(&self, kind: Kind, batch: &Ragged, adapter: bool, cache: &mut KvCache) -> Tensor<2> {
+    /// Runs the pass and records it; `None` where the cache is lost by that.
+    fn record(
+        &self,
+        kind: Kind,
+        batch: &Ragged,
+        adapter: bool,
+        cache: &mut KvCache,
+    ) -> Option<Tensor<2>> {
         let ops = self.ops();
         if cache.replays.kept.len() == MOST {
             cache.replays.kept.remove(0);
@@ -75,9 +81,14 @@ impl Decoder {
         };
         let recording = ops.record(&mut pass, &self.device);
         if let Some(problem) = recording.spoilt {
-            panic!("a pass could not be recorded: {problem}; KILN_GRAPHS=0 does without");
+            cache.replays.fail("record", &problem);
+            return None;
         }
-        match recording.again {
+        // Where attention has another kernel, it does not read the spans' copy.
+        let again = recording
+            .again
+            .filter(|_| batch_again.spans.singles_copy().is_some());
+        match again {
             Some((work, logits)) => cache.replays.kept.push(Replay {
                 kind,
                 x,
@@ -89,6 +100,6 @@ impl Decoder {
             }),
             None => cache.replays.off = true,
         }
-        recording.first
+        Some(recording.first)
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use burn::tensor::Tensor;
 
 use super::ragged::Ragged;
+use crate::ops::warning::warn;
 use crate::ops::{HotOps, Indices, Recorded};
 
 /// Passes of one kind that go before it is recorded: kernels are compiled in the first,
@@ -24,8 +25,33 @@ pub struct Replays {
     pub(super) kept: Vec<Replay>,
     /// The kind of the newest pass, and how many there were of it.
     pub(super) newest: Option<(Kind, usize)>,
-    /// The device failed at it.
+    /// Nothing is recorded any more.
     pub(super) off: bool,
+    /// The device failed at it, and the cache cannot be read any more.
+    pub(super) lost: bool,
+}
+
+impl Replays {
+    /// For a cache over which nothing is to be recorded.
+    pub(super) fn none() -> Self {
+        Self {
+            off: true,
+            ..Self::default()
+        }
+    }
+
+    /// The device failed at work that writes to the cache.
+    pub(super) fn fail(&mut self, at: &str, problem: &str) {
+        // cubecl's errors go on for lines.
+        let problem = problem.split("Backtrace").next().unwrap_or_default();
+        let problem = problem.split_whitespace().collect::<Vec<_>>().join(" ");
+        warn(&format!(
+            "the device could not {at} a pass of decoding ({problem}); answers under way are \
+             computed anew, and each pass is launched from now on"
+        ));
+        *self = Self::none();
+        self.lost = true;
+    }
 }
 
 /// A recorded pass and what it reads anew at each run.
@@ -44,22 +70,25 @@ pub(super) struct Replay {
 impl Replay {
     /// Gives the device the new tokens and its work; the logits come to lie in
     /// `self.logits`.
+    ///
+    /// # Errors
+    /// What the device said. What the pass writes, the cache among it, is lost.
     pub(super) fn run(
-        &mut self,
+        &self,
         ops: &dyn HotOps,
         x: &Tensor<2>,
         batch: &Ragged,
         to: &Indices,
-    ) -> Option<()> {
+    ) -> Result<(), String> {
         // Without rotation nothing after the embedding reads positions.
         if let Some(positions) = self.batch.positions.copy() {
             ops.overwrite(positions, &batch.positions);
         }
-        ops.overwrite(self.batch.spans.singles_copy()?, &batch.spans.singles());
-        ops.overwrite(self.write_to.copy()?, to);
-        // Nobody else holds it, so the rows are written where the work reads them.
-        let held = std::mem::replace(&mut self.x, Tensor::empty([1, 1], &x.device()));
-        self.x = ops.write_rows(held, &self.places, x);
-        self.work.run().ok()
+        let read = self.batch.spans.singles_copy().zip(self.write_to.copy());
+        let (spans, rows) = read.ok_or("it does not read where tokens go")?;
+        ops.overwrite(spans, &batch.spans.singles());
+        ops.overwrite(rows, to);
+        ops.overwrite_rows(&self.x, &self.places, x);
+        self.work.run()
     }
 }

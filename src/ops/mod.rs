@@ -20,6 +20,7 @@ pub mod cpu;
 pub mod gpu;
 mod indices;
 mod linears;
+pub mod logits;
 pub mod moments;
 pub mod moments8;
 #[cfg(test)]
@@ -38,6 +39,7 @@ mod scalar;
 pub mod stored;
 #[cfg(test)]
 pub(crate) mod tests;
+pub(crate) mod warning;
 
 use burn::tensor::{Device, Int, Tensor};
 
@@ -100,6 +102,11 @@ pub trait HotOps: Send + Sync {
 
     /// Overwrites numbers on the device where they lie.
     fn overwrite(&self, _to: &Tensor<1, Int>, _values: &[u32]) {
+        unreachable!("only what was recorded reads numbers again");
+    }
+
+    /// As [`HotOps::write_rows`], where they lie, whoever else holds `to`.
+    fn overwrite_rows(&self, _to: &Tensor<2>, _ids: &Indices, _rows: &Tensor<2>) {
         unreachable!("only what was recorded reads numbers again");
     }
 
@@ -375,6 +382,12 @@ pub trait HotOps: Send + Sync {
         let [keys, values] = cache;
         let keys = self.write_rows(keys, ids, &k);
         (q, [keys, self.write_rows(values, ids, &v)])
+    }
+
+    /// The column of the largest finite number of each row, the first of equals; `None`
+    /// where a row has none.
+    fn likeliest(&self, logits: &Tensor<2>) -> Vec<Option<u32>> {
+        logits::likeliest(logits)
     }
 
     /// Linear head and cross-entropy by chunks of rows, so that all logits never

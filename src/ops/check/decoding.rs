@@ -3,7 +3,7 @@
 
 use burn::tensor::Tensor;
 
-use super::Checker;
+use super::{Check, Checker};
 use crate::ops::cpu::{self, CPU};
 use crate::ops::nf4::quantize;
 use crate::ops::{
@@ -61,6 +61,43 @@ impl Checker {
         self.single_queries();
         self.turned_keys();
         self.linears();
+        self.likeliest();
+    }
+
+    /// Levels, so that equals occur, and numbers that are not finite.
+    fn likeliest(&mut self) {
+        for [rows, vocab] in [[1, 1], [5, 3], [3, 1026], [2, 8193], [4, 17_000]] {
+            let levels = self.indices(rows * vocab, 9);
+            let mut values: Vec<f32> = levels.iter().map(|level| *level as f32 - 6.5).collect();
+            for (i, kind) in self.indices(rows * vocab, 8).iter().enumerate() {
+                match kind {
+                    0 => values[i] = f32::NAN,
+                    1 => values[i] = f32::INFINITY,
+                    2 => values[i] = f32::NEG_INFINITY,
+                    _ => {}
+                }
+            }
+            // In the last row nothing is finite, or only the least number that there is.
+            let last = &mut values[(rows - 1) * vocab..];
+            last.fill(f32::NAN);
+            if vocab % 2 == 0 {
+                last[vocab - 1] = match self.precision {
+                    Precision::F32 => f32::MIN,
+                    Precision::Bf16 => half::bf16::MIN.to_f32(),
+                };
+            }
+            let on_gpu = self.gpu.frozen(values.clone(), [rows, vocab], &self.device);
+            let want = CPU.likeliest(&cpu::tensor2(values, [rows, vocab]));
+            let got = self.gpu.likeliest(&on_gpu);
+            assert_eq!(got.len(), want.len());
+            let differ = got.iter().zip(&want).filter(|(a, b)| a != b).count();
+            self.checks.push(Check {
+                op: "likeliest",
+                case: format!("{rows}x{vocab}"),
+                error: differ as f64,
+                bound: 0.0,
+            });
+        }
     }
 
     /// A few new queries over longer keys that lie apart, as with a KV cache.
@@ -92,20 +129,25 @@ impl Checker {
 
     /// One new query a sequence. Some sequences are long enough to be cut.
     fn single_queries(&mut self) {
-        type Case<'a> = (&'a [usize], usize, usize, usize, Option<usize>);
-        let cases: [Case<'_>; 8] = [
-            (&[1], 1, 1, 4, None),
-            (&[5, 1, 130], 4, 2, 16, None),
-            (&[129, 300], 6, 2, 64, None),
-            (&[700, 3, 513], 8, 2, 128, None),
-            (&[1500], 14, 2, 64, None),
-            (&[90, 700], 12, 1, 80, Some(33)),
-            (&[700, 20], 4, 4, 128, Some(600)),
+        type Case<'a> = (&'a [usize], usize, usize, usize, Option<usize>, usize);
+        let cases: [Case<'_>; 10] = [
+            (&[1], 1, 1, 4, None, 0),
+            (&[5, 1, 130], 4, 2, 16, None, 0),
+            (&[129, 300], 6, 2, 64, None, 0),
+            (&[700, 3, 513], 8, 2, 128, None, 0),
+            (&[1500], 14, 2, 64, None, 0),
+            (&[90, 700], 12, 1, 80, Some(33), 0),
+            (&[700, 20], 4, 4, 128, Some(600), 0),
+            // Cut for more keys than there are, as where passes are recorded.
+            (&[5, 130, 1], 4, 2, 64, None, 4096),
+            (&[5, 690], 6, 2, 128, Some(600), 1100),
             // Left to the kernel for any queries.
-            (&[40, 7], 2, 1, 6, None),
+            (&[40, 7], 2, 1, 6, None, 0),
         ];
-        for (lengths, heads, kv_heads, head_dim, window) in cases {
-            let case = format!("{lengths:?}, {heads}/{kv_heads} heads of {head_dim}, {window:?}");
+        for (lengths, heads, kv_heads, head_dim, window, room) in cases {
+            let case = format!(
+                "{lengths:?}, {heads}/{kv_heads} heads of {head_dim}, {window:?}, room {room}"
+            );
             let shape = AttentionShape {
                 heads,
                 kv_heads,
@@ -125,6 +167,7 @@ impl Checker {
                 });
                 keys += k_len + 5;
             }
+            let spans = spans.with_room(room);
             let (q, gq) = self.activations([lengths.len(), heads * head_dim]);
             let (k, gk) = self.activations([keys, kv_heads * head_dim]);
             let (v, gv) = self.activations([keys, kv_heads * head_dim]);

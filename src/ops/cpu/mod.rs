@@ -31,6 +31,7 @@ use host::{Host, HostBf16, bf16_tensor2, in_f32, into_host_mut, is_bf16};
 pub use host::{is_cpu, tensor2};
 use weight_rows::Rows;
 
+use super::logits::argmax;
 use super::{
     AdamW, AttentionShape, Clip, CrossEntropy, CrossEntropyGrad, HotOps, Indices, Moments8,
     Nf4Tensor, RopeTable, Scalar, Spans,
@@ -275,6 +276,12 @@ impl HotOps for Cpu {
         let x = Host::new(x);
         let width = x.shape()[1];
         tensor2(norm::column_sums(x.slice(), width), [1, width])
+    }
+
+    fn likeliest(&self, logits: &Tensor<2>) -> Vec<Option<u32>> {
+        let [_, vocab] = logits.dims();
+        let logits = Host::new(&in_f32(logits));
+        logits.slice().chunks(vocab.max(1)).map(argmax).collect()
     }
 
     fn row_squares(&self, w: &Tensor<2>) -> Tensor<2> {

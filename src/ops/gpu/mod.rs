@@ -1,7 +1,8 @@
 //! The hot operations as `#[cube]` kernels on burn's CubeCL tensors: CUDA, and
 //! any other CubeCL runtime, of which the tests use software Vulkan.
 //!
-//! Nothing here waits for the device: sums come back as [`Scalar`]s that lie there.
+//! Nothing that training does here waits for the device: sums come back as [`Scalar`]s
+//! that lie there.
 
 mod attention;
 mod attention_backward;
@@ -15,6 +16,7 @@ mod cuda;
 mod dropout;
 mod elementwise;
 mod few_rows;
+mod likeliest;
 mod linears;
 mod loss;
 mod many;
@@ -128,6 +130,11 @@ impl HotOps for Gpu {
 
     fn overwrite(&self, to: &Tensor<1, Int>, values: &[u32]) {
         recorded::overwrite(to, values);
+    }
+
+    fn overwrite_rows(&self, to: &Tensor<2>, ids: &Indices, rows: &Tensor<2>) {
+        let ids = ids_on_device(ids, &to.device());
+        rows::write(buffer(to), ids, buffer(rows));
     }
 
     fn offload(&self, x: &Tensor<2>) -> Box<dyn Offloaded> {
@@ -371,6 +378,10 @@ impl HotOps for Gpu {
     fn gather_rows(&self, table: &Tensor<2>, ids: &Indices) -> Tensor<2> {
         let on_device = ids_on_device(ids, &table.device());
         tensor(rows::gather(buffer(table), on_device, ids.len()))
+    }
+
+    fn likeliest(&self, logits: &Tensor<2>) -> Vec<Option<u32>> {
+        likeliest::likeliest(buffer(logits))
     }
 
     fn scatter_add_rows(&self, dst: Tensor<2>, ids: &Indices, src: &Tensor<2>) -> Tensor<2> {

@@ -7,6 +7,7 @@ use burn::tensor::{Bytes, Device, Int, Tensor};
 use cubecl::client::Graph;
 
 use super::tensors::{buffer, integers};
+use crate::ops::warning::warn;
 use crate::ops::{HotOps, Indices, Recorded, Recording};
 
 /// `0` keeps recording off, `1` does without the trial.
@@ -22,14 +23,16 @@ impl Recorded for Replayed {
     }
 }
 
-/// As [`HotOps::record`]. The first run fills the device's pools with what the recorded
-/// one will ask for: nothing can be allocated while it is recorded.
+/// As [`HotOps::record`]. Runs before fill the device's pools with what the recorded one
+/// will ask for: nothing can be allocated while it is recorded.
 pub fn record(pass: &mut dyn FnMut() -> Tensor<2>, device: &Device) -> Recording {
     let client = buffer(&Tensor::<1>::empty([1], device)).client;
     if client.graph_prepare().is_err() {
         return Recording::of_one(pass());
     }
     let first = pass();
+    // Once more beside what the first one gave, which is kept while the last is recorded.
+    drop(pass());
     if client.start_capture().is_err() {
         // The only way out of what was prepared; there is no graph to be had.
         let _ = client.stop_capture();
@@ -53,6 +56,7 @@ pub fn record(pass: &mut dyn FnMut() -> Tensor<2>, device: &Device) -> Recording
 /// As [`HotOps::overwrite`].
 pub fn overwrite(to: &Tensor<1, Int>, values: &[u32]) {
     let to = integers(to);
+    assert_eq!(to.meta.num_elements(), values.len(), "other numbers");
     let bytes = Bytes::from_elems(values.to_vec());
     to.client.write(&to.handle, bytes);
 }
@@ -71,9 +75,9 @@ pub fn works(ops: &dyn HotOps, device: &Device) -> bool {
         _ => trial(ops, device),
     };
     if !works && switch.as_deref() != Ok("0") {
-        eprintln!(
-            "warning: the device does not repeat recorded work as it should; decoding launches \
-             all of it at each token"
+        warn(
+            "the device does not repeat recorded work as it should; decoding launches all of it at \
+             each token",
         );
     }
     tried.push((device.clone(), works));

@@ -81,7 +81,8 @@ pub fn flash_forward(plan: &FlashPlan, [q, k, v]: [&CubeTensor; 3]) -> (CubeTens
     let lse = empty(q, &[plan.shape.heads, rows], DType::F32);
     let kernel = plan.kernel(File::Flash, "flash_attention", 5, 0);
     let grid = plan.grid(rows, plan.shape.heads);
-    kernel.launch(grid, &[q, k, v, &plan.starts, &out, &lse], plan.words(rows));
+    let reads = [q, k, v, &plan.starts];
+    kernel.launch(grid, &reads, &[&out, &lse], plan.words(rows));
     (out, lse)
 }
 
@@ -98,19 +99,14 @@ pub fn flash_backward(
     let dk = empty(k, &[rows, k_width], DType::BF16);
     let dv = empty(v, &[rows, k_width], DType::BF16);
     let operands = [q, k, v, &plan.starts, dout, lse, delta];
-    let queries = [&operands[..], &[&dq]].concat();
+    let (queries, keys) = (
+        plan.grid(rows, plan.shape.heads),
+        plan.grid(rows, plan.shape.kv_heads),
+    );
+    let words = plan.words(rows);
     plan.kernel(File::FlashBackward, "flash_attention_dq", 6, 0)
-        .launch(
-            plan.grid(rows, plan.shape.heads),
-            &queries,
-            plan.words(rows),
-        );
-    let keys = [&operands[..], &[&dk, &dv]].concat();
+        .launch(queries, &operands, &[&dq], words.clone());
     plan.kernel(File::FlashBackward, "flash_attention_dkv", 6, 2 * 12 * TILE)
-        .launch(
-            plan.grid(rows, plan.shape.kv_heads),
-            &keys,
-            plan.words(rows),
-        );
+        .launch(keys, &operands, &[&dk, &dv], words);
     [dq, dk, dv]
 }

@@ -5,7 +5,6 @@
 
 use std::collections::HashMap;
 use std::ffi::{CString, c_char};
-use std::io::Write;
 use std::sync::Mutex;
 
 use burn_cubecl::tensor::CubeTensor;
@@ -16,6 +15,7 @@ use cudarc::nvrtc::{CompileOptions, compile_ptx_with_opts};
 use serde::{Deserialize, Serialize};
 
 use super::kernel::Kernel;
+use crate::ops::warning::warn;
 
 /// Bytes that a block has without asking.
 pub const STATIC: u32 = 48 << 10;
@@ -90,11 +90,7 @@ fn compile(text: &str, capability: u32) -> Option<Vec<c_char>> {
             Some(bytes.into_iter().map(|byte| byte as c_char).collect())
         }
         Err(why) => {
-            // A reader that went away does not stop the run.
-            let _ = writeln!(
-                std::io::stderr(),
-                "warning: a CUDA kernel does not compile: {why:?}"
-            );
+            warn(&format!("a CUDA kernel does not compile: {why:?}"));
             None
         }
     }

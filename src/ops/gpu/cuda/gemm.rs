@@ -107,12 +107,12 @@ pub fn product(units: Units, p: Product<'_>) -> Result<CubeTensor, Option<CubeTe
     };
     let x = blocks.min(cards / splits).max(1) as u32;
     if splits == 1 {
-        kernel.launch([x, 1, 1], &[p.a, p.b, &out], words(accumulate, p.scale));
+        kernel.launch([x, 1, 1], &[p.a, p.b], &[&out], words(accumulate, p.scale));
         return Ok(out);
     }
     let planes = empty(p.a, &[splits * m, n], DType::F32);
     let grid = [x, splits as u32, 1];
-    kernel.launch(grid, &[p.a, p.b, &planes], words(false, 1.0));
+    kernel.launch(grid, &[p.a, p.b], &[&planes], words(false, 1.0));
     let reduce = Kernel {
         file: File::Bf16GemmReduce,
         entry: "bf16_gemm_reduce",
@@ -124,7 +124,7 @@ pub fn product(units: Units, p: Product<'_>) -> Result<CubeTensor, Option<CubeTe
     let mut words = sizes.to_vec();
     words.extend([u64::from(accumulate), u64::from(p.scale.to_bits())]);
     let blocks = (m * n).div_ceil(256).min(4 * cards).max(1) as u32;
-    reduce.launch([blocks, 1, 1], &[&planes, &out], words);
+    reduce.launch([blocks, 1, 1], &[&planes], &[&out], words);
     Ok(out)
 }
 
@@ -199,7 +199,6 @@ pub fn nf4_product(
         }
     };
     buffers.extend(low.into_iter().flatten());
-    buffers.push(&out);
     let mut defines = units.defines().to_vec();
     let low = rank.div_ceil(16) as u32;
     defines.extend([("KILN_DOUBLE_QUANT", double), ("KILN_LOW", low)]);
@@ -216,6 +215,6 @@ pub fn nf4_product(
     let mut words = sizes.to_vec();
     let offset = u64::from(offset.to_bits());
     words.extend([u64::from(accumulate), offset, rank as u64]);
-    kernel.launch(grid, &buffers, words);
+    kernel.launch(grid, &buffers, &[&out], words);
     Ok(out)
 }

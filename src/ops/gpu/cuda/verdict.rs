@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::kernel::File;
 use super::{Family, process, trial};
 use crate::device::{Cuda, Driver, out_of_memory, own_cache};
+use crate::ops::warning::warn;
 
 /// What a file keeps: for each family nothing, or why it failed.
 #[derive(Serialize, Deserialize)]
@@ -61,13 +62,11 @@ pub fn passing(like: &CubeTensor, families: &[Family]) -> Vec<Family> {
             Some(Some(why)) => {
                 // cubecl's errors go on for lines; the file has all of it.
                 let why: String = why.chars().take(200).collect();
-                // A reader that went away does not stop the run.
-                let _ = writeln!(
-                    std::io::stderr(),
-                    "warning: the CUDA kernels for {} failed their check and stay out, training is slower: {why} (delete {} to have them checked again)",
+                warn(&format!(
+                    "the CUDA kernels for {} failed their check and stay out, training is slower: {why} (delete {} to have them checked again)",
                     family.name(),
                     file.display()
-                );
+                ));
             }
             None => {}
         }
