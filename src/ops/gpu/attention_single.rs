@@ -105,8 +105,7 @@ fn single_kernel<F: Float, N: Size>(
     let seen = min(window, all);
     let first_key = entries[entry + 1] as usize + all - seen;
     // All parts have keys where there are enough, however long others are.
-    let parts_of_all = CUBE_COUNT_Z as usize;
-    let chunk = (seen + parts_of_all - 1) / parts_of_all;
+    let chunk = seen.div_ceil(CUBE_COUNT_Z as usize);
     let chunk = (chunk + comptime!(UNITS - 1)) / UNITS * UNITS;
     let begin = CUBE_POS_Z as usize * chunk;
     let end = min(begin + chunk, seen);
