@@ -12,7 +12,7 @@ use crate::model::hf_config::ArchConfig;
 use crate::model::peft::{Adapter, AdapterConfig};
 use crate::model::{Adaptation, LoadOptions, load};
 use crate::ops::Precision;
-use crate::ops::logits::argmax;
+use crate::ops::cpu::argmax;
 use crate::rng::Stream;
 
 const BASE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/data/models/tiny");

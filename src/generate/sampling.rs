@@ -12,7 +12,7 @@ use thiserror::Error;
 
 use super::room::NoRoom;
 use crate::config::types::InferenceConfig;
-use crate::ops::logits::argmax;
+use crate::ops::cpu::argmax;
 use crate::rng::Stream;
 
 /// Logits or settings that give no token, or too many.

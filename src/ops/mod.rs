@@ -32,6 +32,7 @@ mod nf4_pack;
 mod nf4_tensor;
 mod nf4_unpack;
 mod offload;
+mod on_cpu;
 mod plain;
 mod recorded;
 mod rope_table;
@@ -39,6 +40,7 @@ mod scalar;
 pub mod stored;
 #[cfg(test)]
 pub(crate) mod tests;
+mod vectorised;
 pub(crate) mod warning;
 
 use burn::tensor::{Device, Int, Tensor};

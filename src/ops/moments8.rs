@@ -4,7 +4,7 @@
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
-use super::cpu;
+use super::on_cpu::is_cpu;
 
 /// Numbers that share one maximum.
 pub const BLOCK: usize = 256;
@@ -47,7 +47,7 @@ impl Moments8 {
 
     /// The moments with these codes, e.g. from a checkpoint.
     pub fn from_codes(m: Codes, v: Codes, device: &Device) -> Self {
-        if cpu::is_cpu(device) {
+        if is_cpu(device) {
             Self::Host { m, v }
         } else {
             Self::on_device(&m, &v, device)

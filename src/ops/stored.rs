@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 use half::f16;
 
-use super::cpu::vectorised;
+use super::vectorised::vectorised;
 
 /// A type of number in a file.
 pub trait Stored: Send + Sync {

@@ -5,10 +5,11 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::elementwise::{exp, vectorised};
+use super::elementwise::exp;
 use super::gemm::{gemm, gemm_raw};
 use super::mat::{Mat, Threads};
 use super::norm::dot;
+use crate::ops::vectorised::vectorised;
 use crate::ops::{AttentionShape, Span};
 
 /// Query rows of one task.

@@ -2,7 +2,8 @@
 
 use rayon::prelude::*;
 
-use super::elementwise::{by_rows, vectorised};
+use super::elementwise::by_rows;
+use crate::ops::vectorised::vectorised;
 
 /// `x` rounded to bf16, half to even, as the f32 of that value.
 #[inline(always)]

@@ -2,8 +2,9 @@
 
 use rayon::prelude::*;
 
-use super::elementwise::{by_rows, vectorised};
+use super::elementwise::by_rows;
 use super::norm::{column_sums, dot};
+use crate::ops::vectorised::vectorised;
 
 /// Rows of a weight that a task squares.
 const ROWS: usize = 64;

@@ -1,32 +1,13 @@
-//! Element-wise and row-wise kernels, and the two helpers they are built on:
-//! cutting rows among threads, and compiling a loop for the CPU's widest vectors.
+//! Element-wise and row-wise kernels, and what cuts their rows among threads.
 
 use rayon::prelude::*;
 
 use crate::ops::RopeTable;
+use crate::ops::vectorised::vectorised;
 use crate::rng::Stream;
 
 /// Elements a task gets at least; less is not worth another thread.
 const GRAIN: usize = 1 << 14;
-
-/// Runs `f` compiled for the widest vector instructions this CPU has. Mark the
-/// closure `#[inline(always)]`: one that stays a function of its own keeps the
-/// baseline instructions, where each `mul_add` is a call into libm.
-#[inline(always)]
-pub fn vectorised<R>(f: impl FnOnce() -> R) -> R {
-    struct Op<F>(F);
-    impl<R, F: FnOnce() -> R> pulp::WithSimd for Op<F> {
-        type Output = R;
-        #[inline(always)]
-        fn with_simd<S: pulp::Simd>(self, _: S) -> R {
-            self.0()
-        }
-    }
-    thread_local! {
-        static ARCH: pulp::Arch = pulp::Arch::new();
-    }
-    ARCH.with(|arch| *arch).dispatch(Op(f))
-}
 
 /// Calls `f(first row, rows)` on blocks of whole rows of `out`, in parallel
 /// where there is enough to do.

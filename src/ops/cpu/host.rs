@@ -2,17 +2,12 @@
 
 use std::ops::Range;
 
-use burn::tensor::{Bytes, DType, Device, Shape, Tensor};
+use burn::tensor::{Bytes, DType, Shape, Tensor};
 use burn_flex::{Flex, FlexTensor, Layout};
 
 use super::bf16;
 use super::mat::Mat;
 use super::weight_rows::Rows;
-
-/// Whether `device` is burn's flex backend, the CPU.
-pub fn is_cpu(device: &Device) -> bool {
-    *device == Device::flex()
-}
 
 /// A shared, contiguous view of a float tensor on the CPU.
 pub struct Host(FlexTensor);

@@ -3,11 +3,12 @@
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
-use super::elementwise::{exp, vectorised};
+use super::elementwise::exp;
 use super::frozen;
 use super::gemm::gemm;
 use super::host::{Host, HostBf16, into_host_mut, is_bf16, tensor2};
 use super::mat::{Mat, Threads};
+use crate::ops::vectorised::vectorised;
 use crate::ops::{CrossEntropy, CrossEntropyGrad, Scalar, chunk_rows};
 
 /// The head, `[vocab, hidden]`.

@@ -3,6 +3,7 @@
 //! our own or the gemm crate. Results do not depend on the number of threads: work is cut by
 //! fixed sizes, and every reduction has a fixed order.
 
+mod argmax;
 mod attention;
 mod bf16;
 #[cfg(test)]
@@ -23,15 +24,16 @@ pub mod svd;
 mod tiles;
 mod weight_rows;
 
+pub use argmax::argmax;
 use burn::tensor::{Device, Tensor};
-pub use elementwise::vectorised;
 pub use frozen::{frozen_scratch, multiplies_bf16};
 pub use gemm::product_scratch;
+pub use host::tensor2;
 use host::{Host, HostBf16, bf16_tensor2, in_f32, into_host_mut, is_bf16};
-pub use host::{is_cpu, tensor2};
 use weight_rows::Rows;
 
-use super::logits::argmax;
+pub use super::on_cpu::is_cpu;
+
 use super::{
     AdamW, AttentionShape, Clip, CrossEntropy, CrossEntropyGrad, HotOps, Indices, Moments8,
     Nf4Tensor, RopeTable, Scalar, Spans,

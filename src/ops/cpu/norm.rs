@@ -1,6 +1,7 @@
 //! RMSNorm and LayerNorm, forward and backward by rows, and sums over rows.
 
-use super::elementwise::{by_rows, vectorised};
+use super::elementwise::by_rows;
+use crate::ops::vectorised::vectorised;
 use rayon::prelude::*;
 
 #[inline(always)]

@@ -2,10 +2,10 @@
 
 use rayon::prelude::*;
 
-use super::elementwise::vectorised;
 use crate::ops::AdamW;
 use crate::ops::moments8::{self, Codes};
 use crate::ops::nf4_map;
+use crate::ops::vectorised::vectorised;
 
 const BLOCK: usize = 1 << 14;
 /// Blocks of 8-bit moments that one task takes at least.

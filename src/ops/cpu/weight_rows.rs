@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use super::bf16::{round_all, widen};
-use super::elementwise::vectorised;
 use crate::ops::nf4::Nf4;
+use crate::ops::vectorised::vectorised;
 
 /// A weight of `[out, in]`, row-major.
 #[derive(Clone, Copy)]

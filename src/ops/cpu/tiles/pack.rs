@@ -7,8 +7,8 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::super::bf16::{bits, round};
-use super::super::elementwise::vectorised;
 use super::{Kernel, LINES, Operand, words};
+use crate::ops::vectorised::vectorised;
 
 /// Words of a task of [`pack_across`].
 const TASK_WORDS: usize = 16;
