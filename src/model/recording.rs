@@ -7,7 +7,7 @@ use burn::tensor::Tensor;
 use super::decoder::Decoder;
 use super::kv_cache::KvCache;
 use super::ragged::Ragged;
-use super::replay::{BEFORE, Kind, MOST, Replay};
+use super::replay::{BEFORE, Kind, MOST, Replay, Replays};
 use crate::ops::{Indices, Spans};
 
 impl Decoder {
@@ -98,7 +98,7 @@ impl Decoder {
                 work,
                 logits,
             }),
-            None => cache.replays.off = true,
+            None => cache.replays = Replays::none(),
         }
         Some(recording.first)
     }
