@@ -128,6 +128,7 @@ def decoding(results):
     for r in results:
         if r.get("side") in ("kiln-generation", "transformers"):
             name = f"Kiln, LoRA r={r['rank']}" if "rank" in r else "transformers"
+            name += "" if r.get("graphs", True) else ", no graphs"
             first, later = r.get("first_token_s"), r.get("decode_pass_s")
             later = later and later * 1e3
             rows.append([name, r["mode"], f"{r['tokens_per_s']:.0f}", number(first, ".3f"), number(later, ".1f")])

@@ -152,13 +152,15 @@ ceilings=$(timeout 10 python3 "$benches/gpu_table.py" ceilings "$logs")
 kiln kernels 100 25 warm kernels --json "$logs/kernels.jsonl" $ceilings
 peers peers-dense-2 80 d true
 # Decoding, and the same by transformers: NF4 where bitsandbytes is there, else dense bf16.
-decoding=(--batch 8 --prompt 512 --new 64 --rounds 2)
-[ "$shape" = 8b ] || decoding=(--batch 2 --prompt 16 --new 8 --rounds 1)
-kiln generate 60 25 warm generate --dir "$model" "${decoding[@]}"
+decoding=(--batch 8 --prompt 512 --new 64)
+[ "$shape" = 8b ] || decoding=(--batch 2 --prompt 16 --new 8)
+kiln generate 60 25 warm generate --dir "$model" "${decoding[@]}" --rounds 2
 nf4=none
 python3 -c 'import bitsandbytes' 2>/dev/null && nf4=nf4
-step generate-peer 60 30 python3 "$benches/generate.py" "$model" --device cuda --bf16 --quantization "$nf4" "${decoding[@]}"
+step generate-peer 60 30 python3 "$benches/generate.py" "$model" --device cuda --bf16 --quantization "$nf4" "${decoding[@]}" --rounds 2
 bench fast-cold 90 30 fast false cold --steps 5 --warmup 2
+# What graphs are worth.
+KILN_GRAPHS=0 kiln generate-launched 45 25 warm generate --dir "$model" "${decoding[@]}" --rounds 1
 # Without wgmma, as on every card but Hopper, and without the kernels in CUDA C++: what they are worth.
 KILN_CUDA_KERNELS=mma bench fast-mma 60 25 mma false mma --steps 10 --warmup 2 --at-most 20
 KILN_CUDA_KERNELS=0 bench fast-portable 90 30 portable false portable --steps 10 --warmup 2 --at-most 20

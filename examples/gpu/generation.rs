@@ -116,6 +116,7 @@ pub fn call(args: &Args) -> Result<bool> {
         "new": args.new,
         "rank": args.rank,
         "random_weights": args.random,
+        "graphs": model.ops().records(&device),
         "tokens_per_s": (args.batch * args.new) as f64 / median(&calls),
         "first_token_s": median(&prefills),
         "decode_pass_s": pass,
