@@ -43,8 +43,9 @@ impl Replays {
     /// The device failed at work that writes to the cache.
     pub(super) fn fail(&mut self, at: &str, problem: &str) {
         // cubecl's errors go on for lines.
-        let problem = problem.split("Backtrace").next().unwrap_or_default();
-        let problem = problem.split_whitespace().collect::<Vec<_>>().join(" ");
+        let told = problem.lines().map(str::trim);
+        let told = told.filter(|line| !line.to_lowercase().contains("backtrace"));
+        let problem = told.collect::<Vec<_>>().join(" ");
         warn(&format!(
             "the device could not {at} a pass of decoding ({problem}); answers under way are \
              computed anew, and each pass is launched from now on"
