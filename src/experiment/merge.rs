@@ -19,6 +19,7 @@ use crate::model::gguf::{self, GgufType};
 use crate::model::peft::Adapter;
 use crate::model::rewrite::{Base, Merged, RewriteError, StoredType};
 use crate::model::{Adaptation, Decoder, LoadOptions, Ragged, load};
+use crate::ops::cpu::argmax;
 use crate::ops::{Indices, Precision};
 use crate::staging::{Staged, sweep_beside};
 
@@ -213,7 +214,7 @@ impl Pair<'_> {
         let largest = difference.fold(0.0f32, f32::max);
         let vocab = self.setup.arch.vocab_size;
         let rows = before.chunks(vocab).zip(after.chunks(vocab));
-        let equal = rows.filter(|(a, b)| likeliest(a) == likeliest(b)).count();
+        let equal = rows.filter(|(a, b)| argmax(a) == argmax(b)).count();
         Ok(format!(
             "logits     merged against base + adapter: largest difference {largest:.2e}, the same \
              likeliest token at {equal} of {} positions of {} prompts",
@@ -278,9 +279,4 @@ impl Pair<'_> {
             Ok(model.logits(batch, &rows, true, None))
         })
     }
-}
-
-fn likeliest(logits: &[f32]) -> Option<usize> {
-    let all = logits.iter().enumerate();
-    all.max_by(|a, b| a.1.total_cmp(b.1)).map(|(i, _)| i)
 }

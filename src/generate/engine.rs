@@ -13,7 +13,7 @@ use super::slot::{Context, Copy, Feed, Prompt};
 use crate::device::Memory;
 use crate::model::{Decoder, KvCache, Ragged};
 use crate::ops::Span;
-use crate::ops::cpu::is_cpu;
+use crate::ops::is_cpu;
 
 /// What a caller sees of an answer while it grows.
 #[derive(Clone, Copy, Debug)]

@@ -20,7 +20,7 @@ use super::peft::{Adapter, PeftError};
 use super::start::Start;
 use super::weight::Weight;
 use crate::config::types::{LoraConfig, ModelInit, QuantMethod};
-use crate::ops::cpu::is_cpu;
+use crate::ops::is_cpu;
 use crate::ops::{Nf4Tensor, for_device, nf4};
 
 /// Why a model cannot be loaded.

@@ -1,5 +1,6 @@
 //! LoRA matrices as operands among activations: those of a layer are cast together,
-//! once for a forward pass and the backward that follows it.
+//! once for a forward pass and the backward that follows it, or for a KV cache with
+//! DoRA's norms.
 
 use burn::tensor::Tensor;
 

@@ -416,11 +416,10 @@ fn read_weights(
                     linear.module
                 ))
             })?;
+            // Where the rank stands.
             let at = usize::from(matrix == "lora_B");
-            let same_but_rank = matches!(matrix, "lora_A" | "lora_B")
-                && shape.len() == 2
-                && shape[1 - at] == expected[1 - at];
-            if same_but_rank && shape[at] != expected[at] {
+            let fits = shape.len() == 2 && shape[1 - at] == expected[1 - at];
+            if fits && shape[at] != expected[at] {
                 return Err(PeftError::OtherRank {
                     file: file.to_path_buf(),
                     module: linear.module.clone(),

@@ -11,6 +11,17 @@ use super::{
 };
 use crate::rng::Stream;
 
+/// The first of the largest numbers that are finite.
+pub fn first_largest(numbers: &[f32]) -> Option<u32> {
+    let mut best: Option<usize> = None;
+    for (i, number) in numbers.iter().enumerate() {
+        if number.is_finite() && best.is_none_or(|best| *number > numbers[best]) {
+            best = Some(i);
+        }
+    }
+    best.map(|i| i as u32)
+}
+
 /// The implementation of [`HotOps`] by composition.
 pub struct Composed;
 
@@ -257,6 +268,12 @@ impl HotOps for Composed {
 
     fn add(&self, a: Tensor<2>, b: &Tensor<2>) -> Tensor<2> {
         a + b.clone()
+    }
+
+    fn likeliest(&self, logits: &Tensor<2>) -> Vec<Option<u32>> {
+        let numbers: Vec<f32> = logits.clone().into_data().iter::<f32>().collect();
+        let rows = numbers.chunks(logits.dims()[1]);
+        rows.map(first_largest).collect()
     }
 
     fn gather_rows(&self, table: &Tensor<2>, ids: &Indices) -> Tensor<2> {

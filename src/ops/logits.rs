@@ -1,9 +1,8 @@
-//! Logits as numbers of the host, and the likeliest token of each row of them.
+//! Logits as numbers of the host.
 
-use burn::tensor::{DType, Tensor, TensorData};
+use burn::tensor::{DType, TensorData};
 use half::bf16;
 
-use super::cpu::argmax;
 use super::vectorised::vectorised;
 
 /// All numbers: a vocabulary's for each sequence and token, so not one by one through
@@ -28,11 +27,4 @@ pub fn numbers(data: TensorData) -> Vec<f32> {
         return numbers;
     }
     data.iter::<f32>().collect()
-}
-
-/// As [`super::HotOps::likeliest`], on the host.
-pub(super) fn likeliest(logits: &Tensor<2>) -> Vec<Option<u32>> {
-    let [_, vocab] = logits.dims();
-    let numbers = numbers(logits.clone().into_data());
-    numbers.chunks(vocab.max(1)).map(argmax).collect()
 }

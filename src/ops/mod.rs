@@ -51,6 +51,7 @@ pub use linears::{Low, Matrix, Part, Then};
 pub use moments8::Moments8;
 pub use nf4_tensor::Nf4Tensor;
 pub use offload::Offloaded;
+pub use on_cpu::is_cpu;
 pub use recorded::{Recorded, Recording};
 pub use rope_table::RopeTable;
 pub use scalar::Scalar;
@@ -388,9 +389,7 @@ pub trait HotOps: Send + Sync {
 
     /// The column of the largest finite number of each row, the first of equals; `None`
     /// where a row has none.
-    fn likeliest(&self, logits: &Tensor<2>) -> Vec<Option<u32>> {
-        logits::likeliest(logits)
-    }
+    fn likeliest(&self, logits: &Tensor<2>) -> Vec<Option<u32>>;
 
     /// Linear head and cross-entropy by chunks of rows, so that all logits never
     /// exist at once. `hidden` is `[rows, hidden]`, `head` `[vocab, hidden]`.
@@ -493,7 +492,7 @@ fn through_dense<O: HotOps + ?Sized>(
 /// # Panics
 /// If the device is neither, which [`crate::device::choose`] never gives.
 pub fn for_device(device: &Device, precision: Precision) -> &'static dyn HotOps {
-    if cpu::is_cpu(device) {
+    if is_cpu(device) {
         return match precision {
             Precision::F32 => &cpu::CPU,
             Precision::Bf16 => &cpu::CPU_BF16,

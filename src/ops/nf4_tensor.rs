@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use burn::tensor::Device;
 
-use super::cpu;
 #[cfg(feature = "gpu")]
 use super::gpu::GpuNf4;
 use super::nf4::Nf4;
+use super::on_cpu::is_cpu;
 
 /// A frozen `[out, in]` weight in NF4: host bytes for the CPU kernels, buffers of
 /// words for a GPU.
@@ -22,10 +22,10 @@ impl Nf4Tensor {
     /// Keeps host bytes on the CPU, uploads them elsewhere.
     pub fn new(weight: Nf4, device: &Device) -> Self {
         #[cfg(feature = "gpu")]
-        if !cpu::is_cpu(device) {
+        if !is_cpu(device) {
             return Self::Gpu(GpuNf4::new(weight, device));
         }
-        debug_assert!(cpu::is_cpu(device));
+        debug_assert!(is_cpu(device));
         Self::Host(Arc::new(weight))
     }
 

@@ -6,7 +6,7 @@ use burn::tensor::Tensor;
 use super::paged;
 use crate::config::types::{Optimizer as Kind, TrainingConfig};
 use crate::model::{Grads, Params};
-use crate::ops::cpu::is_cpu;
+use crate::ops::is_cpu;
 use crate::ops::moments::{PAGE, Storage};
 use crate::ops::{AdamW, Clip, HotOps, Moments8, Scalar};
 

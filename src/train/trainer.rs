@@ -12,7 +12,7 @@ use crate::data::batch::{Schedule as Plan, Window};
 use crate::data::store::Samples;
 use crate::model::{Decoder, DropoutKey, Grads, Keep, Ragged, StepOptions};
 use crate::ops::Scalar;
-use crate::ops::cpu::is_cpu;
+use crate::ops::is_cpu;
 
 /// One row of metrics.csv, training or validation.
 #[derive(Clone, Debug, PartialEq)]

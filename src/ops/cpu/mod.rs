@@ -32,8 +32,6 @@ pub use host::tensor2;
 use host::{Host, HostBf16, bf16_tensor2, in_f32, into_host_mut, is_bf16};
 use weight_rows::Rows;
 
-pub use super::on_cpu::is_cpu;
-
 use super::{
     AdamW, AttentionShape, Clip, CrossEntropy, CrossEntropyGrad, HotOps, Indices, Moments8,
     Nf4Tensor, RopeTable, Scalar, Spans,

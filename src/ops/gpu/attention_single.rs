@@ -104,7 +104,7 @@ fn single_kernel<F: Float, N: Size>(
     let all = entries[entry + 2] as usize;
     let seen = min(window, all);
     let first_key = entries[entry + 1] as usize + all - seen;
-    // All parts have keys where there are enough, however long others are.
+    // By this sequence's own length, however long others are.
     let chunk = seen.div_ceil(CUBE_COUNT_Z as usize);
     let chunk = (chunk + comptime!(UNITS - 1)) / UNITS * UNITS;
     let begin = CUBE_POS_Z as usize * chunk;
