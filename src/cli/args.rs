@@ -1,15 +1,14 @@
 //! The flags that job commands share. They may stand anywhere among the
 //! overrides; `--` ends them.
 
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::{ArgGroup, Args};
 
-use crate::compose::{Composed, History, Request, Source, Tree, compose, compose_with_history};
+use crate::compose::{Composed, History, Request, Source, compose, compose_with_history};
 use crate::config::{
     Command, ConfigErrors, Job, JobError, SWEEPING, Strictness, check, compose_checked, of_rerun,
-    saved_config, search_path, underlay_defaults,
+    saved_config, search_path, tree_search_path, underlay_defaults,
 };
 use crate::experiment::OUTPUTS;
 use crate::experiment::registry::locate;
@@ -207,24 +206,11 @@ fn composed(request: &Request, history: bool) -> Result<(Composed, Option<Histor
     Ok((composed, history))
 }
 
-/// Where `run compose` looks for configs.
-pub(super) fn compose_sources(path: Option<&Path>, dir: Option<&Path>) -> Vec<Source> {
-    match (path, dir) {
-        // A tree of its own: this project's configs are no part of it.
-        (None, Some(dir)) => vec![Source {
-            provider: "main".to_string(),
-            tree: Tree::Dir(dir.to_path_buf()),
-            mount: None,
-        }],
-        (path, dir) => search_path(path, dir),
-    }
-}
-
 impl ComposeArgs {
     /// Prints a composed tree. Nothing is checked but that it composes.
     pub(super) fn print(self) -> Result<(), Error> {
         let common = &self.common;
-        let sources = compose_sources(common.config_path.as_deref(), common.config_dir.as_deref());
+        let sources = tree_search_path(common.config_path.as_deref(), common.config_dir.as_deref());
         let request = Request {
             no_sweep: Some(no_sweep("compose")),
             ..common.request(sources)
@@ -244,37 +230,14 @@ impl ComposeArgs {
     }
 }
 
-/// Hydra has flags of one dash and two letters, which getopt-like parsers read as
-/// two flags. They become their long forms here. `--info` does not take an
-/// override for its value.
-pub(super) fn spell_out(argv: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
-    let mut flags = true;
-    let mut argv = argv.into_iter().peekable();
-    let mut spelt = Vec::new();
-    while let Some(arg) = argv.next() {
-        flags &= arg != "--";
-        spelt.push(match arg.to_str() {
-            Some("-cn") if flags => "--config-name".into(),
-            Some("-cd") if flags => "--config-dir".into(),
-            Some("-cp") if flags => "--config-path".into(),
-            Some("-sc") if flags => "--shell-completion".into(),
-            Some("-i" | "--info") if flags => {
-                let next = argv.peek().map(|next| next.to_string_lossy());
-                let has_value = next
-                    .is_some_and(|next| !next.contains('=') && !next.starts_with(['-', '~', '+']));
-                if has_value { "--info" } else { "--info=all" }.into()
-            }
-            _ => arg,
-        });
-    }
-    spelt
-}
-
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsString;
+
     use clap::Parser;
 
     use super::*;
+    use crate::cli::spelling::spell_out;
 
     #[derive(Debug, Parser)]
     #[command(disable_help_flag = true)]

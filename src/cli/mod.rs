@@ -23,6 +23,7 @@ mod quantize;
 mod report;
 mod runs;
 mod show;
+mod spelling;
 mod sweep;
 mod synth;
 mod train;
@@ -134,7 +135,7 @@ enum Command {
 /// # Errors
 /// Usage errors; a call for `--help` or `--version` comes as one too, as in clap.
 pub fn parse(argv: impl IntoIterator<Item = OsString>) -> Result<Cli, Error> {
-    let argv = args::spell_out(argv);
+    let argv = spelling::spell_out(argv);
     let mut command = Cli::command();
     if argv.len() < 2 {
         return Err(Error::help(command.render_help().to_string()));

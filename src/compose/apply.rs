@@ -3,9 +3,9 @@
 
 use super::error::{Cause, Problem};
 use super::found::{Fail, Step, at, at_mut, dotted};
-use super::grammar::edits::ListEdit;
-use super::grammar::element::Element;
-use super::grammar::overrides::{Kind, Override, Parsed};
+use super::grammar::element::{Element, ListEdit};
+use super::grammar::overrides::{Kind, Override};
+use super::grammar::values::Parsed;
 use super::hydra;
 use super::interpolate::Resolver;
 use super::library::Library;
@@ -14,6 +14,7 @@ use super::merge::{Fault, merge};
 use super::nearest;
 use super::node::{Key, MAX_LEVELS, Node, Origin, Value, split_path};
 use super::python;
+use super::resolvers::Config;
 use super::scope::Scope;
 use super::unknown::Unknown;
 

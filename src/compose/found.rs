@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::error::Problem;
+use super::nearest;
 use super::node::{Key, Node, Origin, Value, list_index};
 use super::numbers;
 
@@ -139,4 +140,29 @@ pub(crate) fn dotted(place: &[Step]) -> String {
         })
         .collect();
     steps.join(".")
+}
+
+/// That there is no such key; with `hint` also the nearest one, in the form it was written.
+pub(crate) fn not_found(root: &Node, key: &str, place: Option<&[Step]>, hint: bool) -> String {
+    let message = format!("interpolation key '{key}' not found");
+    if !hint {
+        return message;
+    }
+    let dots = key.chars().take_while(|c| *c == '.').count();
+    let up = place.unwrap_or_default().len().saturating_sub(dots);
+    let base = match dots {
+        0 => Some(root),
+        _ => at(root, &place.unwrap_or_default()[..up]),
+    };
+    let mut names: Vec<String> = Vec::new();
+    for (path, _) in base.map(Node::leaves).unwrap_or_default() {
+        let ends = path.match_indices('.').map(|(end, _)| end);
+        for end in ends.chain([path.len()]) {
+            names.push(format!("{}{}", &key[..dots], &path[..end]));
+        }
+    }
+    match nearest(key, names.iter().map(String::as_str)) {
+        Some(near) => format!("{message}; did you mean '{near}'?"),
+        None => message,
+    }
 }

@@ -4,12 +4,12 @@
 use std::borrow::Cow;
 
 use super::error::{MAX_PROBLEMS, Problem};
-use super::found::{Fail, Located, Step, at, child_of, dotted, fail, made};
-use super::grammar::interpolation::{self, Arg, Interpolation, Part, Template};
-use super::nearest;
+use super::found::{Fail, Located, Step, at, child_of, dotted, fail, made, not_found};
+use super::grammar::interpolation;
+use super::grammar::template::{Arg, Interpolation, Part, Template};
 use super::node::{Key, MAX_LEVELS, MAX_NODES, Map, Node, Value, insert_key, split_path};
 use super::python;
-use super::resolvers;
+use super::resolvers::{self, Config};
 use super::scope::Scope;
 
 /// More nested interpolations than this are refused.
@@ -393,7 +393,8 @@ impl<'a> Resolver<'a> {
         self.as_text = as_text;
         let found = self.select(&key, place, true)?;
         let Some(found) = found else {
-            return fail(self.not_found(&key, place));
+            let hint = !self.quiet && self.scope.take_hint();
+            return fail(not_found(self.root, &key, place, hint));
         };
         if let (Some(target), Some(place)) = (&found.place, place)
             && place.len() > target.len()
@@ -402,31 +403,6 @@ impl<'a> Resolver<'a> {
             return fail(format!("'{key}' holds the interpolation itself"));
         }
         Ok(found)
-    }
-
-    /// That there is no such key, with the nearest one in the form it was written.
-    fn not_found(&self, key: &str, place: Option<&[Step]>) -> String {
-        let message = format!("interpolation key '{key}' not found");
-        if self.quiet || !self.scope.take_hint() {
-            return message;
-        }
-        let dots = key.chars().take_while(|c| *c == '.').count();
-        let up = place.unwrap_or_default().len().saturating_sub(dots);
-        let base = match dots {
-            0 => Some(self.root),
-            _ => at(self.root, &place.unwrap_or_default()[..up]),
-        };
-        let mut names: Vec<String> = Vec::new();
-        for (path, _) in base.map(Node::leaves).unwrap_or_default() {
-            let ends = path.match_indices('.').map(|(end, _)| end);
-            for end in ends.chain([path.len()]) {
-                names.push(format!("{}{}", &key[..dots], &path[..end]));
-            }
-        }
-        match nearest(key, names.iter().map(String::as_str)) {
-            Some(near) => format!("{message}; did you mean '{near}'?"),
-            None => message,
-        }
     }
 
     /// An argument with its interpolations resolved. What is nested in it counts
@@ -476,49 +452,6 @@ impl<'a> Resolver<'a> {
             }
         };
         Ok(Node::built_in(value))
-    }
-
-    /// One typed value from text, as `oc.decode` reads it.
-    pub(crate) fn decode(
-        &mut self,
-        text: &str,
-        place: Option<&[Step]>,
-    ) -> Result<Located<'a>, Fail> {
-        let arg = interpolation::parse_element(text).map_err(|fault| {
-            Fail::Other(format!(
-                "'{text}' cannot be decoded: {} at column {}",
-                fault.message,
-                fault.column + 1
-            ))
-        })?;
-        match arg {
-            Arg::Text(template) => self.template(&template, place),
-            other => Ok(made(self.arg(&other, place)?.value)),
-        }
-    }
-
-    /// The node a key names, seen from the node at `place`. `???` on the way is
-    /// a failure if `mandatory`.
-    pub(crate) fn select(
-        &mut self,
-        key: &str,
-        place: Option<&[Step]>,
-        mandatory: bool,
-    ) -> Result<Option<Located<'a>>, Fail> {
-        let dots = key.chars().take_while(|c| *c == '.').count();
-        if dots == 0 {
-            return self.select_from(Vec::new(), key, mandatory);
-        }
-        let Some(place) = place else {
-            return fail(format!(
-                "'{key}' is relative, but its value has no place in the config"
-            ));
-        };
-        if dots > place.len() {
-            return fail(format!("'{key}' goes above the top of the config"));
-        }
-        let base = place[..place.len() - dots].to_vec();
-        self.select_from(base, &key[dots..], mandatory)
     }
 
     fn select_from(
@@ -580,27 +513,6 @@ impl<'a> Resolver<'a> {
         })
     }
 
-    /// The value of `${hydra:path}`, resolved in the whole tree; null where there is none.
-    /// As part of a text a collection is written as it stands, as any other is.
-    pub(crate) fn hydra(&mut self, path: &str) -> Result<Located<'a>, Fail> {
-        let Some(whole) = self.whole else {
-            return fail("'hydra:' is known only once the config is composed");
-        };
-        let mut inner = Resolver::new(whole, Some(whole), self.scope);
-        inner.stack = std::mem::take(&mut self.stack);
-        inner.open = std::mem::take(&mut self.open);
-        inner.depth = self.depth;
-        inner.levels = self.levels;
-        inner.nodes = self.nodes;
-        inner.quiet = self.quiet;
-        inner.as_text = std::mem::take(&mut self.as_text);
-        let result = inner.hydra_value(path);
-        self.stack = inner.stack;
-        self.open = inner.open;
-        self.nodes = inner.nodes;
-        result.map(made)
-    }
-
     fn hydra_value(&mut self, path: &str) -> Result<Value, Fail> {
         let as_text = std::mem::take(&mut self.as_text);
         let base = vec![Step::Key(Key::from("hydra"))];
@@ -622,3 +534,70 @@ impl<'a> Resolver<'a> {
         }
     }
 }
+
+impl<'a> Config<'a> for Resolver<'a> {
+    fn scope(&self) -> &'a Scope {
+        self.scope
+    }
+
+    fn select(
+        &mut self,
+        key: &str,
+        place: Option<&[Step]>,
+        mandatory: bool,
+    ) -> Result<Option<Located<'a>>, Fail> {
+        let dots = key.chars().take_while(|c| *c == '.').count();
+        if dots == 0 {
+            return self.select_from(Vec::new(), key, mandatory);
+        }
+        let Some(place) = place else {
+            return fail(format!(
+                "'{key}' is relative, but its value has no place in the config"
+            ));
+        };
+        if dots > place.len() {
+            return fail(format!("'{key}' goes above the top of the config"));
+        }
+        let base = place[..place.len() - dots].to_vec();
+        self.select_from(base, &key[dots..], mandatory)
+    }
+
+    fn decode(&mut self, text: &str, place: Option<&[Step]>) -> Result<Located<'a>, Fail> {
+        let arg = interpolation::parse_element(text).map_err(|fault| {
+            Fail::Other(format!(
+                "'{text}' cannot be decoded: {} at column {}",
+                fault.message,
+                fault.column + 1
+            ))
+        })?;
+        match arg {
+            Arg::Text(template) => self.template(&template, place),
+            other => Ok(made(self.arg(&other, place)?.value)),
+        }
+    }
+
+    /// Resolved in the whole tree. As part of a text a collection is written as it stands, as any
+    /// other is.
+    fn hydra(&mut self, path: &str) -> Result<Located<'a>, Fail> {
+        let Some(whole) = self.whole else {
+            return fail("'hydra:' is known only once the config is composed");
+        };
+        let mut inner = Resolver::new(whole, Some(whole), self.scope);
+        inner.stack = std::mem::take(&mut self.stack);
+        inner.open = std::mem::take(&mut self.open);
+        inner.depth = self.depth;
+        inner.levels = self.levels;
+        inner.nodes = self.nodes;
+        inner.quiet = self.quiet;
+        inner.as_text = std::mem::take(&mut self.as_text);
+        let result = inner.hydra_value(path);
+        self.stack = inner.stack;
+        self.open = inner.open;
+        self.nodes = inner.nodes;
+        result.map(made)
+    }
+}
+
+#[cfg(test)]
+#[path = "interpolate_tests.rs"]
+mod tests;

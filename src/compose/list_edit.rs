@@ -2,7 +2,7 @@
 
 use super::error::Problem;
 use super::found::{Step, at, at_mut, dotted};
-use super::grammar::edits::{How, ListEdit};
+use super::grammar::element::{How, ListEdit};
 use super::interpolate::Resolver;
 use super::nearest;
 use super::node::{Key, MAX_LEVELS, Node, Origin, Value, list_index};
@@ -162,7 +162,8 @@ fn not_there(key: &str, items: &[Node], absent: &[&Node]) -> Problem {
 mod tests {
     use super::*;
     use crate::compose::grammar::element::Element;
-    use crate::compose::grammar::overrides::{Override, Parsed};
+    use crate::compose::grammar::overrides::Override;
+    use crate::compose::grammar::values::Parsed;
     use crate::compose::yaml_read::read_yaml;
 
     fn edited(text: &str) -> Result<String, String> {

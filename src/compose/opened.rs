@@ -7,7 +7,8 @@ use chrono::Local;
 
 use super::error::{Error, Problem};
 use super::grammar::element::Element;
-use super::grammar::overrides::{Override, Parsed};
+use super::grammar::overrides::Override;
+use super::grammar::values::Parsed;
 use super::hydra;
 use super::interpolate::Resolver;
 use super::library::Library;

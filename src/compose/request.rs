@@ -7,8 +7,9 @@ use chrono::{DateTime, Local};
 
 use super::error::{MAX_PROBLEMS, Problem};
 use super::grammar::element::Element;
-use super::grammar::overrides::{Override, Parsed};
+use super::grammar::overrides::Override;
 use super::grammar::sweeps::Sweep;
+use super::grammar::values::Parsed;
 use super::node::Origin;
 use super::saved::Saved;
 use super::source::Source;

@@ -7,11 +7,40 @@ use std::sync::Arc;
 
 use super::arithmetic;
 use super::found::{Fail, Located, Step, fail, made};
-use super::interpolate::Resolver;
 use super::nearest;
 use super::node::{Key, Node, Origin, Value};
 use super::python;
+use super::scope::Scope;
 use super::yaml_read;
+
+/// What a resolver asks of the config that its interpolation stands in.
+pub(crate) trait Config<'a> {
+    /// What all resolving of this composition shares.
+    fn scope(&self) -> &'a Scope;
+
+    /// The node that a key names, seen from the node at `place`; `None` where there is none.
+    ///
+    /// # Errors
+    /// A key that cannot be followed; with `mandatory` also a `???` on the way.
+    fn select(
+        &mut self,
+        key: &str,
+        place: Option<&[Step]>,
+        mandatory: bool,
+    ) -> Result<Option<Located<'a>>, Fail>;
+
+    /// One typed value from text, as the grammar of interpolations reads it.
+    ///
+    /// # Errors
+    /// Text that is no value.
+    fn decode(&mut self, text: &str, place: Option<&[Step]>) -> Result<Located<'a>, Fail>;
+
+    /// The value of `${hydra:path}`; null where there is none.
+    ///
+    /// # Errors
+    /// While composing, when there is no `hydra` yet; what cannot be resolved.
+    fn hydra(&mut self, path: &str) -> Result<Located<'a>, Fail>;
+}
 
 const NAMES: [&str; 10] = [
     "hydra",
@@ -26,24 +55,24 @@ const NAMES: [&str; 10] = [
     "python_version",
 ];
 
-/// Calls a resolver. `place` is where its interpolation is written.
+/// Calls a config. `place` is where its interpolation is written.
 pub(crate) fn call<'a>(
-    resolver: &mut Resolver<'a>,
+    config: &mut impl Config<'a>,
     name: &str,
     args: Vec<Node>,
     place: Option<&[Step]>,
 ) -> Result<Located<'a>, Fail> {
     match name {
         "oc.env" => env(&args),
-        "oc.select" => select(resolver, &args, place),
-        "oc.decode" => decode(resolver, &args, place),
-        "oc.create" => create(resolver, &args),
-        "oc.deprecated" => deprecated(resolver, &args, place),
-        "oc.dict.keys" | "oc.dict.values" => dictionary(resolver, name, &args, place),
-        "now" => now(resolver, &args),
+        "oc.select" => select(config, &args, place),
+        "oc.decode" => decode(config, &args, place),
+        "oc.create" => create(config, &args),
+        "oc.deprecated" => deprecated(config, &args, place),
+        "oc.dict.keys" | "oc.dict.values" => dictionary(config, name, &args, place),
+        "now" => now(config, &args),
         "python_version" => python_version(&args),
         "hydra" => match strings(name, &args, 1..=1)?[..] {
-            [path] => resolver.hydra(path),
+            [path] => config.hydra(path),
             _ => fail("hydra takes one path"),
         },
         _ if arithmetic::NAMES.contains(&name) => arithmetic::call(name, &args).map(made),
@@ -115,7 +144,7 @@ fn env<'a>(args: &[Node]) -> Result<Located<'a>, Fail> {
 }
 
 fn select<'a>(
-    resolver: &mut Resolver<'a>,
+    config: &mut impl Config<'a>,
     args: &[Node],
     place: Option<&[Step]>,
 ) -> Result<Located<'a>, Fail> {
@@ -123,7 +152,7 @@ fn select<'a>(
     let Some(key) = args[0].as_str() else {
         return fail("oc.select takes a key");
     };
-    let found = match resolver.select(key, place, false) {
+    let found = match config.select(key, place, false) {
         Err(Fail::NotContainer(_)) => None,
         other => other?,
     };
@@ -134,14 +163,14 @@ fn select<'a>(
 }
 
 fn decode<'a>(
-    resolver: &mut Resolver<'a>,
+    config: &mut impl Config<'a>,
     args: &[Node],
     place: Option<&[Step]>,
 ) -> Result<Located<'a>, Fail> {
     count("oc.decode", args, 1..=1)?;
     match &args[0].value {
         Value::Null => Ok(made(Value::Null)),
-        Value::Str(text) => resolver.decode(text, place),
+        Value::Str(text) => config.decode(text, place),
         other => fail(format!(
             "oc.decode takes a string or null, not {}",
             python::repr(other)
@@ -149,10 +178,10 @@ fn decode<'a>(
     }
 }
 
-fn create<'a>(resolver: &Resolver<'a>, args: &[Node]) -> Result<Located<'a>, Fail> {
+fn create<'a>(config: &impl Config<'a>, args: &[Node]) -> Result<Located<'a>, Fail> {
     count("oc.create", args, 1..=1)?;
     // An item takes two bytes and more to write.
-    resolver.scope.spend(args[0].as_str().map_or(0, str::len))?;
+    config.scope().spend(args[0].as_str().map_or(0, str::len))?;
     match &args[0].value {
         value @ (Value::Map(_) | Value::List(_)) => Ok(made(value.clone())),
         Value::Null => Ok(made(Value::Null)),
@@ -175,25 +204,25 @@ fn create<'a>(resolver: &Resolver<'a>, args: &[Node]) -> Result<Located<'a>, Fai
 
 /// The value under the new key. The message about the old one is checked, not printed here.
 fn deprecated<'a>(
-    resolver: &mut Resolver<'a>,
+    config: &mut impl Config<'a>,
     args: &[Node],
     place: Option<&[Step]>,
 ) -> Result<Located<'a>, Fail> {
     let args = strings("oc.deprecated", args, 1..=2)?;
-    match resolver.select(args[0], place, false)? {
+    match config.select(args[0], place, false)? {
         Some(found) => Ok(found),
         None => fail(format!("oc.deprecated: there is no key '{}'", args[0])),
     }
 }
 
 fn dictionary<'a>(
-    resolver: &mut Resolver<'a>,
+    config: &mut impl Config<'a>,
     name: &str,
     args: &[Node],
     place: Option<&[Step]>,
 ) -> Result<Located<'a>, Fail> {
     let key = strings(name, args, 1..=1)?[0];
-    let Some(found) = resolver.select(key, place, true)? else {
+    let Some(found) = config.select(key, place, true)? else {
         return fail(format!("{name}: there is no key '{key}'"));
     };
     let Value::Map(map) = &found.node.value else {
@@ -202,7 +231,7 @@ fn dictionary<'a>(
             found.node.type_name()
         ));
     };
-    resolver.scope.spend(map.len())?;
+    config.scope().spend(map.len())?;
     let item = |of: &Key| match of {
         // A reference stands one level deeper than the dots of the key count from.
         of if name == "oc.dict.values" => {
@@ -244,7 +273,7 @@ fn python_version<'a>(args: &[Node]) -> Result<Located<'a>, Fail> {
 }
 
 /// The time of composition in Python's `strftime` form, the same all over the config.
-fn now<'a>(resolver: &Resolver<'a>, args: &[Node]) -> Result<Located<'a>, Fail> {
+fn now<'a>(config: &impl Config<'a>, args: &[Node]) -> Result<Located<'a>, Fail> {
     let format = strings("now", args, 1..=1)?[0];
     // Python's %f is microseconds.
     let mut pattern = String::new();
@@ -260,142 +289,8 @@ fn now<'a>(resolver: &Resolver<'a>, args: &[Node]) -> Result<Located<'a>, Fail> 
         }
     }
     let mut text = String::new();
-    match write!(text, "{}", resolver.scope.now.format(&pattern)) {
+    match write!(text, "{}", config.scope().now.format(&pattern)) {
         Ok(()) => Ok(made(Value::Str(text))),
         Err(_) => fail(format!("'{format}' is not a time format such as %Y-%m-%d")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::compose::scope::Scope;
-
-    const CONFIG: &str = "a: {b: 5, s: str, l: [10, 20, {k: v}], n: null, f: 1.5, t: true, miss: '???'}\n\
-        key: b\nidx: 1\ntop: 9\nx: {sib: 8, q: {w: 1}, y: {sib: 7, z: PLACE}}\n";
-
-    /// What `text` gives at `x.y.z`, as JSON.
-    fn resolved(text: &str) -> Result<String, String> {
-        let path = Arc::new(PathBuf::from("r.yaml"));
-        let quoted = format!("'{}'", text.replace('\'', "''"));
-        let yaml = CONFIG.replace("PLACE", &quoted);
-        let root = yaml_read::read_yaml(&yaml, &path).map_err(|p| p.to_string())?;
-        let scope = Scope::new(chrono::Local::now());
-        let mut resolver = Resolver::new(&root, None, &scope);
-        let join = |problems: Vec<crate::compose::Problem>| {
-            let lines: Vec<String> = problems.iter().map(|p| p.to_string()).collect();
-            lines.join("; ")
-        };
-        let node = resolver.resolve_all().map_err(join)?;
-        let value = node.select("x.y.z").map(|n| n.to_json().to_string());
-        Ok(value.unwrap_or_default())
-    }
-
-    #[test]
-    fn what_a_resolver_makes_comes_from_lines_of_the_config() {
-        let yaml = "d:\n  a: 1\n  b: ${n}\n  c: [x]\nn: 2\n\
-            values: ${oc.dict.values:d}\n\
-            keys: ${oc.dict.keys:d}\n\
-            made: ${oc.create:[1,${d.c}]}\n\
-            read: \"${oc.create:'p: [1]'}\"\n\
-            decoded: \"${oc.decode:'{q: [1]}'}\"\n";
-        let path = Arc::new(PathBuf::from("r.yaml"));
-        let root = yaml_read::read_yaml(yaml, &path).expect("valid");
-        let scope = Scope::new(chrono::Local::now());
-        let resolved = Resolver::new(&root, None, &scope).resolve_all();
-        let resolved = resolved.expect("resolves");
-        for (key, line) in [
-            ("values", 6),
-            ("values.0", 2),
-            ("values.1", 3),
-            ("values.2", 4),
-            ("values.2.0", 4),
-            ("keys", 7),
-            ("keys.2", 4),
-            ("made", 8),
-            ("made.0", 8),
-            ("made.1", 4),
-            ("read", 9),
-            ("read.p.0", 9),
-            ("decoded.q.0", 10),
-        ] {
-            let origin = &resolved.select(key).expect(key).origin;
-            assert_eq!(origin.to_string(), format!("r.yaml:{line}"), "{key}");
-        }
-    }
-
-    /// Appendix F of the measured OmegaConf behaviour.
-    #[test]
-    fn interpolations_give_what_omegaconf_gives() {
-        for (text, expected) in [
-            ("${a.b}", "5"),
-            ("pre_${a.b}_post", r#""pre_5_post""#),
-            ("${.sib}", "7"),
-            ("${..sib}", "8"),
-            ("${...top}", "9"),
-            ("${a.l[0]}", "10"),
-            ("${a[l][2][k]}", r#""v""#),
-            ("${a.${key}}", "5"),
-            ("n=${a.n}", r#""n=None""#),
-            ("v${a.t}", r#""vTrue""#),
-            ("v${a.l}", r#""v[10, 20, {'k': 'v'}]""#),
-            (r"\${a.b}", r#""${a.b}""#),
-            (r"\\${a.b}", r#""\\5""#),
-            ("${ a.b }", "5"),
-            ("${a.miss}", r#""???""#),
-            ("x${a.miss}", r#""???""#),
-            ("${oc.env:KILN_TEST_NO_SUCH_VARIABLE,3}", r#""3""#),
-            ("${oc.env:KILN_TEST_NO_SUCH_VARIABLE,null}", "null"),
-            ("${oc.decode:null}", "null"),
-            ("${oc.decode:'{a:1,b:[x]}'}", r#"{"a":1,"b":["x"]}"#),
-            ("${oc.select:a.zz}", "null"),
-            ("${oc.select:a.b.c,def}", r#""def""#),
-            ("${oc.select:a.miss,def}", r#""def""#),
-            ("${oc.select:..sib}", "8"),
-            ("${oc.create:[1,${a.b}]}", "[1,5]"),
-            ("${oc.dict.keys:x.q}", r#"["w"]"#),
-            ("${oc.dict.values:x.q}", "[1]"),
-            ("${oc.deprecated:a.b}", "5"),
-            ("${mul:3,${a.b}}", "15"),
-            ("${python_version:}", r#""3.11""#),
-            ("${python_version:micro}", r#""3.11.7""#),
-            ("${python_version:nano}", "null"),
-            (
-                "${oc.create:[99999999999999999999]}",
-                r#"["99999999999999999999"]"#,
-            ),
-            ("${min:2,1.5}", "1.5"),
-            ("${round:2.345,2}", "2.35"),
-        ] {
-            assert_eq!(resolved(text), Ok(expected.to_string()), "{text}");
-        }
-    }
-
-    #[test]
-    fn failures_say_what_and_where() {
-        for (text, part) in [
-            ("${nope}", "'nope' not found"),
-            ("${topp}", "did you mean 'top'?"),
-            ("${a.b.c}", "leads nowhere"),
-            ("${......a}", "above the top"),
-            ("${x.y.z}", "leads back to itself"),
-            ("${x}", "holds the interpolation itself"),
-            ("${a.l[${idx}]}", "must give a string"),
-            ("${a.l.k}", "only numbers"),
-            ("${oc.env:KILN_TEST_NO_SUCH_VARIABLE}", "is not set"),
-            ("${oc.decode:'[1'}", "cannot be decoded"),
-            ("${oc.dict.values:a.l}", "is list"),
-            ("${oc.evn:A}", "did you mean 'oc.env'?"),
-            ("${hydra:job.name}", "once the config is composed"),
-            ("${now:}", "takes 1 arguments"),
-            ("${div:1,0}", "division of 1 by zero"),
-            ("${mul:3,a}", "takes numbers"),
-        ] {
-            let message = resolved(text).expect_err(text);
-            assert!(
-                message.contains(part) && message.starts_with("r.yaml:"),
-                "{text}: {message}"
-            );
-        }
     }
 }

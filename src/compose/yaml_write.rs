@@ -241,6 +241,7 @@ fn float(value: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::compose::grammar::template;
     use crate::compose::node::Map;
 
     fn yaml_of(value: Value) -> String {
@@ -306,7 +307,7 @@ mod tests {
             let yaml = to_yaml_literal(&Node::built_in(Value::Map(map)));
             assert_eq!(yaml.trim_end(), printed);
             let template = interpolation::parse(&interpolation::escape(text)).unwrap();
-            let parts = vec![interpolation::Part::Text(text.to_string())];
+            let parts = vec![template::Part::Text(text.to_string())];
             assert_eq!(template.parts, parts);
         }
     }

@@ -31,6 +31,6 @@ pub use job_error::{JobError, RerunErrors, of_rerun};
 pub use layers::{complete, from_composed, from_tree};
 pub use origins::{place, remark, underlay_defaults, why};
 pub use rerun::saved_config;
-pub use search_path::search_path;
+pub use search_path::{search_path, tree_search_path};
 pub use suggest::{Known, PathPart, Suggested, Suggestion, suggest, suggest_keys};
 pub use types::*;

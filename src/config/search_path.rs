@@ -38,6 +38,19 @@ pub fn search_path(config_path: Option<&Path>, config_dir: Option<&Path>) -> Vec
     sources
 }
 
+/// The search path of any tree: `dir` alone, where only that is named, or that of a job.
+pub fn tree_search_path(path: Option<&Path>, dir: Option<&Path>) -> Vec<Source> {
+    match (path, dir) {
+        // A tree of its own: this project's configs are no part of it.
+        (None, Some(dir)) => vec![Source {
+            provider: "main".to_string(),
+            tree: Tree::Dir(dir.to_path_buf()),
+            mount: None,
+        }],
+        (path, dir) => search_path(path, dir),
+    }
+}
+
 fn dir_or(name: &str, embedded: &'static [(&'static str, &'static str)]) -> Tree {
     let dir = PathBuf::from(name);
     if dir.is_dir() {

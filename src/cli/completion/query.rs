@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use clap::{Arg, Command, CommandFactory};
 
 use crate::compose::{Request, options};
-use crate::config::{Known, search_path, suggest, suggest_keys};
+use crate::config::{Known, search_path, suggest, suggest_keys, tree_search_path};
 
-use super::super::args::{compose_sources, spell_out};
 use super::Shell;
 use super::line::{escaped, split};
+use crate::cli::spelling::spell_out;
 
 /// One candidate: the whole word.
 struct Candidate {
@@ -287,7 +287,7 @@ impl<'c> Reader<'c> {
         let (path, dir) = (self.config_path.as_deref(), self.config_dir.as_deref());
         Request {
             sources: match self.known() {
-                Known::Composed => compose_sources(path, dir),
+                Known::Composed => tree_search_path(path, dir),
                 Known::Table => search_path(path, dir),
             },
             config_name: Some(self.config_name.clone()),

@@ -1,8 +1,8 @@
 //! The casts of the override grammar: `int float str bool`, which map over lists, dicts
 //! and sweeps, and `json_str`, which takes a value whole.
 
+use super::arguments::{Arg, Args, simple_choice};
 use super::element::Element;
-use super::functions::{Arg, Args, simple_choice};
 use super::sweeps::{Number, Sweep};
 use crate::compose::big_int;
 use crate::compose::node::Origin;

@@ -1,25 +1,7 @@
 //! The functions that edit the list a key already holds: `append(a,b)` and its
 //! other name `extend_list(a,b)`, `prepend(a,b)`, `remove(a)`.
 
-use super::element::Element;
-
-/// What a call does to a list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum How {
-    Append,
-    Prepend,
-    /// Each item that is equal goes.
-    Remove,
-}
-
-/// A list edit as an override's value.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct ListEdit {
-    pub how: How,
-    /// The function as typed; two of them append.
-    pub function: &'static str,
-    pub items: Vec<Element>,
-}
+use super::element::{Element, How, ListEdit};
 
 const FUNCTIONS: [(&str, How); 4] = [
     ("append", How::Append),
@@ -36,40 +18,24 @@ pub(crate) fn names() -> impl Iterator<Item = &'static str> {
 /// More values than this are not removed at once.
 const MAX_REMOVED: usize = 1000;
 
-impl ListEdit {
-    /// The edit that a call of one of [`names`] stands for.
-    ///
-    /// # Errors
-    /// Another function, no values, an edit among them.
-    pub(crate) fn of(name: &str, items: &[Element]) -> Result<ListEdit, String> {
-        let Some((function, how)) = FUNCTIONS.into_iter().find(|(known, _)| *known == name) else {
-            return Err(format!("{name}() does not edit lists"));
-        };
-        if items.is_empty() {
-            return Err(format!("{name}() needs at least one value"));
-        }
-        // Each is compared with each item of the list.
-        if how == How::Remove && items.len() > MAX_REMOVED {
-            return Err(format!("{name}() takes at most {MAX_REMOVED} values"));
-        }
-        Ok(ListEdit {
-            how,
-            function,
-            items: items.to_vec(),
-        })
+/// The edit that a call of one of [`names`] stands for.
+///
+/// # Errors
+/// Another function, no values, an edit among them.
+pub(super) fn edit(name: &str, items: &[Element]) -> Result<ListEdit, String> {
+    let Some((function, how)) = FUNCTIONS.into_iter().find(|(known, _)| *known == name) else {
+        return Err(format!("{name}() does not edit lists"));
+    };
+    if items.is_empty() {
+        return Err(format!("{name}() needs at least one value"));
     }
-
-    /// As it can be typed.
-    pub(crate) fn to_text(&self) -> String {
-        let items: Vec<String> = self.items.iter().map(Element::to_inner_text).collect();
-        format!("{}({})", self.function, items.join(","))
+    // Each is compared with each item of the list.
+    if how == How::Remove && items.len() > MAX_REMOVED {
+        return Err(format!("{name}() takes at most {MAX_REMOVED} values"));
     }
-
-    /// Why the edit cannot stand where it does.
-    pub(crate) fn misplaced(&self, place: &str) -> String {
-        format!(
-            "{}() edits the list of its key, so it is the whole value or one of a sweep's; it cannot stand in {place}",
-            self.function
-        )
-    }
+    Ok(ListEdit {
+        how,
+        function,
+        items: items.to_vec(),
+    })
 }

@@ -1,6 +1,6 @@
 //! A value of the override grammar, and how it is written back.
 
-use super::edits::ListEdit;
+use super::scan::Scalar;
 use crate::compose::big_int::{BigInt, Integer};
 use crate::compose::node::{Key, Map, Node, Origin, Value, insert_key};
 use crate::compose::python;
@@ -31,6 +31,17 @@ impl Element {
         match int {
             Integer::Small(i) => Element::Int(i),
             Integer::Big(i) => Element::BigInt(i),
+        }
+    }
+
+    /// The value of a single token.
+    pub(super) fn scalar(scalar: Scalar) -> Element {
+        match scalar {
+            Scalar::Null => Element::Null,
+            Scalar::Bool(b) => Element::Bool(b),
+            Scalar::Int(int) => Element::int(int),
+            Scalar::Float(f) => Element::Float(f),
+            Scalar::Text(text) => Element::Str(text),
         }
     }
 
@@ -124,6 +135,40 @@ impl Element {
             Element::Dict(_) => "dict",
             Element::Edit(_) => "a list edit",
         }
+    }
+}
+
+/// What a call does to a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum How {
+    Append,
+    Prepend,
+    /// Each item that is equal goes.
+    Remove,
+}
+
+/// A list edit as an override's value.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct ListEdit {
+    pub how: How,
+    /// The function as typed; two of them append.
+    pub function: &'static str,
+    pub items: Vec<Element>,
+}
+
+impl ListEdit {
+    /// As it can be typed.
+    pub(crate) fn to_text(&self) -> String {
+        let items: Vec<String> = self.items.iter().map(Element::to_inner_text).collect();
+        format!("{}({})", self.function, items.join(","))
+    }
+
+    /// Why the edit cannot stand where it does.
+    pub(crate) fn misplaced(&self, place: &str) -> String {
+        format!(
+            "{}() edits the list of its key, so it is the whole value or one of a sweep's; it cannot stand in {place}",
+            self.function
+        )
     }
 }
 

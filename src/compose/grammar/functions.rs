@@ -3,18 +3,12 @@
 
 use std::cmp::Ordering;
 
+use super::arguments::{Arg, Args, simple_choice};
 use super::casts::{Cast, cast_call};
-use super::edits::{self, ListEdit};
+use super::edits;
 use super::element::Element;
 use super::sweeps::{Number, Sweep, shuffle_in_place};
 use crate::compose::nearest;
-
-/// What a function takes and gives.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Arg {
-    Element(Element),
-    Sweep(Sweep),
-}
 
 const NAMES: [&str; 12] = [
     "bool", "choice", "float", "glob", "int", "interval", "json_str", "range", "shuffle", "sort",
@@ -48,7 +42,7 @@ pub(crate) fn call(name: &str, args: Vec<Arg>, named: Vec<(String, Arg)>) -> Res
         "shuffle" => shuffle(&mut args),
         "tag" => tag(&mut args),
         _ if !edits::names().any(|known| known == name) => return Err(unknown(name)),
-        _ => ListEdit::of(name, &args.elements()?).map(|edit| Arg::Element(Element::Edit(edit))),
+        _ => edits::edit(name, &args.elements()?).map(|edit| Arg::Element(Element::Edit(edit))),
     }?;
     if let Some((extra, _)) = args.named.first() {
         let hint = match nearest(extra, argument_names(name).iter().copied()) {
@@ -92,75 +86,6 @@ fn unquote(arg: Arg) -> Arg {
         Arg::Element(Element::Quoted { text, .. }) => Arg::Element(Element::Str(text)),
         other => other,
     }
-}
-
-/// The arguments of a call; named ones are taken out as they are used.
-pub(super) struct Args<'n> {
-    pub(super) function: &'n str,
-    pub(super) positional: Vec<Arg>,
-    named: Vec<(String, Arg)>,
-}
-
-impl Args<'_> {
-    pub(super) fn named(&mut self, name: &str) -> Option<Arg> {
-        let at = self.named.iter().position(|(k, _)| k == name)?;
-        Some(self.named.remove(at).1)
-    }
-
-    /// The argument in a place, given by position or by name.
-    fn get(&mut self, place: usize, name: &str) -> Result<Option<Arg>, String> {
-        let by_name = self.named(name);
-        match (self.positional.get(place), by_name) {
-            (Some(_), Some(_)) => Err(format!(
-                "{}() got '{name}' twice, by position and by name",
-                self.function
-            )),
-            (Some(arg), None) => Ok(Some(arg.clone())),
-            (None, by_name) => Ok(by_name),
-        }
-    }
-
-    fn at_most(&self, count: usize) -> Result<(), String> {
-        if self.positional.len() > count {
-            return Err(format!(
-                "{}() takes at most {count} arguments, got {}",
-                self.function,
-                self.positional.len()
-            ));
-        }
-        Ok(())
-    }
-
-    fn refuse_edits(&self) -> Result<(), String> {
-        let named = self.named.iter().map(|(_, arg)| arg);
-        for arg in self.positional.iter().chain(named) {
-            if let Arg::Element(Element::Edit(edit)) = arg {
-                return Err(edit.misplaced(&format!("{}()", self.function)));
-            }
-        }
-        Ok(())
-    }
-
-    pub(super) fn elements(&self) -> Result<Vec<Element>, String> {
-        self.positional
-            .iter()
-            .map(|arg| match arg {
-                Arg::Element(element) => Ok(element.clone()),
-                Arg::Sweep(_) => Err(format!(
-                    "{}() cannot hold a sweep among values",
-                    self.function
-                )),
-            })
-            .collect()
-    }
-}
-
-pub(super) fn simple_choice(values: Vec<Element>) -> Arg {
-    Arg::Sweep(Sweep::Choice {
-        values,
-        simple: true,
-        shuffle: false,
-    })
 }
 
 fn choice(args: &mut Args) -> Result<Arg, String> {
@@ -424,7 +349,8 @@ fn tag(args: &mut Args) -> Result<Arg, String> {
 
 #[cfg(test)]
 mod tests {
-    use crate::compose::grammar::overrides::{Override, Parsed};
+    use crate::compose::grammar::overrides::Override;
+    use crate::compose::grammar::values::Parsed;
 
     fn values(text: &str) -> Result<Vec<String>, String> {
         let parsed = Override::parse(&format!("k={text}")).map_err(|f| f.message)?;

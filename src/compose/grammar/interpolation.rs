@@ -1,48 +1,11 @@
 //! OmegaConf's interpolation grammar: text with `${key.path}` and
 //! `${resolver:args}` in it, nested as one likes.
 
-use super::scan::{self, Token, spaces, token};
+use super::scan::{self, Scalar, Token, spaces, token, typed};
+use super::template::{Arg, Interpolation, Part, Template, join_text, push_text};
 use super::{Fault, MAX_DEPTH};
-use crate::compose::big_int::BigInt;
+use crate::compose::big_int::Integer;
 use crate::compose::node::Key;
-
-/// A string with interpolations.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Template {
-    pub parts: Vec<Part>,
-}
-
-/// A piece of a string.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Part {
-    Text(String),
-    Interpolation(Interpolation),
-}
-
-/// One `${..}`.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Interpolation {
-    /// `${a.b}`, `${..a[0]}`: the pieces join to a path, dots and brackets included.
-    Node(Vec<Part>),
-    /// `${name:args}`.
-    Resolver { name: Vec<Part>, args: Vec<Arg> },
-}
-
-/// An argument of a resolver.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Arg {
-    Null,
-    Bool(bool),
-    Int(i64),
-    BigInt(BigInt),
-    Float(f64),
-    /// A bare interpolation (which keeps its type), or text joined from parts.
-    Text(Template),
-    /// Text in quotes, which is a string also where it is a lone interpolation.
-    Quoted(Template),
-    List(Vec<Arg>),
-    Dict(Vec<(Key, Arg)>),
-}
 
 /// Parses a whole string value.
 ///
@@ -450,19 +413,16 @@ impl Parser {
         let Part::Text(text) = part else {
             return Ok(Arg::Text(Template { parts: vec![part] }));
         };
-        use super::element::Element;
-        let element =
-            super::values::typed(kind, &text).map_err(|message| Fault::new(self.pos, message))?;
-        Ok(match element {
-            Element::Null => Arg::Null,
-            Element::Bool(b) => Arg::Bool(b),
-            Element::Int(i) => Arg::Int(i),
-            Element::BigInt(i) => Arg::BigInt(i),
-            Element::Float(f) => Arg::Float(f),
-            _ => Arg::Text(Template {
+        match typed(kind, &text).map_err(|message| Fault::new(self.pos, message))? {
+            Scalar::Null => Ok(Arg::Null),
+            Scalar::Bool(b) => Ok(Arg::Bool(b)),
+            Scalar::Int(Integer::Small(i)) => Ok(Arg::Int(i)),
+            Scalar::Int(Integer::Big(i)) => Ok(Arg::BigInt(i)),
+            Scalar::Float(f) => Ok(Arg::Float(f)),
+            Scalar::Text(text) => Ok(Arg::Text(Template {
                 parts: vec![Part::Text(text)],
-            }),
-        })
+            })),
+        }
     }
 }
 
@@ -471,24 +431,6 @@ fn is_reserved(c: char) -> bool {
         c,
         '\\' | '$' | '{' | '}' | '(' | ')' | '[' | ']' | ':' | '.' | ' ' | '\t' | '\'' | '"'
     )
-}
-
-fn push_text(path: &mut Vec<Part>, text: &str) {
-    match path.last_mut() {
-        Some(Part::Text(last)) => last.push_str(text),
-        _ => path.push(Part::Text(text.to_string())),
-    }
-}
-
-fn join_text(parts: Vec<Part>) -> Vec<Part> {
-    let mut joined = Vec::new();
-    for part in parts {
-        match part {
-            Part::Text(text) => push_text(&mut joined, &text),
-            other => joined.push(other),
-        }
-    }
-    joined
 }
 
 #[cfg(test)]

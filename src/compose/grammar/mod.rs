@@ -1,15 +1,18 @@
 //! The two grammars of Hydra: overrides (`key=value` and its relatives) and
 //! OmegaConf's interpolations (`${..}`). They share their scalar tokens.
 
-pub(crate) mod casts;
-pub(crate) mod edits;
+mod arguments;
+mod casts;
+mod cursor;
+mod edits;
 pub(crate) mod element;
-pub(crate) mod functions;
-pub(crate) mod glob;
+mod functions;
+mod glob;
 pub(crate) mod interpolation;
 pub(crate) mod overrides;
-pub(crate) mod scan;
+mod scan;
 pub(crate) mod sweeps;
+pub(crate) mod template;
 pub(crate) mod values;
 
 /// A syntax error at a column (in characters, from 0).

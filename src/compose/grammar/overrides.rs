@@ -2,9 +2,11 @@
 //! `group@package=option` and their values.
 
 use super::Fault;
+use super::cursor::Cursor;
 use super::element::Element;
 use super::scan::{self, spaces};
 use super::sweeps::Sweep;
+use super::values::Parsed;
 use crate::compose::error::Problem;
 use crate::compose::node::Origin;
 
@@ -19,15 +21,6 @@ pub(crate) enum Kind {
     ForceAdd,
     /// `~key`
     Delete,
-}
-
-/// The part after the `=`.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Parsed {
-    /// There was no `=` (only after `~`).
-    Nothing,
-    Element(Element),
-    Sweep(Sweep),
 }
 
 /// One parsed override.
@@ -51,12 +44,7 @@ impl Override {
     /// # Errors
     /// A [`Fault`] with the column where the text stops making sense.
     pub(crate) fn parse(text: &str) -> Result<Override, Fault> {
-        let mut parser = Parser {
-            chars: text.chars().collect(),
-            pos: 0,
-            depth: 0,
-        };
-        parser.override_(text)
+        Cursor::new(text).override_(text)
     }
 
     /// Parses one override, or reports it with a caret under the fault.
@@ -127,26 +115,8 @@ impl Override {
     }
 }
 
-/// Reads one override. Keys are read here, values in [`super::values`].
-pub(super) struct Parser {
-    pub(super) chars: Vec<char>,
-    pub(super) pos: usize,
-    pub(super) depth: usize,
-}
-
-impl Parser {
-    pub(super) fn peek(&self) -> Option<char> {
-        self.chars.get(self.pos).copied()
-    }
-
-    pub(super) fn text(&self, start: usize, end: usize) -> String {
-        self.chars[start..end].iter().collect()
-    }
-
-    pub(super) fn fault<T>(&self, message: impl Into<String>) -> Result<T, Fault> {
-        Err(Fault::new(self.pos, message))
-    }
-
+/// Keys are read here, values in [`super::values`].
+impl Cursor {
     fn override_(&mut self, input: &str) -> Result<Override, Fault> {
         let kind = match self.peek() {
             Some('~') => {

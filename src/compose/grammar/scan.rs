@@ -1,6 +1,9 @@
 //! The scalar tokens of both grammars: at a position, the longest token wins,
 //! and among equals the first kind in the order float, int, bool, null, other.
 
+use crate::compose::big_int::Integer;
+use crate::compose::numbers;
+
 /// What a token is.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Token {
@@ -161,6 +164,33 @@ fn escape(rest: &[char]) -> usize {
         })
         .count()
         * 2
+}
+
+/// The value of a single token.
+pub(super) enum Scalar {
+    Null,
+    Bool(bool),
+    Int(Integer),
+    Float(f64),
+    Text(String),
+}
+
+/// Reads a token as what it is; text that joins several is text.
+///
+/// # Errors
+/// An integer of more than 4300 digits.
+pub(super) fn typed(kind: Option<Token>, text: &str) -> Result<Scalar, String> {
+    Ok(match kind {
+        Some(Token::Null) => Scalar::Null,
+        Some(Token::Bool) => Scalar::Bool(text.eq_ignore_ascii_case("true")),
+        Some(Token::Int) => numbers::parse_int(text)
+            .map(Scalar::Int)
+            .ok_or("the integer has more than 4300 digits; quote it to keep it as a string")?,
+        Some(Token::Float) => Scalar::Float(
+            numbers::parse_float(text).ok_or_else(|| format!("{text} is not a float"))?,
+        ),
+        _ => Scalar::Text(text.to_string()),
+    })
 }
 
 #[cfg(test)]

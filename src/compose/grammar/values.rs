@@ -1,18 +1,27 @@
 //! The part of an override after the `=`: typed words, quoted text, lists,
 //! dictionaries, functions, and several of them with commas between.
 
+use super::arguments::Arg;
+use super::cursor::Cursor;
 use super::element::Element;
-use super::functions::{Arg, call};
-use super::overrides::{Parsed, Parser};
-use super::scan::{self, Token, spaces, token};
+use super::functions::call;
+use super::scan::{self, Token, spaces, token, typed};
 use super::sweeps::Sweep;
 use super::{Fault, MAX_DEPTH};
-use crate::compose::numbers;
 
 /// No function has as many named arguments as this.
 const MAX_NAMED: usize = 16;
 
-impl Parser {
+/// The part after the `=`.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Parsed {
+    /// There was no `=` (only after `~`).
+    Nothing,
+    Element(Element),
+    Sweep(Sweep),
+}
+
+impl Cursor {
     pub(super) fn value(&mut self) -> Result<Parsed, Fault> {
         if self.peek().is_none() {
             return Ok(Parsed::Element(Element::Str(String::new())));
@@ -302,7 +311,9 @@ impl Parser {
         let end = tokens.len() - usize::from(tokens.len() > start && is_space(tokens.last()));
         match &tokens[start..end] {
             [] => self.unexpected(),
-            [(kind, text)] => typed(*kind, text).map_err(|message| Fault::new(self.pos, message)),
+            [(kind, text)] => typed(*kind, text)
+                .map(Element::scalar)
+                .map_err(|message| Fault::new(self.pos, message)),
             many => Ok(Element::Str(
                 many.iter().map(|(_, text)| text.as_str()).collect(),
             )),
@@ -318,19 +329,4 @@ impl Parser {
         let close = rest.iter().position(|c| *c == '}')?;
         (close > 2).then_some(close + 1)
     }
-}
-
-/// The value of a single token.
-pub(crate) fn typed(kind: Option<Token>, text: &str) -> Result<Element, String> {
-    Ok(match kind {
-        Some(Token::Null) => Element::Null,
-        Some(Token::Bool) => Element::Bool(text.eq_ignore_ascii_case("true")),
-        Some(Token::Int) => numbers::parse_int(text)
-            .map(Element::int)
-            .ok_or("the integer has more than 4300 digits; quote it to keep it as a string")?,
-        Some(Token::Float) => Element::Float(
-            numbers::parse_float(text).ok_or_else(|| format!("{text} is not a float"))?,
-        ),
-        _ => Element::Str(text.to_string()),
-    })
 }

@@ -5,8 +5,9 @@ use std::collections::HashSet;
 use indexmap::IndexMap;
 
 use crate::compose::error::{Error, Problem};
-use crate::compose::grammar::overrides::{Override, Parsed};
+use crate::compose::grammar::overrides::Override;
 use crate::compose::grammar::sweeps::Sweep;
+use crate::compose::grammar::values::Parsed;
 use crate::compose::node::Origin;
 
 /// A sweep with more cells than this is refused.
