@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::error::AskError;
 use super::{Ask, Outcome};
-use crate::data::encode::Encoder;
+use crate::data::Encoder;
 use crate::data::tokenizer::Tokenizer;
 use crate::generate::sampling::{Sampler, SamplingError};
 use crate::generate::{GenerateOptions, Progress, Prompt, stream};

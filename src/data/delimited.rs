@@ -8,8 +8,9 @@ use csv::{ByteRecord, ReaderBuilder, Terminator};
 
 use super::error::{DataError, MAX_ROW, RowProblem};
 use super::example::Example;
-use super::fields::{Cell, Layout, Spec};
+use super::fields::{Cell, Layout};
 use super::reader::{Input, Source};
+use super::spec::Spec;
 use crate::config::types::TaskKind;
 
 /// Put after the file: its record marks the end, and a field that holds it was

@@ -20,122 +20,26 @@
 //! are cut on the right. No sample may lose its last supervised token: that is an error, as
 //! is a row that has none to begin with.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
-use thiserror::Error;
 
-use super::chat::{ChatError, ChatTemplate};
-use super::error::list;
+use super::chat::ChatTemplate;
+pub use super::encode_error::EncodeError;
+use super::encode_error::{prompt_error, tokenizer_error};
+use super::encode_report::EncodeReport;
 use super::example::Example;
-use super::prompt::{PromptError, Prompter};
-pub use super::sample::{Brief, IGNORED, Sample};
+use super::prompt::Prompter;
+use super::sample::{Brief, IGNORED, Sample};
 use super::tokenizer::{Tokenizer, TokenizerError};
+use super::truncate::{chunks, keep_right};
 use crate::config::types::{PromptConfig, TaskKind};
-
-/// What encoding did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EncodeReport {
-    pub samples: usize,
-    pub tokens: usize,
-    /// Targets of the loss, after the causal shift.
-    pub supervised_tokens: usize,
-    /// Samples that lost tokens.
-    pub truncated: usize,
-    /// Tokens of the longest sample, before and after truncation.
-    pub longest_whole: usize,
-    pub longest: usize,
-    /// The largest token id, to compare with the model's vocabulary.
-    pub largest_id: u32,
-}
-
-impl EncodeReport {
-    /// Counts another sample.
-    pub fn add(&mut self, sample: &Sample) {
-        let brief = Brief::of(sample);
-        self.samples += 1;
-        self.tokens += brief.tokens;
-        self.supervised_tokens += brief.supervised;
-        self.truncated += usize::from(brief.cut > 0);
-        self.longest = self.longest.max(brief.tokens);
-        self.longest_whole = self.longest_whole.max(brief.tokens + brief.cut);
-        let labels = sample.labels.iter().filter_map(|l| u32::try_from(*l).ok());
-        let ids = sample.input_ids.iter().copied().chain(labels);
-        self.largest_id = ids.fold(self.largest_id, u32::max);
-    }
-}
 
 /// Samples in the order of their examples.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Encoded {
     pub samples: Vec<Sample>,
     pub report: EncodeReport,
-}
-
-/// Why examples cannot be encoded.
-#[derive(Debug, Error)]
-pub enum EncodeError {
-    #[error(transparent)]
-    Template(PromptError),
-    #[error("{path}:{row}: {error}", path = path.display())]
-    Prompt {
-        path: PathBuf,
-        row: usize,
-        error: PromptError,
-    },
-    #[error("{path}:{row}: {error}", path = path.display())]
-    Tokenizer {
-        path: PathBuf,
-        row: usize,
-        error: TokenizerError,
-    },
-    #[error("{path}:{row}: text needs a tokenizer and the model directory has none: add tokenizer.json to it, or give ready tokens (data.format=tokens)",
-        path = path.display())]
-    NoTokenizer { path: PathBuf, row: usize },
-    #[error("{0}")]
-    NoChat(String),
-    #[error("{path}:{row}: {error}", path = path.display())]
-    Chat {
-        path: PathBuf,
-        row: usize,
-        error: ChatError,
-    },
-    #[error("{path}:{row}: {key} is set, but this row has no messages and no question: unset {key}, or give conversations (data.format=chat)",
-        path = path.display())]
-    NotChat {
-        path: PathBuf,
-        row: usize,
-        key: &'static str,
-    },
-    #[error("{path}:{first}: training.max_seq_length={max_length} leaves no supervised token in {count} of the samples (rows {rows}): set training.max_seq_length={fits}",
-        path = path.display(), rows = few(rows), first = rows.first().copied().unwrap_or(0), count = rows.len())]
-    Truncation {
-        path: PathBuf,
-        rows: Vec<usize>,
-        max_length: usize,
-        fits: usize,
-    },
-    #[error("{path}:{first}: no supervised token in {count} of the samples (rows {rows}): remove them, or give them an answer or labels that are not all -100 (the first position never counts)",
-        path = path.display(), rows = few(rows), first = rows.first().copied().unwrap_or(0), count = rows.len())]
-    Unsupervised { path: PathBuf, rows: Vec<usize> },
-    #[error("{path}:{row}: training.max_seq_length={max_length} leaves no room for a prompt before the longest option, which takes {answer} tokens: set training.max_seq_length={fits}, or shorten the option",
-        path = path.display())]
-    LongOption {
-        path: PathBuf,
-        row: usize,
-        max_length: usize,
-        answer: usize,
-        fits: usize,
-    },
-}
-
-/// The first rows of many.
-fn few(rows: &[usize]) -> String {
-    match rows.len() {
-        0..=8 => list(rows),
-        n => format!("{} and {} more", list(&rows[..8]), n - 8),
-    }
 }
 
 /// Turns examples of one task into samples.
@@ -474,61 +378,6 @@ pub(super) fn head(ids: &[u32], tokenizer: &Tokenizer) -> usize {
     match ids.starts_with(tokenizer.prefix()) {
         true => tokenizer.prefix().len(),
         false => 0,
-    }
-}
-
-pub(super) fn prompt_error(error: PromptError, example: &Example, path: &Path) -> EncodeError {
-    EncodeError::Prompt {
-        path: path.to_path_buf(),
-        row: example.row,
-        error,
-    }
-}
-
-pub(super) fn tokenizer_error(
-    error: TokenizerError,
-    example: &Example,
-    path: &Path,
-) -> EncodeError {
-    EncodeError::Tokenizer {
-        path: path.to_path_buf(),
-        row: example.row,
-        error,
-    }
-}
-
-/// The last `limit` tokens, but with the first `head` where there is room for more.
-fn keep_right(ids: &[u32], head: usize, limit: usize) -> Vec<u32> {
-    if ids.len() <= limit {
-        return ids.to_vec();
-    }
-    let head = if limit > head { head } else { 0 };
-    [&ids[..head], &ids[ids.len() - (limit - head)..]].concat()
-}
-
-/// A document in pieces of at most `max_length` (2 or more) tokens that overlap
-/// by one; its first `masked` tokens are not supervised.
-fn chunks(row: usize, ids: &[u32], masked: usize, max_length: usize) -> Vec<Sample> {
-    let labels: Vec<i64> = ids
-        .iter()
-        .enumerate()
-        .map(|(t, id)| if t < masked { IGNORED } else { i64::from(*id) })
-        .collect();
-    let mut samples = Vec::new();
-    let mut start = 0;
-    loop {
-        let end = ids.len().min(start + max_length);
-        let (input_ids, labels) = (ids[start..end].to_vec(), labels[start..end].to_vec());
-        samples.push(Sample {
-            row,
-            input_ids,
-            labels,
-            cut: 0,
-        });
-        if end == ids.len() {
-            return samples;
-        }
-        start = end - 1;
     }
 }
 

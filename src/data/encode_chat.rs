@@ -11,7 +11,8 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::chat::{self, ChatError, ChatTemplate, Conversation, Frame, Piece, message, role};
-use super::encode::{EncodeError, Encoder, Parts, head, join, prompt_error, tokenizer_error};
+use super::encode::{Encoder, Parts, head, join};
+use super::encode_error::{EncodeError, prompt_error, tokenizer_error};
 use super::example::Example;
 use super::sample::{IGNORED, Sample};
 use super::tokenizer::{Tokenizer, TokenizerError};

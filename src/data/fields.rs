@@ -1,43 +1,13 @@
 //! From the named cells of a row (a CSV record, a JSON object) to an example.
 
-use std::path::Path;
 use std::sync::Arc;
 
-use indexmap::IndexMap;
-
+use super::columns::{column, find, option_columns, refuse_doubles};
 use super::error::{DataError, RowProblem, list};
 use super::example::Example;
-use super::options::{
-    MAX_OPTIONS, finish_options, literal_list, parse_options, resolve_answer, trimmed,
-};
+use super::options::{finish_options, literal_list, parse_options, resolve_answer, trimmed};
+use super::spec::{Answers, Spec, Tasks};
 use crate::config::types::TaskKind;
-
-/// Whether a row without an answer is an error.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Answers {
-    /// Training and scoring.
-    Required,
-    /// Prediction.
-    Optional,
-}
-
-/// The tasks that rows of a mixed file may name: of which kind each one's questions
-/// are, or why it has none.
-pub type Tasks = IndexMap<Arc<str>, Result<TaskKind, String>>;
-
-/// What a reader needs to know of the task.
-#[derive(Clone, Debug)]
-pub(super) struct Spec {
-    pub path: Arc<Path>,
-    pub kind: TaskKind,
-    /// Each row says by itself whether it is multiple choice.
-    pub by_row: bool,
-    /// What a column `task` may say.
-    pub tasks: Option<Arc<Tasks>>,
-    pub answers: Answers,
-    /// Field name -> column name, where they differ.
-    pub columns: IndexMap<String, Option<String>>,
-}
 
 /// One cell of a row.
 #[derive(Clone, Debug, PartialEq)]
@@ -70,24 +40,6 @@ pub(super) struct Layout {
     names: Vec<String>,
 }
 
-/// The column names tried for a field, in order, without regard to case.
-fn usual_names(field: &str) -> &'static [&'static str] {
-    match field {
-        "id" => &["id"],
-        "question" => &["question"],
-        "context" => &["context"],
-        "text" => &["text"],
-        "answer" => &[
-            "answer",
-            "answers",
-            "correct_answer",
-            "answerKey",
-            "answer_key",
-        ],
-        _ => &["options", "choices"],
-    }
-}
-
 impl Layout {
     /// Finds the fields that the task needs among the columns `names`.
     ///
@@ -95,37 +47,8 @@ impl Layout {
     /// A field the task needs, or a column the config names, is not there, or
     /// two columns have one name.
     pub fn new(spec: &Spec, names: Vec<String>, line: usize) -> Result<Self, DataError> {
-        let path = &*spec.path;
-        if let Some((i, name)) = names
-            .iter()
-            .enumerate()
-            .find(|(i, n)| !n.is_empty() && names[..*i].contains(*n))
-        {
-            return Err(DataError::Format {
-                path: path.to_path_buf(),
-                what: format!(
-                    "columns {} and {} are both named '{name}'",
-                    first_of(&names, name) + 1,
-                    i + 1
-                ),
-                remedy: "rename one of them".to_string(),
-            });
-        }
-        let lookup = |field: &'static str, needed: bool| -> Result<Option<usize>, DataError> {
-            if let Some(Some(wanted)) = spec.columns.get(field) {
-                return match find(&names, wanted) {
-                    Some(index) => Ok(Some(index)),
-                    None => Err(DataError::column(path, line, field, wanted, &names)),
-                };
-            }
-            let found = usual_names(field)
-                .iter()
-                .find_map(|usual| find(&names, usual));
-            if found.is_none() && needed {
-                return Err(DataError::column(path, line, field, field, &names));
-            }
-            Ok(found)
-        };
+        refuse_doubles(spec, &names)?;
+        let lookup = |field, needed| column(spec, &names, line, field, needed);
         let question_needed = spec.kind != TaskKind::Text;
         let answer_needed = question_needed && spec.answers == Answers::Required;
         let id = lookup("id", false)?;
@@ -397,79 +320,10 @@ fn named_task(
     })
 }
 
-fn first_of(names: &[String], name: &str) -> usize {
-    names.iter().position(|n| n == name).unwrap_or_default()
-}
-
-/// The column named `wanted`: exactly, else in another case or with blanks around.
-fn find(names: &[String], wanted: &str) -> Option<usize> {
-    names.iter().position(|n| n == wanted).or_else(|| {
-        names
-            .iter()
-            .position(|n| n.trim().eq_ignore_ascii_case(wanted.trim()))
-    })
-}
-
-/// The columns of the options: what `data.columns.options` names (one column, or
-/// several with commas between), else `options` or `choices`, else a family such
-/// as `choice0..3`, `A..D`, `option_a..`.
-fn option_columns(spec: &Spec, names: &[String], line: usize) -> Result<Vec<usize>, DataError> {
-    if let Some(Some(wanted)) = spec.columns.get("options") {
-        if let Some(index) = find(names, wanted) {
-            return Ok(vec![index]);
-        }
-        return wanted
-            .split(',')
-            .map(|w| {
-                find(names, w.trim())
-                    .ok_or_else(|| DataError::column(&spec.path, line, "options", w.trim(), names))
-            })
-            .collect();
-    }
-    if let Some(index) = usual_names("options")
-        .iter()
-        .find_map(|usual| find(names, usual))
-    {
-        return Ok(vec![index]);
-    }
-    for prefix in ["option", "choice", "opt", "op", ""] {
-        let members: Vec<(usize, &str)> = names
-            .iter()
-            .enumerate()
-            .filter_map(|(i, n)| {
-                let n = n.trim();
-                let head = n
-                    .get(..prefix.len())
-                    .filter(|h| h.eq_ignore_ascii_case(prefix))?;
-                Some((i, n[head.len()..].trim_start_matches(['_', '-', ' ', '.'])))
-            })
-            .collect();
-        let at = |label: String| {
-            members
-                .iter()
-                .find(|(_, s)| s.eq_ignore_ascii_case(&label))
-                .map(|(i, _)| *i)
-        };
-        let run = |label: &dyn Fn(usize) -> String| -> Vec<usize> {
-            (0..MAX_OPTIONS).map_while(|k| at(label(k))).collect()
-        };
-        let letters = run(&|k| super::example::option_letter(k).to_string());
-        let mut families = vec![letters];
-        if !prefix.is_empty() {
-            families.push(run(&|k| k.to_string()));
-            families.push(run(&|k| (k + 1).to_string()));
-        }
-        if let Some(family) = families.into_iter().find(|f| f.len() > 1) {
-            return Ok(family);
-        }
-    }
-    Err(DataError::column(
-        &spec.path, line, "options", "options", names,
-    ))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     fn spec(kind: TaskKind, columns: &[(&str, &str)]) -> Spec {

@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use super::error::{DataError, RowProblem};
 use super::example::Example;
-use super::fields::{Answers, Spec, Tasks};
 use super::reader::Source;
+use super::spec::{Answers, Spec, Tasks};
 use super::{chat, delimited, jsonl, parquet, plain, squad, tokens};
 use crate::config::types::{DataConfig, DataFormat, OnError, TaskKind};
 

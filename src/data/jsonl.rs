@@ -7,8 +7,9 @@ use serde_json::{Map, Value};
 
 use super::error::{DataError, RowProblem};
 use super::example::Example;
-use super::fields::{Cell, Layout, Spec};
+use super::fields::{Cell, Layout};
 use super::reader::{Input, Lines, Source};
+use super::spec::Spec;
 
 struct Rows {
     lines: Lines,

@@ -5,8 +5,8 @@ use std::io::{BufRead, Seek, SeekFrom};
 
 use super::error::{DataError, RowProblem};
 use super::example::Example;
-use super::fields::Spec;
 use super::reader::{Input, Lines, Source};
+use super::spec::Spec;
 
 struct Documents {
     lines: Lines,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::error::{DataError, MAX_ROW, RowProblem};
 use super::example::Example;
-use super::fields::Spec;
+use super::spec::Spec;
 use crate::config::types::TaskKind;
 
 pub(super) type Input = BufReader<File>;

@@ -7,9 +7,9 @@ use serde::Deserialize;
 
 use super::error::{DataError, RowProblem};
 use super::example::Example;
-use super::fields::{Answers, Spec};
 use super::json_list::{Elements, ListError};
 use super::reader::{Input, Source};
+use super::spec::{Answers, Spec};
 
 #[derive(Deserialize)]
 struct Article {

@@ -11,7 +11,8 @@ use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
-use super::encode::{EncodeError, Encoder};
+use super::encode::Encoder;
+use super::encode_error::EncodeError;
 use super::error::DataError;
 use super::example::Example;
 use super::formats::{Examples, Want};

@@ -5,9 +5,9 @@ use serde_json::Value;
 
 use super::error::{DataError, RowProblem};
 use super::example::{Example, TokenRow};
-use super::fields::Spec;
 use super::jsonl::json_problem;
 use super::reader::{Input, Lines, Source};
+use super::spec::Spec;
 
 struct Rows {
     lines: Lines,

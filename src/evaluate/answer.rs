@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use crate::clean::{CleanError, Cleaner};
 use crate::config::types::{InferenceConfig, TaskKind};
-use crate::data::encode::{EncodeError, Encoder};
 use crate::data::example::Example;
 use crate::data::tokenizer::{Tokenizer, TokenizerError};
+use crate::data::{EncodeError, Encoder};
 use crate::generate::sampling::{Sampler, SamplingError};
 use crate::generate::validate::is_valid;
 use crate::generate::{Beams, GenerateOptions, Prompt, stream};

@@ -7,7 +7,7 @@ use super::error::Error;
 use super::ready::skipped_rows;
 use super::setup::{ModelUse, Setup};
 use crate::config::types::Config;
-use crate::data::encode::Encoder;
+use crate::data::Encoder;
 use crate::data::example::Example;
 use crate::data::formats::{Examples, Want};
 use crate::data::pack::packs;

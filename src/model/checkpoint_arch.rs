@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use super::bnb_names::{SUFFIXES, is_quantised};
+use super::bnb::names::{SUFFIXES, is_quantised};
 use super::checkpoint::{Checkpoint, CheckpointError};
 use super::hf_config::ArchConfig;
 

@@ -4,7 +4,6 @@
 mod adapters;
 mod attention;
 pub mod bnb;
-mod bnb_names;
 mod cached;
 pub mod checkpoint;
 mod checkpoint_arch;

@@ -11,8 +11,8 @@ use safetensors::Dtype;
 use serde_json::{Map, Value};
 use thiserror::Error;
 
+use super::bnb::names::is_quantised;
 use super::bnb::{self, BnbError, PreQuantized};
-use super::bnb_names::is_quantised;
 use super::checkpoint::{Checkpoint, CheckpointError};
 use super::export::{ExportError, write_text};
 use super::gguf_error::GgufError;

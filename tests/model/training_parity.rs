@@ -6,8 +6,8 @@ use crate::log::Log;
 use std::path::Path;
 
 use kiln::config::types::{LoraConfig, LoraInit, ModelInit, QuantMethod, TargetModules};
+use kiln::data::Sample;
 use kiln::data::batch::Schedule as Plan;
-use kiln::data::encode::Sample;
 use kiln::data::pack::alone;
 use kiln::model::peft::Adapter;
 use kiln::model::{Adaptation, Decoder, LoadOptions, load};

@@ -10,10 +10,10 @@ use serde_json::{Map, Value};
 use super::{Conversation, message, role};
 use crate::data::error::{DataError, RowProblem, excerpt};
 use crate::data::example::Example;
-use crate::data::fields::Spec;
 use crate::data::json_list::{Elements, ListError};
 use crate::data::jsonl::{self, json_problem};
 use crate::data::reader::{Input, Lines, Source};
+use crate::data::spec::Spec;
 
 /// Opens `input`; examples are counted by line, or from 1 within a list.
 pub(in crate::data) fn open(spec: &Spec, mut input: Input) -> Result<Source, DataError> {

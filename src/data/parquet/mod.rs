@@ -23,8 +23,8 @@ use self::column::Column;
 use self::shape::Shape;
 use super::error::{DataError, MAX_ROW, RowProblem};
 use super::example::Example;
-use super::fields::Spec;
 use super::reader::Source;
+use super::spec::Spec;
 use super::{chat, guard, jsonl, tokens};
 use crate::config::types::TaskKind;
 

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use memmap2::Mmap;
 use serde::{Deserialize, Serialize};
 
-use super::encode::EncodeReport;
+use super::encode_report::EncodeReport;
 use super::sample::{Brief, IGNORED, Sample};
 pub(super) use file::{Damage, MARK, Writer, hash_all, open};
 

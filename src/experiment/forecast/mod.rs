@@ -18,7 +18,7 @@ use super::scorer::SasModel;
 use super::setup::{ModelUse, Setup};
 use crate::config::Job;
 use crate::config::types::{Config, QuantMethod};
-use crate::data::encode::EncodeError;
+use crate::data::EncodeError;
 use crate::device::{Asked, Memory as HostMemory, give_back_freed_memory, out_of_memory};
 use crate::ops::{Precision, for_device};
 use crate::plan::{

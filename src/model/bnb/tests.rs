@@ -3,14 +3,17 @@
 use std::collections::BTreeMap;
 use std::fs;
 
+use safetensors::Dtype;
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::super::export::{ExportError, WeightType, write_model};
-use super::super::init::initial;
-use super::super::rewrite::{Base, StoredType};
+use super::read::MAX_STATE_BYTES;
+use super::write::python_float;
 use super::*;
-use crate::ops::nf4::quantize;
+use crate::model::export::{ExportError, WeightType, write_model};
+use crate::model::init::initial;
+use crate::model::rewrite::{Base, StoredType};
+use crate::ops::nf4::{Absmax, quantize};
 use crate::rng::Stream;
 
 /// Rows of `gate_proj` are no whole blocks and `down_proj` ends in half of one.
