@@ -5,9 +5,20 @@ use std::collections::{BTreeMap, HashSet};
 use serde_json::Value;
 use tokenizers::AddedToken;
 
+/// The special tokens that have names, in the order of transformers.
+pub(super) const NAMED: [&str; 7] = [
+    "bos_token",
+    "eos_token",
+    "unk_token",
+    "sep_token",
+    "pad_token",
+    "cls_token",
+    "mask_token",
+];
+
 /// Adds the tokens that `tokenizer_config.json` names and `tokenizer.json` does not
-/// have, as transformers does: those of `added_tokens_decoder` by their ids, then the
-/// `additional_special_tokens` (transformers 5: `extra_special_tokens`).
+/// have, as transformers does: those of `added_tokens_decoder` by their ids, then `eos_token`
+/// and its like, then the `additional_special_tokens` (transformers 5: `extra_special_tokens`).
 ///
 /// # Errors
 /// What is wrong: a token that would get another id than the file gives it.
@@ -41,6 +52,13 @@ pub(super) fn add_tokens(inner: &mut tokenizers::Tokenizer, config: &Value) -> R
             ));
         }
     }
+    for name in NAMED {
+        let Some(token) = config.get(name).filter(|token| !token.is_null()) else {
+            continue;
+        };
+        let wrong = || format!("`{name}` is {token}, which is no token");
+        add_special(inner, added_token(token).ok_or_else(wrong)?);
+    }
     for key in ["additional_special_tokens", "extra_special_tokens"] {
         for token in config
             .get(key)
@@ -49,15 +67,19 @@ pub(super) fn add_tokens(inner: &mut tokenizers::Tokenizer, config: &Value) -> R
             .flatten()
         {
             let wrong = || format!("`{key}` has {token}, which is no token");
-            let mut token = added_token(token).ok_or_else(wrong)?;
-            let held = inner.get_added_tokens_decoder();
-            if !held.values().any(|held| held.content == token.content) {
-                token.special = true;
-                inner.add_special_tokens(&[token]);
-            }
+            add_special(inner, added_token(token).ok_or_else(wrong)?);
         }
     }
     Ok(())
+}
+
+/// Adds a special token, unless it is there.
+fn add_special(inner: &mut tokenizers::Tokenizer, mut token: AddedToken) {
+    let held = inner.get_added_tokens_decoder();
+    if !token.content.is_empty() && !held.values().any(|held| held.content == token.content) {
+        token.special = true;
+        inner.add_special_tokens(&[token]);
+    }
 }
 
 /// A token with its flags, or its text alone, which is a special token.
@@ -96,15 +118,17 @@ mod tests {
                 "6": {"content": "<tool>", "special": true},
                 "1": {"content": "</s>", "special": true},
                 "5": {"content": "ab", "special": false, "normalized": false}},
-                "additional_special_tokens": ["<tool>", "<think>"]}"#,
+                "additional_special_tokens": ["<tool>", "<think>"], "eos_token": "<end>",
+                "bos_token": null}"#,
         );
         let t = load().unwrap();
         assert_eq!(
-            t.encode("a<tool>b abb<think></s>", false).unwrap(),
-            [3, 6, 4, 5, 4, 7, 1]
+            t.encode("a<tool>b abb<think></s><end>", false).unwrap(),
+            [3, 6, 4, 5, 4, 8, 1, 7]
         );
-        assert_eq!((t.vocab_size(), plain.vocab_size()), (8, 6));
-        assert!(t.is_mark(6) && t.is_mark(7) && !t.is_mark(5));
+        assert_eq!((t.vocab_size(), plain.vocab_size()), (9, 6));
+        assert_eq!(t.eos_id().unwrap(), 7);
+        assert!(t.is_mark(6) && t.is_mark(8) && !t.is_mark(5));
         assert_ne!(t.fingerprint().unwrap(), plain.fingerprint().unwrap());
         for (text, part) in [
             (

@@ -2,7 +2,7 @@
 
 use super::error::DataError;
 use super::example::option_letter;
-use super::options::MAX_OPTIONS;
+use super::options::{Labels, MAX_OPTIONS};
 use super::spec::Spec;
 
 /// The column names tried for a field, in order, without regard to case.
@@ -77,7 +77,7 @@ pub(super) fn find(names: &[String], wanted: &str) -> Option<usize> {
 
 /// The columns of the options: what `data.columns.options` names (one column, or
 /// several with commas between), else `options` or `choices`, else a family such
-/// as `choice0..3`, `A..D`, `option_a..`.
+/// as `choice0..3`, `A..D`, `option_a..`. With them how the columns name the options.
 ///
 /// # Errors
 /// There are none.
@@ -85,24 +85,25 @@ pub(super) fn option_columns(
     spec: &Spec,
     names: &[String],
     line: usize,
-) -> Result<Vec<usize>, DataError> {
+) -> Result<(Vec<usize>, Labels), DataError> {
     if let Some(Some(wanted)) = spec.columns.get("options") {
         if let Some(index) = find(names, wanted) {
-            return Ok(vec![index]);
+            return Ok((vec![index], Labels::None));
         }
-        return wanted
+        let columns: Result<_, DataError> = wanted
             .split(',')
             .map(|w| {
                 find(names, w.trim())
                     .ok_or_else(|| DataError::column(&spec.path, line, "options", w.trim(), names))
             })
             .collect();
+        return Ok((columns?, Labels::None));
     }
     if let Some(index) = usual_names("options")
         .iter()
         .find_map(|usual| find(names, usual))
     {
-        return Ok(vec![index]);
+        return Ok((vec![index], Labels::None));
     }
     for prefix in ["option", "choice", "opt", "op", ""] {
         let members: Vec<(usize, &str)> = names
@@ -126,12 +127,12 @@ pub(super) fn option_columns(
             (0..MAX_OPTIONS).map_while(|k| at(label(k))).collect()
         };
         let letters = run(&|k| option_letter(k).to_string());
-        let mut families = vec![letters];
+        let mut families = vec![(letters, Labels::None)];
         if !prefix.is_empty() {
-            families.push(run(&|k| k.to_string()));
-            families.push(run(&|k| (k + 1).to_string()));
+            families.push((run(&|k| k.to_string()), Labels::None));
+            families.push((run(&|k| (k + 1).to_string()), Labels::FromOne));
         }
-        if let Some(family) = families.into_iter().find(|f| f.len() > 1) {
+        if let Some(family) = families.into_iter().find(|(f, _)| f.len() > 1) {
             return Ok(family);
         }
     }

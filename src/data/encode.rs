@@ -368,7 +368,7 @@ pub(super) fn join(
     let mut whole = tokenizer.encode(&(prompt_text + answer_text), special)?;
     let answer = match whole.starts_with(&prompt) {
         true => whole.split_off(prompt.len()),
-        false => tokenizer.encode(answer_text, false)?,
+        false => tokenizer.encode_after(answer_text)?,
     };
     Ok((prompt, answer))
 }
@@ -459,6 +459,35 @@ mod tests {
         // "q1" + "2" would be the one unknown word "q12".
         let parts = join(&t, "q2 q1".to_string(), "a1", true).unwrap();
         assert_eq!(parts, (vec![0, 4, 3], vec![7]));
+    }
+
+    #[test]
+    fn a_part_that_is_joined_has_no_blank_of_its_own() {
+        // As Llama's: a blank before each text, and a word of the vocabulary that goes over the
+        // boundary between the parts.
+        let dir = tempfile::tempdir().unwrap();
+        let vocab = [
+            "<unk>", "\n", "▁", "Q", ":", "B", "▁Q", "▁B", "o", "▁Bo", ":▁",
+        ];
+        let ids: serde_json::Map<String, serde_json::Value> = (0..)
+            .zip(vocab)
+            .map(|(id, word)| (word.to_string(), serde_json::Value::from(id)))
+            .collect();
+        let file = serde_json::json!({"version": "1.0", "added_tokens": [],
+            "normalizer": {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "▁"},
+                {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]},
+            "pre_tokenizer": null, "post_processor": null, "decoder": null,
+            "model": {"type": "BPE", "unk_token": "<unk>", "vocab": ids,
+                "merges": [[":", "▁"], ["▁", "Q"], ["▁", "B"], ["▁B", "o"]]}});
+        std::fs::write(dir.path().join("tokenizer.json"), file.to_string()).unwrap();
+        let t = Tokenizer::load(dir.path()).unwrap();
+        let id = |word: &str| vocab.iter().position(|w| *w == word).unwrap() as u32;
+        let whole = t.encode("Q: Bo", false).unwrap();
+        assert_eq!(whole, ["▁Q", ":▁", "B", "o"].map(id));
+        let parts = join(&t, "Q:".to_string(), " Bo", false).unwrap();
+        assert_eq!(parts, (["▁Q", ":"].map(id).to_vec(), vec![id("▁Bo")]));
+        assert_eq!(t.encode("Bo", false).unwrap(), [id("▁Bo")]);
+        assert_eq!(t.encode_after("Bo").unwrap(), ["B", "o"].map(id));
     }
 
     #[test]

@@ -67,6 +67,16 @@ pub enum EncodeError {
     },
 }
 
+impl EncodeError {
+    /// Whether other rows can be encoded.
+    pub(super) fn is_of_one_row(&self) -> bool {
+        matches!(
+            self,
+            Self::Prompt { .. } | Self::Chat { .. } | Self::NotChat { .. }
+        )
+    }
+}
+
 /// The first rows of many.
 fn few(rows: &[usize]) -> String {
     match rows.len() {

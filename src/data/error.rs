@@ -111,9 +111,14 @@ pub enum RowProblem {
     #[error("{0} options: a multiple-choice question needs 2 to 26")]
     OptionCount(usize),
     #[error(
-        "answer '{answer}' matches no option (of {options}): write the letter, the index from 0 or the option's text"
+        "answer '{answer}' matches no option (of {options}): write {number} or the option's text"
     )]
-    NoSuchOption { answer: String, options: String },
+    NoSuchOption {
+        answer: String,
+        options: String,
+        /// What may be written beside the text.
+        number: &'static str,
+    },
     #[error("answer '{answer}' can mean {meanings}: write the letter of the option")]
     AmbiguousAnswer { answer: String, meanings: String },
     #[error(

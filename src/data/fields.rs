@@ -5,7 +5,9 @@ use std::sync::Arc;
 use super::columns::{column, find, option_columns, refuse_doubles};
 use super::error::{DataError, RowProblem, list};
 use super::example::Example;
-use super::options::{finish_options, literal_list, parse_options, resolve_answer, trimmed};
+use super::options::{
+    Labels, finish_options, literal_list, parse_options, resolve_answer, trimmed,
+};
 use super::spec::{Answers, Spec, Tasks};
 use crate::config::types::TaskKind;
 
@@ -15,6 +17,11 @@ pub(super) enum Cell {
     Missing,
     Text(String),
     List(Vec<String>),
+    /// Texts, each with its label.
+    Labelled {
+        texts: Vec<String>,
+        labels: Vec<String>,
+    },
     /// Nested JSON, as text.
     Nested(String),
 }
@@ -29,6 +36,7 @@ pub(super) struct Layout {
     answer: Option<usize>,
     /// One column with all options, or one column an option.
     options: Vec<usize>,
+    labels: Labels,
     /// The other columns, with their names.
     extras: Vec<(usize, Arc<str>)>,
     /// The column that names the task of a row.
@@ -56,14 +64,16 @@ impl Layout {
         let context = lookup("context", false)?;
         let text = lookup("text", spec.kind == TaskKind::Text)?;
         let answer = lookup("answer", answer_needed)?;
-        let options = match spec.kind {
+        let (options, labels) = match spec.kind {
             _ if spec.by_row => match option_columns(spec, &names, line) {
                 // A column that the config names must be there.
-                Err(_) if !matches!(spec.columns.get("options"), Some(Some(_))) => Vec::new(),
+                Err(_) if !matches!(spec.columns.get("options"), Some(Some(_))) => {
+                    (Vec::new(), Labels::None)
+                }
                 found => found?,
             },
             TaskKind::Mcq => option_columns(spec, &names, line)?,
-            TaskKind::Saq | TaskKind::Text => Vec::new(),
+            TaskKind::Saq | TaskKind::Text => (Vec::new(), Labels::None),
         };
         let taken = |i: &usize| {
             [id, question, context, text, answer].contains(&Some(*i)) || options.contains(i)
@@ -82,6 +92,7 @@ impl Layout {
             text,
             answer,
             options,
+            labels,
             extras,
             task,
             kind,
@@ -141,8 +152,9 @@ impl Layout {
                 return Err(RowProblem::EmptyField { field: "text" });
             }
         }
+        let mut labels = Labels::None;
         if kind == TaskKind::Mcq {
-            out.options = self.options(&mut cells)?;
+            (out.options, labels) = self.options(&mut cells)?;
         }
         if let Some(i) = self.answer {
             out.answers = self.answers(&mut cells, i)?;
@@ -151,7 +163,7 @@ impl Layout {
             match &out.answers[..] {
                 [] => {}
                 [answer] => {
-                    let index = resolve_answer(answer, &out.options)?;
+                    let index = resolve_answer(answer, &out.options, &labels)?;
                     out.answers = vec![out.options[index].clone()];
                     out.answer_index = Some(index);
                 }
@@ -176,7 +188,9 @@ impl Layout {
             match std::mem::replace(&mut cells[*i], Cell::Missing) {
                 Cell::Missing => {}
                 Cell::Text(text) | Cell::Nested(text) => out.fields.push((name.clone(), text)),
-                Cell::List(items) => out.fields.push((name.clone(), items.join(", "))),
+                Cell::List(items) | Cell::Labelled { texts: items, .. } => {
+                    out.fields.push((name.clone(), items.join(", ")))
+                }
             }
         }
         Ok(out)
@@ -193,7 +207,7 @@ impl Layout {
         let filled = |&i: &usize| match &cells[i] {
             Cell::Missing => false,
             Cell::Text(text) => !text.trim().is_empty(),
-            Cell::List(items) => !items.is_empty(),
+            Cell::List(items) | Cell::Labelled { texts: items, .. } => !items.is_empty(),
             Cell::Nested(_) => true,
         };
         if let (Some(i), Some(tasks)) = (self.task.filter(filled), &spec.tasks) {
@@ -234,20 +248,27 @@ impl Layout {
         match std::mem::replace(&mut cells[i], Cell::Missing) {
             Cell::Missing => Ok(None),
             Cell::Text(text) => Ok(Some(text)),
-            Cell::List(_) => Err(fail("a list")),
+            Cell::List(_) | Cell::Labelled { .. } => Err(fail("a list")),
             Cell::Nested(_) => Err(fail("nested JSON")),
         }
     }
 
-    fn options(&self, cells: &mut [Cell]) -> Result<Vec<String>, RowProblem> {
+    /// The options, and how the data names them.
+    fn options(&self, cells: &mut [Cell]) -> Result<(Vec<String>, Labels), RowProblem> {
         if let &[one] = &self.options[..] {
-            return match std::mem::replace(&mut cells[one], Cell::Missing) {
+            let mut named = Labels::None;
+            let options = match std::mem::replace(&mut cells[one], Cell::Missing) {
                 Cell::Missing => Err(RowProblem::EmptyField { field: "options" }),
                 Cell::Text(text) => parse_options(&text),
                 Cell::List(items) => finish_options(items),
+                Cell::Labelled { texts, labels } => {
+                    named = Labels::Listed(labels);
+                    finish_options(texts)
+                }
                 // A mapping from letters.
                 Cell::Nested(json) => parse_options(&json),
             };
+            return Ok((options?, named));
         }
         let mut options = Vec::with_capacity(self.options.len());
         for &i in &self.options {
@@ -261,7 +282,7 @@ impl Layout {
         while options.last().is_some_and(String::is_empty) {
             options.pop();
         }
-        finish_options(options)
+        Ok((finish_options(options)?, self.labels.clone()))
     }
 
     /// The answers, trimmed, none empty; no element where the cell is empty.
@@ -273,13 +294,22 @@ impl Layout {
                 if text.is_empty() {
                     return Ok(Vec::new());
                 }
+                // A dict of Python or JSON, as tables made of SQuAD hold it.
+                if self.plural && is_mapping(&text) {
+                    return Err(RowProblem::Type {
+                        field: "answer",
+                        column: self.names[i].clone(),
+                        found: "a dict",
+                        wanted: "text or a list of texts",
+                    });
+                }
                 let listed = self.plural && text.starts_with('[') && text.ends_with(']');
                 match listed.then(|| literal_list(&text)).flatten() {
                     Some(items) => items,
                     None => vec![text],
                 }
             }
-            Cell::List(items) => items,
+            Cell::List(items) | Cell::Labelled { texts: items, .. } => items,
             Cell::Nested(_) => {
                 return Err(RowProblem::Type {
                     field: "answer",
@@ -295,6 +325,12 @@ impl Layout {
         }
         Ok(items)
     }
+}
+
+/// Whether a cell holds a dict with names in quotes.
+fn is_mapping(text: &str) -> bool {
+    let inner = text.strip_prefix('{').and_then(|t| t.strip_suffix('}'));
+    inner.is_some_and(|inner| inner.trim_start().starts_with(['\'', '"']) && inner.contains(':'))
 }
 
 /// The task `name` among those that rows may name, with its kind of questions.
@@ -371,6 +407,15 @@ mod tests {
                 (e.answer_index, e.letter(), e.answers),
                 (Some(1), Some('B'), vec!["y".to_string()])
             );
+        }
+        for (header, answer, want) in [
+            ("question,option1,option2,answer", "1", 0),
+            ("question,option_1,option_2,answer", "2", 1),
+            ("question,choice0,choice1,answer", "1", 1),
+            ("question,option_a,option_b,answer", "1", 1),
+        ] {
+            let e = example(&spec(TaskKind::Mcq, &[]), header, &["q?", "x", "y", answer]);
+            assert_eq!(e.unwrap().answer_index, Some(want), "{header}");
         }
         let s = spec(
             TaskKind::Mcq,
@@ -481,6 +526,9 @@ mod tests {
         s.answers = Answers::Required;
         let e = example(&s, "question,answers", &["q?", "['a b', 'c']"]).unwrap();
         assert_eq!(e.answers, ["a b", "c"]);
+        let dict = "{'text': ['a'], 'answer_start': [1]}";
+        let error = example(&s, "question,answers", &["q?", dict]).unwrap_err();
+        assert!(error.to_string().contains("a dict"), "{error}");
     }
 
     #[test]

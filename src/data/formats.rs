@@ -118,7 +118,7 @@ impl Examples {
         let inner = match format {
             DataFormat::Csv => delimited::open(&spec, input, b',')?,
             DataFormat::Tsv => delimited::open(&spec, input, b'\t')?,
-            DataFormat::Jsonl => jsonl::open(&spec, input),
+            DataFormat::Jsonl => jsonl::open(&spec, input)?,
             DataFormat::Squad => squad::open(&spec, input),
             DataFormat::Text => plain::open(&spec, input)?,
             DataFormat::Chat => chat::open(&spec, input)?,
@@ -353,7 +353,7 @@ fn guess(path: &Path, head: &[u8]) -> Result<DataFormat, DataError> {
     }
 }
 
-/// JSONL, conversations, ready tokens or SQuAD, told apart by the first line.
+/// JSONL or a list of objects, conversations, ready tokens or SQuAD, told apart by the first line.
 fn guess_json(path: &Path, head: &[u8]) -> Result<DataFormat, DataError> {
     let head = head.trim_ascii_start();
     let has = |within: &[u8], key: &str| within.windows(key.len()).any(|w| w == key.as_bytes());
@@ -362,8 +362,11 @@ fn guess_json(path: &Path, head: &[u8]) -> Result<DataFormat, DataError> {
         if talks(head) {
             return Ok(DataFormat::Chat);
         }
-        let remedy = "write one JSON object a line (jq -c '.[]' FILE > FILE.jsonl)";
-        return Err(format_error(path, "is one JSON list", remedy));
+        if has(head, "\"input_ids\"") {
+            let remedy = "write one JSON object a line (jq -c '.[]' FILE > FILE.jsonl)";
+            return Err(format_error(path, "is one JSON list of tokens", remedy));
+        }
+        return Ok(DataFormat::Jsonl);
     }
     let line = head.split(|b| *b == b'\n').next().unwrap_or_default();
     match serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(line) {

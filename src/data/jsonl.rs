@@ -1,20 +1,18 @@
-//! JSON Lines: one object a line, keys as column names.
+//! Objects with keys as column names: JSON Lines, or one JSON list.
 
+use std::io::BufRead;
 use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::error::{DataError, RowProblem};
+use super::error::{DataError, MAX_ROW, RowProblem};
 use super::example::Example;
 use super::fields::{Cell, Layout};
+use super::json_list::{Elements, ListError};
 use super::reader::{Input, Lines, Source};
 use super::spec::Spec;
-
-struct Rows {
-    lines: Lines,
-    objects: Objects,
-}
+use crate::config::types::TaskKind;
 
 /// JSON objects into examples.
 pub(super) struct Objects {
@@ -23,11 +21,62 @@ pub(super) struct Objects {
     layout: Option<Layout>,
 }
 
-pub(super) fn open(spec: &Spec, input: Input) -> Source {
-    Box::new(Rows {
-        lines: Lines::new(spec, input),
-        objects: Objects::new(spec),
-    })
+/// Opens `input`; examples are counted by line, or from 1 within a list.
+///
+/// # Errors
+/// The file cannot be read.
+pub(super) fn open(spec: &Spec, input: Input) -> Result<Source, DataError> {
+    let mut rows = Objects::new(spec);
+    let objects = objects(spec, input)?;
+    Ok(Box::new(objects.map(move |row| {
+        row.and_then(|(row, map)| rows.example(row, map))
+    })))
+}
+
+type Row = Result<(usize, Map<String, Value>), DataError>;
+
+/// The objects of JSON Lines with their lines, or those of one JSON list with their numbers
+/// from 1.
+///
+/// # Errors
+/// The file cannot be read.
+pub(super) fn objects(
+    spec: &Spec,
+    mut input: Input,
+) -> Result<Box<dyn Iterator<Item = Row> + Send>, DataError> {
+    let path = Arc::clone(&spec.path);
+    let head = input.fill_buf().map_err(|e| DataError::io(&path, e))?;
+    if head.trim_ascii_start().first() == Some(&b'[') {
+        let (bounded, mut row) = (spec.kind != TaskKind::Text, 0);
+        return Ok(Box::new(Elements::new(input).map(move |item| {
+            row += 1;
+            let fail = |problem| DataError::row(&path, row, problem);
+            let bytes = item.map_err(|error| match error {
+                ListError::Io(error) => DataError::io(&path, error),
+                ListError::What(what) => DataError::Format {
+                    path: path.to_path_buf(),
+                    what: format!("is not a JSON list of objects: {what}, at row {row}"),
+                    remedy: "write a JSON list of objects, or one object a line".to_string(),
+                },
+            })?;
+            if bounded && bytes.len() >= MAX_ROW {
+                return Err(fail(RowProblem::TooLong { bytes: bytes.len() }));
+            }
+            let text = String::from_utf8(bytes)
+                .map_err(|_| fail(RowProblem::Utf8Line { what: "the row" }))?;
+            let map = serde_json::from_str(&text);
+            let map = map.map_err(|e| fail(RowProblem::Json(e.to_string())))?;
+            Ok((row, map))
+        })));
+    }
+    let mut lines = Lines::new(spec, input);
+    Ok(Box::new(std::iter::from_fn(move || {
+        Some(lines.next_filled()?.and_then(|(line, text)| {
+            let map = serde_json::from_str(&text)
+                .map_err(|e| DataError::row(&path, line, RowProblem::Json(json_problem(&e))));
+            Ok((line, map?))
+        }))
+    })))
 }
 
 /// serde_json's message, without the line number it counts from our line.
@@ -46,37 +95,27 @@ fn scalar(value: &Value) -> Option<String> {
     }
 }
 
-/// A list of scalars, or `{"text": [..], ..}` as Hugging Face's sets write
-/// answers and choices, becomes a list; other nesting stays JSON.
+/// A list of scalars becomes a list, and so does `{"text": [..], ..}`, as Hugging Face's sets
+/// write answers and choices, with `label` where that is a list as long; other nesting stays JSON.
 fn cell(value: Value) -> Cell {
+    let list = |value: Option<&Value>| -> Option<Vec<String>> {
+        value?.as_array()?.iter().map(scalar).collect()
+    };
     match value {
         Value::Null => Cell::Missing,
         Value::String(s) => Cell::Text(s),
-        Value::Array(ref items) => match items.iter().map(scalar).collect() {
-            Some(list) => Cell::List(list),
+        Value::Array(_) => match list(Some(&value)) {
+            Some(items) => Cell::List(items),
             None => Cell::Nested(value.to_string()),
         },
-        Value::Object(ref map) => match map.get("text") {
-            Some(Value::Array(items)) => match items.iter().map(scalar).collect() {
-                Some(list) => Cell::List(list),
-                None => Cell::Nested(value.to_string()),
-            },
-            _ => Cell::Nested(value.to_string()),
+        Value::Object(ref map) => match (list(map.get("text")), list(map.get("label"))) {
+            (Some(texts), Some(labels)) if texts.len() == labels.len() => {
+                Cell::Labelled { texts, labels }
+            }
+            (Some(texts), _) => Cell::List(texts),
+            (None, _) => Cell::Nested(value.to_string()),
         },
         Value::Bool(_) | Value::Number(_) => Cell::Text(value.to_string()),
-    }
-}
-
-impl Rows {
-    fn example(&mut self, line: usize, text: &str) -> Result<Example, DataError> {
-        let map: Map<String, Value> = serde_json::from_str(text).map_err(|e| {
-            DataError::row(
-                self.objects.path(),
-                line,
-                RowProblem::Json(json_problem(&e)),
-            )
-        })?;
-        self.objects.example(line, map)
     }
 }
 
@@ -124,16 +163,5 @@ impl Objects {
         let layout = self.layout.insert(layout);
         let cells = map.into_iter().map(|(_, value)| cell(value)).collect();
         layout.example(&self.spec, line, cells).map_err(fail)
-    }
-}
-
-impl Iterator for Rows {
-    type Item = Result<Example, DataError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        Some(match self.lines.next_filled()? {
-            Ok((line, text)) => self.example(line, &text),
-            Err(error) => Err(error),
-        })
     }
 }

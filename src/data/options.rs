@@ -64,13 +64,36 @@ pub(super) fn trimmed(text: String) -> String {
     }
 }
 
-/// The index of the option that `answer` names: by letter (`B`, `(b)`, `B.`),
-/// by letter and text (`B) Rome`), by index from 0, or by the option's text.
+/// How the data names its options, which its answers refer to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Labels {
+    /// Not at all: letters, or an index from 0.
+    #[default]
+    None,
+    /// In columns `option1`, `option2`, ..: letters, or a number from 1.
+    FromOne,
+    /// By a list beside the texts, in their order, as in ARC.
+    Listed(Vec<String>),
+}
+
+/// The index of the option that `answer` names: by its listed label; by letter (`B`, `(b)`,
+/// `B.`), by letter and text (`B) Rome`), by number, or by the option's text.
 /// Refuses an answer that names two different options.
-pub fn resolve_answer(answer: &str, options: &[String]) -> Result<usize, RowProblem> {
+pub fn resolve_answer(
+    answer: &str,
+    options: &[String],
+    labels: &Labels,
+) -> Result<usize, RowProblem> {
     let answer = answer.trim();
     if answer.is_empty() {
         return Err(RowProblem::EmptyField { field: "answer" });
+    }
+    if let Labels::Listed(labels) = labels {
+        let mut named = (0..options.len())
+            .filter(|i| labels.get(*i).is_some_and(|label| same_text(label, answer)));
+        if let (Some(index), None) = (named.next(), named.next()) {
+            return Ok(index);
+        }
     }
     let mut meanings: Vec<(usize, &'static str)> = Vec::new();
     let mut mean = |index: usize, how| {
@@ -78,13 +101,17 @@ pub fn resolve_answer(answer: &str, options: &[String]) -> Result<usize, RowProb
             meanings.push((index, how));
         }
     };
-    if let Some((index, rest)) = leading_label(answer)
+    // Listed labels are the only ones: `A` may be the name of another option than the first.
+    let listed = matches!(labels, Labels::Listed(_));
+    if let Some((index, rest)) = leading_label(answer).filter(|_| !listed)
         && (rest.is_empty() || options.get(index).is_some_and(|o| same_text(o, rest)))
     {
         mean(index, "letter");
     }
-    if let Ok(index) = answer.parse::<usize>() {
-        mean(index, "index");
+    match (answer.parse::<usize>(), labels) {
+        (Ok(index), Labels::None) => mean(index, "index"),
+        (Ok(number @ 1..), Labels::FromOne) => mean(number - 1, "number"),
+        _ => {}
     }
     let exact = options.iter().any(|o| o == answer);
     for (index, option) in options.iter().enumerate() {
@@ -103,9 +130,20 @@ pub fn resolve_answer(answer: &str, options: &[String]) -> Result<usize, RowProb
             options: options
                 .iter()
                 .enumerate()
-                .map(|(i, o)| format!("{}) {}", option_letter(i), excerpt(o, 30)))
+                .map(|(i, o)| match labels {
+                    Labels::Listed(labels) => {
+                        let label = labels.get(i).map_or("", String::as_str);
+                        format!("{}) {}", excerpt(label, 10), excerpt(o, 30))
+                    }
+                    _ => format!("{}) {}", option_letter(i), excerpt(o, 30)),
+                })
                 .collect::<Vec<_>>()
                 .join(", "),
+            number: match labels {
+                Labels::None => "the letter, the index from 0",
+                Labels::FromOne => "the letter, the number of its column",
+                Labels::Listed(_) => "the label",
+            },
         }),
         _ => Err(RowProblem::AmbiguousAnswer {
             answer: excerpt(answer, 60),
@@ -425,7 +463,7 @@ mod tests {
                     options.iter().all(|o| !o.is_empty() && o.trim() == o),
                     "{cell:?}"
                 );
-                if let Ok(index) = resolve_answer(&cell, &options) {
+                if let Ok(index) = resolve_answer(&cell, &options, &Labels::None) {
                     assert!(index < options.len(), "{cell:?}");
                 }
                 read += 1;
@@ -450,19 +488,23 @@ mod tests {
             ("Rome", 0),
             ("new delhi", 3),
         ] {
-            assert_eq!(resolve_answer(answer, &options), Ok(want), "{answer}");
+            assert_eq!(
+                resolve_answer(answer, &options, &Labels::None),
+                Ok(want),
+                "{answer}"
+            );
         }
         for answer in ["E", "4", "-1", "Paris", "B) Lima", "Rom"] {
             assert!(
                 matches!(
-                    resolve_answer(answer, &options),
+                    resolve_answer(answer, &options, &Labels::None),
                     Err(RowProblem::NoSuchOption { .. })
                 ),
                 "{answer}"
             );
         }
         assert_eq!(
-            resolve_answer(" ", &options),
+            resolve_answer(" ", &options, &Labels::None),
             Err(RowProblem::EmptyField { field: "answer" })
         );
     }
@@ -470,25 +512,59 @@ mod tests {
     #[test]
     fn ambiguous_answers_are_refused_and_harmless_ones_are_not() {
         let numbers = strings(&["2", "1", "7"]);
-        assert_eq!(resolve_answer("1", &numbers), Ok(1));
+        assert_eq!(resolve_answer("1", &numbers, &Labels::None), Ok(1));
         assert!(matches!(
-            resolve_answer("2", &numbers),
+            resolve_answer("2", &numbers, &Labels::None),
             Err(RowProblem::AmbiguousAnswer { .. })
         ));
-        assert_eq!(resolve_answer("7", &numbers), Ok(2));
+        assert_eq!(resolve_answer("7", &numbers, &Labels::None), Ok(2));
         let letters = strings(&["B", "A"]);
-        let message = resolve_answer("A", &letters).unwrap_err().to_string();
+        let message = resolve_answer("A", &letters, &Labels::None)
+            .unwrap_err()
+            .to_string();
         assert!(
             message.contains("option A (by its letter) or option B (by its text)"),
             "{message}"
         );
         let twins = strings(&["x", "x"]);
         assert!(matches!(
-            resolve_answer("x", &twins),
+            resolve_answer("x", &twins, &Labels::None),
             Err(RowProblem::AmbiguousAnswer { .. })
         ));
-        assert_eq!(resolve_answer("B", &twins), Ok(1));
+        assert_eq!(resolve_answer("B", &twins, &Labels::None), Ok(1));
         // The exact spelling wins over one that differs in case.
-        assert_eq!(resolve_answer("us", &strings(&["US", "us"])), Ok(1));
+        assert_eq!(
+            resolve_answer("us", &strings(&["US", "us"]), &Labels::None),
+            Ok(1)
+        );
+    }
+
+    #[test]
+    fn labels_of_the_data_come_before_an_index() {
+        let options = strings(&["w", "x", "y", "1"]);
+        for (answer, want) in [("1", 0), ("2", 1), ("B", 1), ("y", 2)] {
+            let found = resolve_answer(answer, &options[..3], &Labels::FromOne);
+            assert_eq!(found, Ok(want), "{answer}");
+        }
+        // The number of the first, the text of the last.
+        assert!(resolve_answer("1", &options, &Labels::FromOne).is_err());
+        assert!(resolve_answer("0", &options, &Labels::FromOne).is_err());
+        let listed = |labels: &[&str]| Labels::Listed(strings(labels));
+        for (labels, answer, want) in [
+            (["1", "2", "3", "4"], "1", 0),
+            (["1", "2", "3", "4"], "4", 3),
+            (["B", "A", "D", "C"], "a", 1),
+            (["B", "A", "D", "C"], "y", 2),
+        ] {
+            let found = resolve_answer(answer, &options, &listed(&labels));
+            assert_eq!(found, Ok(want), "{labels:?} {answer}");
+        }
+        let message = resolve_answer("A", &options, &listed(&["1", "2", "3", "4"]))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            message.contains("1) w") && message.contains("write the label"),
+            "{message}"
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! Prompt templates: text with `{name}` placeholders; `{{` and `}}` are braces.
+//! Prompt templates: text with `{name}` placeholders; `{{` and `}}` are braces. What stands
+//! between `{?name}` and `{/name}` is left out where the field is absent or empty.
 
 use std::borrow::Cow;
 
@@ -35,6 +36,15 @@ pub enum PromptError {
         fields: Vec<String>,
         near: Option<String>,
     },
+    #[error(
+        "{key}: '{{{mark}{name}}}' at character {at} has no partner: a part that may be left out is {{?{name}}}..{{/{name}}}, and holds no other such part"
+    )]
+    Section {
+        key: &'static str,
+        mark: char,
+        name: String,
+        at: usize,
+    },
     #[error("{key}: '{{{name}}}' would show the model the answer: use it in prompt.answer only")]
     Leak { key: &'static str, name: String },
 }
@@ -49,6 +59,10 @@ fn hint(near: &Option<String>) -> String {
 enum Part {
     Text(String),
     Field(String),
+    /// `{?name}`: up to the end of the section only where the field is not empty.
+    Open(String),
+    /// `{/name}`
+    Close(String),
 }
 
 /// A parsed template.
@@ -66,6 +80,8 @@ impl Template {
     pub fn parse(key: &'static str, text: &str) -> Result<Self, PromptError> {
         let mut parts = Vec::new();
         let mut literal = String::new();
+        // The section that is open, and where it began.
+        let mut open: Option<(String, usize)> = None;
         let mut chars = text.chars().enumerate().peekable();
         while let Some((at, c)) = chars.next() {
             let brace = c == '{' || c == '}';
@@ -92,18 +108,42 @@ impl Template {
                         }
                     }
                 }
+                let at = at + 1;
+                let mark = name.chars().next().filter(|c| matches!(c, '?' | '/'));
+                let name = name[mark.map_or(0, char::len_utf8)..].to_string();
                 if name.trim() != name || name.is_empty() {
-                    return Err(PromptError::Name {
-                        key,
-                        name,
-                        at: at + 1,
-                    });
+                    return Err(PromptError::Name { key, name, at });
                 }
                 if !literal.is_empty() {
                     parts.push(Part::Text(std::mem::take(&mut literal)));
                 }
-                parts.push(Part::Field(name));
+                let lone = |mark, name| PromptError::Section {
+                    key,
+                    mark,
+                    name,
+                    at,
+                };
+                parts.push(match mark {
+                    Some('?') if open.is_none() => {
+                        open = Some((name.clone(), at));
+                        Part::Open(name)
+                    }
+                    Some('/') if open.as_ref().is_some_and(|(of, _)| *of == name) => {
+                        open = None;
+                        Part::Close(name)
+                    }
+                    Some(mark) => return Err(lone(mark, name)),
+                    None => Part::Field(name),
+                });
             }
+        }
+        if let Some((name, at)) = open {
+            return Err(PromptError::Section {
+                key,
+                mark: '?',
+                name,
+                at,
+            });
         }
         if !literal.is_empty() {
             parts.push(Part::Text(literal));
@@ -114,8 +154,8 @@ impl Template {
     /// The names of the placeholders, in order.
     pub fn fields(&self) -> impl Iterator<Item = &str> {
         self.parts.iter().filter_map(|p| match p {
-            Part::Field(name) => Some(name.as_str()),
-            Part::Text(_) => None,
+            Part::Field(name) | Part::Open(name) => Some(name.as_str()),
+            Part::Text(_) | Part::Close(_) => None,
         })
     }
 
@@ -126,9 +166,15 @@ impl Template {
         names: impl Fn() -> Vec<String>,
     ) -> Result<String, PromptError> {
         let mut out = String::new();
+        let mut left_out = false;
         for part in &self.parts {
             match part {
+                Part::Close(_) => left_out = false,
+                _ if left_out => {}
                 Part::Text(text) => out.push_str(text),
+                Part::Open(name) => {
+                    left_out = value(name).is_none_or(|text| text.trim().is_empty())
+                }
                 Part::Field(name) => match value(name) {
                     Some(text) => out.push_str(&text),
                     None => {
@@ -310,6 +356,21 @@ mod tests {
     }
 
     #[test]
+    fn a_section_is_left_out_where_its_field_is_absent_or_empty() {
+        let text = "{question}\n{?topic}On {topic}.\n{/topic}{?no}{no}{/no}Answer:";
+        let p = Prompter::new(&config(text, "{answer}")).unwrap();
+        let mut e = example();
+        let asked = "Where is {Oslo}?\n";
+        assert_eq!(p.prompt(&e).unwrap(), format!("{asked}On places.\nAnswer:"));
+        e.fields[0].1 = " ".to_string();
+        assert_eq!(p.prompt(&e).unwrap(), format!("{asked}Answer:"));
+        e.fields.clear();
+        assert_eq!(p.prompt(&e).unwrap(), format!("{asked}Answer:"));
+        let leak = Prompter::new(&config("{?answer}x{/answer}", "")).unwrap_err();
+        assert!(matches!(leak, PromptError::Leak { .. }), "{leak}");
+    }
+
+    #[test]
     fn an_unknown_field_lists_those_there_are() {
         let p = Prompter::new(&config("{contxt} {question}", "{answer}")).unwrap();
         let error = p.prompt(&example()).unwrap_err().to_string();
@@ -339,6 +400,15 @@ mod tests {
         assert!(at("{}").contains("'{}' at character 1 is not a field name"));
         assert!(at("{ question }").contains("is not a field name"));
         assert!(at("{a{b}}").contains("'{' at character 1"));
+        for (text, mark) in [
+            ("a {?b} c", "'{?b}' at character 3"),
+            ("a {/b}", "'{/b}' at character 3"),
+            ("{?a}{?b}{/b}{/a}", "'{?b}' at character 5"),
+            ("{?a}x{/b}", "'{/b}' at character 6"),
+        ] {
+            assert!(at(text).contains(mark), "{}", at(text));
+        }
+        assert!(at("{?}").contains("is not a field name"));
         let leak = Prompter::new(&config("{question} {answer}", "")).unwrap_err();
         assert!(matches!(leak, PromptError::Leak { .. }), "{leak}");
         let mut bad = config("{question}", "{answer}");

@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
-use serde::Deserialize;
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 
 use super::error::{DataError, RowProblem};
 use super::example::Example;
@@ -26,17 +28,28 @@ struct Paragraph {
 
 #[derive(Deserialize)]
 struct Question {
+    #[serde(default, deserialize_with = "id")]
     id: String,
     question: String,
     #[serde(default)]
     answers: Vec<Answer>,
-    #[serde(default)]
-    is_impossible: bool,
 }
 
 #[derive(Deserialize)]
 struct Answer {
     text: String,
+}
+
+/// Text, or a number as text; empty for null.
+fn id<'de, D: Deserializer<'de>>(input: D) -> Result<String, D::Error> {
+    match Value::deserialize(input)? {
+        Value::String(id) => Ok(id),
+        Value::Number(id) => Ok(id.to_string()),
+        Value::Null => Ok(String::new()),
+        other => Err(D::Error::custom(format!(
+            "the id {other} is neither text nor a number"
+        ))),
+    }
 }
 
 /// Opens the file, of which an article at a time is read; `row` of an example is the
@@ -101,7 +114,7 @@ fn example(
     if question.question.trim().is_empty() {
         return Err(RowProblem::EmptyField { field: "question" });
     }
-    if answers.is_empty() && (question.is_impossible || spec.answers == Answers::Required) {
+    if answers.is_empty() && spec.answers == Answers::Required {
         return Err(RowProblem::NoField { field: "answer" });
     }
     Ok(Example {

@@ -18,14 +18,14 @@ use super::example::Example;
 use super::formats::{Examples, Want};
 use super::hex::hex;
 use super::store::{self, Damage, Said, Store, Writer};
-use crate::config::types::DataConfig;
+use crate::config::types::{DataConfig, OnError};
 
 /// Examples are encoded together up to this number and these bytes of text.
 const EXAMPLES: usize = 512;
 const BYTES: usize = 1 << 20;
 /// To be raised where the same file and settings come to other samples than before, so
 /// that those in the cache are left alone.
-const READING: &str = "2";
+const READING: &str = "3";
 /// Temporary files begin with this.
 const MAKING: &str = "making-";
 /// A temporary file that nobody has written to for so long was left behind.
@@ -154,6 +154,7 @@ impl Source<'_> {
         path: &Path,
     ) -> Result<(Writer<W>, Said), TokeniseError> {
         let mut said = Said::default();
+        let mut refused: Vec<EncodeError> = Vec::new();
         let mut examples = Examples::open(self.path, self.data, self.want.clone())?;
         loop {
             let (mut batch, mut bytes) = (Vec::new(), 0);
@@ -168,24 +169,33 @@ impl Source<'_> {
             if batch.is_empty() {
                 break;
             }
-            said.examples += batch.len();
             let encode = |example| self.encoder.samples(example, self.path);
             let encoded: Vec<_> = batch.par_iter().map(encode).collect();
             for samples in encoded {
-                for sample in samples? {
+                let samples = match samples {
+                    Err(bad) if self.data.on_error == OnError::Skip && bad.is_of_one_row() => {
+                        refused.push(bad);
+                        continue;
+                    }
+                    samples => samples?,
+                };
+                said.examples += 1;
+                for sample in samples {
                     said.report.add(&sample);
                     writer.push(&sample).map_err(|e| failed(path, e))?;
                 }
             }
         }
+        if said.examples == 0 && !refused.is_empty() {
+            return Err(refused.remove(0).into());
+        }
         let place = self.path.display().to_string();
-        said.skipped = examples
-            .skipped()
-            .iter()
-            .map(|row| {
-                let text = row.to_string();
-                text.strip_prefix(&place)
-                    .map_or(text.clone(), str::to_string)
+        let read = examples.skipped().iter().map(ToString::to_string);
+        said.skipped = read
+            .chain(refused.iter().map(ToString::to_string))
+            .map(|text| match text.strip_prefix(&place) {
+                Some(text) => text.to_string(),
+                None => text,
             })
             .collect();
         Ok((writer, said))
@@ -267,7 +277,7 @@ mod tests {
     use indexmap::IndexMap;
 
     use super::*;
-    use crate::config::types::{OnError, PromptConfig, TaskKind};
+    use crate::config::types::{PromptConfig, TaskKind};
     use crate::data::store::Samples;
     use crate::data::tokenizer::tests::write_words;
     use crate::data::{Answers, Tokenizer, read_examples};
@@ -357,6 +367,44 @@ mod tests {
             assert_eq!(run.store.said.skipped, [skipped]);
         }
         assert_eq!(f.kept().len(), 1);
+    }
+
+    #[test]
+    fn a_row_that_cannot_be_encoded_can_be_skipped() {
+        let mut f = Fixture::new();
+        let path = f.folder.path().join("d.jsonl");
+        let row = |more: &str| format!("{{\"question\": \"q1\", \"answer\": \"a1\"{more}}}\n");
+        let prompt = PromptConfig {
+            template: "{topic} {question}".to_string(),
+            answer: " {answer}".to_string(),
+            ..PromptConfig::default()
+        };
+        let run = |f: &Fixture, rows: &[&str]| {
+            std::fs::write(&path, rows.iter().map(|more| row(more)).collect::<String>()).unwrap();
+            let encoder = Encoder::new(&prompt, TaskKind::Saq, Some(&f.tokenizer), 64).unwrap();
+            let source = Source {
+                path: &path,
+                data: &f.data,
+                want: Want::new(TaskKind::Saq, Answers::Required),
+                encoder: &encoder,
+            };
+            source
+                .tokenise(None)
+                .map(|t| t.store)
+                .map_err(|e| e.to_string())
+        };
+        let topic = ", \"topic\": \"q2\"";
+        let store = run(&f, &[topic, "", topic]).unwrap();
+        assert_eq!((store.len(), store.said.examples), (2, 2));
+        let said = &store.said.skipped;
+        assert!(
+            said.len() == 1 && said[0].starts_with(":2: prompt.template: no field"),
+            "{said:?}"
+        );
+        // With none left the first one's error says why.
+        assert!(run(&f, &["", ""]).is_err_and(|e| e.contains("d.jsonl:1: prompt.template")));
+        f.data.on_error = OnError::Fail;
+        assert!(run(&f, &[topic, ""]).is_err_and(|e| e.contains("d.jsonl:2: prompt.template")));
     }
 
     #[test]

@@ -60,6 +60,8 @@ pub struct Tokenizer {
     prefix: Vec<u32>,
     /// What it puts behind: the separator of an encoder, or nothing.
     suffix: Vec<u32>,
+    /// It puts a blank before a text, so that the first word is as one in the middle.
+    adds_blank: bool,
     eos: Option<u32>,
     stops: Vec<u32>,
     /// Special tokens and those that end generation, as they are written.
@@ -144,6 +146,7 @@ impl Tokenizer {
         // The longest first, for a mark that begins with another one.
         marks.sort_by(|a, b| (b.0.len(), &a.0).cmp(&(a.0.len(), &b.0)));
         Ok(Some(Self {
+            adds_blank: adds_blank(&inner),
             inner,
             dir: dir.to_path_buf(),
             prefix,
@@ -163,6 +166,20 @@ impl Tokenizer {
             return Ok(ids.to_vec());
         }
         Ok([&self.prefix, ids].concat())
+    }
+
+    /// Token ids of `text` where it follows other text, without the blank that the
+    /// tokenizer puts before a text that stands alone.
+    pub fn encode_after(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
+        if self.adds_blank {
+            // A line end merges with no word, so what follows it is as behind any text.
+            let line = self.encode("\n", false)?;
+            let mut ids = self.encode(&format!("\n{text}"), false)?;
+            if ids.starts_with(&line) {
+                return Ok(ids.split_off(line.len()));
+            }
+        }
+        self.encode(text, false)
     }
 
     /// Token ids of `text` between all that the post-processor puts around it, the
@@ -309,6 +326,31 @@ impl Tokenizer {
             }),
         }
     }
+}
+
+/// Whether a part of the tokenizer says that it puts a blank, or what stands for one,
+/// before each text.
+fn adds_blank(inner: &tokenizers::Tokenizer) -> bool {
+    fn says(part: &Value) -> bool {
+        match part {
+            Value::Array(parts) => parts.iter().any(says),
+            Value::Object(fields) => {
+                fields.get("type").and_then(Value::as_str) == Some("Prepend")
+                    || fields.get("add_prefix_space") == Some(&Value::Bool(true))
+                    || (fields.get("prepend_scheme").and_then(Value::as_str))
+                        .is_some_and(|scheme| scheme != "never")
+                    || fields.values().any(says)
+            }
+            _ => false,
+        }
+    }
+    let normalizer = inner.get_normalizer().map(serde_json::to_value);
+    let before = inner.get_pre_tokenizer().map(serde_json::to_value);
+    [normalizer, before]
+        .into_iter()
+        .flatten()
+        .flatten()
+        .any(|part| says(&part))
 }
 
 /// The file's bytes, or `None` where there is no such file.

@@ -40,9 +40,11 @@ pub fn preview(config: &Config, examples: usize, colour: bool) -> Result<Preview
     let encoder = setup.encoder(config)?;
     let store = setup.tokenise(path, config, &encoder)?.store;
     let want = Want::new(config.task.kind, Answers::Required);
-    let first: Vec<Example> = Examples::open(path, &config.data, want)?
+    let mut first: Vec<Example> = Examples::open(path, &config.data, want)?
         .take(examples)
         .collect::<Result<_, _>>()?;
+    // Some may have been refused by the template.
+    first.retain(|example| store.briefs().any(|sample| sample.row == example.row));
     let shown = Shown {
         config,
         setup: &setup,

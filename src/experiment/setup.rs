@@ -235,19 +235,11 @@ impl Setup {
             None => String::new(),
         };
         let chat = match &self.chat {
-            Ok(Some(template)) => template.source(),
-            Ok(None) | Err(_) => "",
-        };
-        // A template may write the date.
-        let today = match chat.contains("strftime_now") {
-            true => chrono::Local::now().date_naive().to_string(),
-            false => String::new(),
+            Ok(Some(template)) => template.settings(),
+            Ok(None) | Err(_) => String::new(),
         };
         let (kind, length) = (config.task.kind, config.training.max_seq_length);
-        let settings = format!(
-            "{tokenizer} {kind:?} {length} {:?} {chat:?} {today}",
-            config.prompt
-        );
+        let settings = format!("{tokenizer} {kind:?} {length} {:?} {chat:?}", config.prompt);
         Ok(Some(Cache {
             dir,
             settings,

@@ -44,7 +44,7 @@ pub(super) const SECTION: Section = Section {
             nullable: true,
             default: Default::Null,
             help: "csv, tsv, jsonl, squad, text, chat, tokens or parquet; null guesses it",
-            about: "`squad` is the official SQuAD JSON. `chat` is JSONL or a JSON list of conversations, `messages` with `role` and `content` or ShareGPT's `conversations` with `from` and `value`: the model's chat template writes them, and only what an assistant says is supervised. `tokens` is JSONL with `input_ids` and `labels` (-100: not supervised), taken as it is, without tokenizer and prompt. A `parquet` file is read as JSONL with the same columns would be: questions, documents, conversations (lists of structs) or tokens.",
+            about: "`jsonl` is one object a line, or one JSON list of objects. `squad` is the official SQuAD JSON. `chat` is JSONL or a JSON list of conversations, `messages` with `role` and `content` or ShareGPT's `conversations` with `from` and `value`: the model's chat template writes them, and only what an assistant says is supervised. `tokens` is JSONL with `input_ids` and `labels` (-100: not supervised), taken as it is, without tokenizer and prompt. A `parquet` file is read as JSONL with the same columns would be: questions, documents, conversations (lists of structs) or tokens.",
             limit: Limit::None,
         },
         Key {
@@ -53,7 +53,7 @@ pub(super) const SECTION: Section = Section {
             nullable: false,
             default: Default::Str("fail"),
             help: "A row that cannot be used ends the command (fail) or is left out (skip)",
-            about: "Rows with too few fields, wrong quotes, invalid UTF-8, an id that was used before, an empty answer, an answer that is none of the options, or a megabyte of text. With `skip`, run.log names each with its reason and summary.json has their number (`skipped_rows`). A quote that is never closed is an error all the same: it takes the rest of the file with it.",
+            about: "Rows with too few fields, wrong quotes, invalid UTF-8, an id that was used before, an empty answer, an answer that is none of the options, a conversation that the chat template refuses, or a megabyte of text. With `skip`, run.log names each with its reason and summary.json has their number (`skipped_rows`). A quote that is never closed is an error all the same: it takes the rest of the file with it.",
             limit: Limit::None,
         },
         Key {

@@ -53,7 +53,7 @@ pub(super) const TASK: Section = Section {
 
 pub(super) const PROMPT: Section = Section {
     title: "Prompt",
-    about: "How an example becomes text. `{name}` stands for a field of the example (`question`, `options`, `context`, `answer`, `letter`, `text`); write `{{` and `}}` for braces. Training and inference use the same text.",
+    about: "How an example becomes text. `{name}` stands for a field of the example (`question`, `options`, `context`, `answer`, `letter`, `text`); write `{{` and `}}` for braces. What stands between `{?name}` and `{/name}` is left out where a row has no such field or an empty one. Training and inference use the same text.",
     keys: &[
         Key {
             name: "prompt.template",

@@ -2,7 +2,6 @@
 //! `messages` (role, content), `conversations` (from, value: ShareGPT's form), or a
 //! `text` that is taken whole.
 
-use std::io::BufRead;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
@@ -10,47 +9,16 @@ use serde_json::{Map, Value};
 use super::{Conversation, message, role};
 use crate::data::error::{DataError, RowProblem, excerpt};
 use crate::data::example::Example;
-use crate::data::json_list::{Elements, ListError};
-use crate::data::jsonl::{self, json_problem};
-use crate::data::reader::{Input, Lines, Source};
+use crate::data::jsonl;
+use crate::data::reader::{Input, Source};
 use crate::data::spec::Spec;
 
 /// Opens `input`; examples are counted by line, or from 1 within a list.
-pub(in crate::data) fn open(spec: &Spec, mut input: Input) -> Result<Source, DataError> {
-    let io = |e| DataError::io(&spec.path, e);
-    let head = input.fill_buf().map_err(io)?;
-    let list = head.trim_ascii_start().first() == Some(&b'[');
+pub(in crate::data) fn open(spec: &Spec, input: Input) -> Result<Source, DataError> {
     let mut rows = jsonl::Objects::new(spec);
-    if list {
-        let (path, mut row) = (Arc::clone(&spec.path), 0);
-        return Ok(Box::new(Elements::new(input).map(move |item| {
-            row += 1;
-            let fail = |problem| DataError::row(&path, row, problem);
-            let bytes = item.map_err(|error| match error {
-                ListError::Io(error) => DataError::io(&path, error),
-                ListError::What(what) => DataError::Format {
-                    path: path.to_path_buf(),
-                    what: format!("is not a list of conversations: {what}, at row {row}"),
-                    remedy: "write a JSON list of objects, or one object a line".to_string(),
-                },
-            })?;
-            let text = String::from_utf8(bytes)
-                .map_err(|_| fail(RowProblem::Utf8Line { what: "the row" }))?;
-            let map =
-                serde_json::from_str(&text).map_err(|e| fail(RowProblem::Json(e.to_string())))?;
-            example(&mut rows, row, map)
-        })));
-    }
-    let mut lines = Lines::new(spec, input);
-    let path = Arc::clone(&spec.path);
-    Ok(Box::new(std::iter::from_fn(move || {
-        let (line, text) = match lines.next_filled()? {
-            Ok(line) => line,
-            Err(error) => return Some(Err(error)),
-        };
-        let map = serde_json::from_str(&text)
-            .map_err(|e| DataError::row(&path, line, RowProblem::Json(json_problem(&e))));
-        Some(map.and_then(|map| example(&mut rows, line, map)))
+    let objects = jsonl::objects(spec, input)?;
+    Ok(Box::new(objects.map(move |row| {
+        row.and_then(|(row, map)| example(&mut rows, row, map))
     })))
 }
 
@@ -123,7 +91,6 @@ fn finish(
     }
     let tools = match map.get("tools") {
         None | Some(Value::Null) => Value::Null,
-        Some(Value::Array(tools)) if tools.is_empty() => Value::Null,
         Some(Value::Array(tools)) => Value::Array(tools.clone()),
         Some(Value::String(text)) if text.trim().is_empty() => Value::Null,
         Some(Value::String(text)) => serde_json::from_str(text)
@@ -133,6 +100,10 @@ fn finish(
                 "tools is neither a list nor JSON text: write a list of tools".to_string(),
             ));
         }
+    };
+    let tools = match tools.as_array().is_some_and(Vec::is_empty) {
+        true => Value::Null,
+        false => tools,
     };
     Ok(Conversation { messages, tools })
 }
@@ -149,12 +120,30 @@ fn plain(turn: &Turn) -> Result<Value, String> {
         Some(Value::String(text)) if assistant && text.trim().is_empty() && !calls => {
             Err("the assistant's content is empty: fill it or remove the row".to_string())
         }
-        Some(Value::String(_) | Value::Array(_)) => Ok(Value::Object(turn.clone())),
+        Some(Value::String(_) | Value::Array(_)) => Ok(normalised(turn)),
         // An assistant that only calls tools says nothing.
-        None | Some(Value::Null) if calls => Ok(Value::Object(turn.clone())),
+        None | Some(Value::Null) if calls => Ok(normalised(turn)),
         None | Some(Value::Null) => Err("no content: fill it or remove the row".to_string()),
         Some(_) => Err("content is neither text nor a list of parts".to_string()),
     }
+}
+
+/// The names under which messages keep thoughts; templates read the first.
+const THOUGHTS: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
+
+/// A message as transformers hands it to a template: without keys that hold null, which
+/// Parquet gives to each message, and with thoughts under the names that templates read.
+fn normalised(turn: &Turn) -> Value {
+    let mut turn: Turn = turn
+        .iter()
+        .filter(|(_, value)| !value.is_null())
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect();
+    if let Some(thoughts) = THOUGHTS.into_iter().find_map(|key| turn.get(key)).cloned() {
+        turn.entry("thinking").or_insert_with(|| thoughts.clone());
+        turn.insert(THOUGHTS[0].to_string(), thoughts);
+    }
+    Value::Object(turn)
 }
 
 /// A turn of ShareGPT's form.

@@ -12,6 +12,7 @@ use thiserror::Error;
 
 use super::limits::{FUEL, FUEL_PER_BYTE, PARSER_STACK, TEMPLATE_BYTES};
 use super::{jinja, tags};
+use crate::data::added_tokens::NAMED;
 use crate::data::error::excerpt;
 
 /// What can be wrong with a chat template.
@@ -58,22 +59,13 @@ pub struct Rendered {
 pub struct ChatTemplate {
     path: PathBuf,
     source: Arc<str>,
+    /// The one for conversations with tools.
+    tools_source: Option<Arc<str>>,
     env: Arc<Environment<'static>>,
     tools_env: Option<Arc<Environment<'static>>>,
     tokens: Map<String, Value>,
     marks: bool,
 }
-
-/// The tokens that templates get as variables.
-const TOKENS: [&str; 7] = [
-    "bos_token",
-    "eos_token",
-    "unk_token",
-    "sep_token",
-    "pad_token",
-    "cls_token",
-    "mask_token",
-];
 
 impl ChatTemplate {
     /// The chat template of the model directory `dir`: `chat_template.jinja`, else
@@ -119,7 +111,7 @@ impl ChatTemplate {
         };
         let map = object(&dir.join("special_tokens_map.json"))?;
         let mut tokens = Map::new();
-        for name in TOKENS {
+        for name in NAMED {
             let text = [&config, &map]
                 .into_iter()
                 .find_map(|f| token(f.get(name)?));
@@ -156,7 +148,9 @@ impl ChatTemplate {
                 path: path.clone(),
                 what: format!("the chat template cannot be read: {what}"),
             };
-            let (source, marks) = tags::replace_generation(source).map_err(bad)?;
+            // As Jinja reads lines.
+            let source = source.replace("\r\n", "\n").replace('\r', "\n");
+            let (source, marks) = tags::replace_generation(&source).map_err(bad)?;
             // Operators nest as deep as they are many.
             let parser = std::thread::Builder::new()
                 .stack_size(PARSER_STACK)
@@ -176,6 +170,7 @@ impl ChatTemplate {
         Ok(Self {
             path,
             source: Arc::from(source),
+            tools_source: tools.map(Arc::from),
             env,
             tools_env,
             tokens,
@@ -186,6 +181,15 @@ impl ChatTemplate {
     /// The template's own text.
     pub fn source(&self) -> &str {
         &self.source
+    }
+
+    /// All that the rendered text depends on besides the messages, and the date where a
+    /// template writes it.
+    pub fn settings(&self) -> String {
+        let sources = [Some(&self.source), self.tools_source.as_ref()];
+        let dated = sources.iter().flatten().any(|s| s.contains("strftime_now"));
+        let today = dated.then(|| chrono::Local::now().date_naive());
+        format!("{sources:?} {:?} {today:?}", self.tokens)
     }
 
     /// Whether the template marks what an assistant says.

@@ -154,6 +154,31 @@ fn where_a_template_is_found() {
 }
 
 #[test]
+fn all_that_a_text_depends_on_is_in_the_settings() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = |tool: &str, bos: &str| {
+        let templates =
+            json!([{"name": "default", "template": "a"}, {"name": "tool_use", "template": tool}]);
+        let config = json!({"chat_template": templates, "bos_token": bos});
+        put(dir.path(), "tokenizer_config.json", &config.to_string());
+        let template = ChatTemplate::load(dir.path(), None).unwrap().unwrap();
+        template.settings()
+    };
+    let one = config("b", "<s>");
+    assert_eq!(one, config("b", "<s>"));
+    assert_ne!(one, config("c", "<s>"));
+    assert_ne!(one, config("b", "<S>"));
+    let dated = config("{{ strftime_now('%d') }}", "<s>");
+    let today = chrono::Local::now().date_naive().to_string();
+    assert!(dated.contains(&today) && !one.contains(&today));
+    // Jinja reads line ends as one character.
+    put(dir.path(), "chat_template.jinja", "a\r\nb\rc");
+    let template = ChatTemplate::load(dir.path(), None).unwrap().unwrap();
+    let text = template.render(&[], &Value::Null, false).unwrap().text;
+    assert_eq!(text, "a\nb\nc");
+}
+
+#[test]
 fn a_refusal_says_what_the_template_says() {
     let template =
         ChatTemplate::of("\n{{ raise_exception('Roles must ' ~ 'alternate') }}").unwrap();
@@ -323,6 +348,17 @@ fn every_assistant_turn_is_supervised_with_its_end() {
         "('<think></think>' if m.role == 'assistant' else '') + m.content +",
     );
     assert_eq!(learned(&thought, &TURNS), [["one</s>\n", "two</s>\n"]]);
+    // One with thoughts of its own learns their opening tag too.
+    let own = CHATML.replace(
+        "m.content +",
+        "('<think>' + m.t|default('') + '</think>' if m.role == 'assistant' else '') + m.content +",
+    );
+    let template = ChatTemplate::of(&own).unwrap();
+    let mut talk = chat(&TURNS[1..3]);
+    talk.messages[1]["t"] = json!("hm");
+    let piece = &pieces(&template, &talk).unwrap()[0];
+    let learnt = &piece.text[piece.spans[0].clone()];
+    assert_eq!(learnt, "<think>hm</think>one</s>\n");
     // A conversation that an assistant begins.
     assert_eq!(learned(CHATML, &TURNS[2..5]), [["one</s>\n", "two</s>\n"]]);
 }
@@ -371,6 +407,17 @@ fn both_forms_of_rows_read_the_same() {
     );
     assert_eq!(row(json!({"conversations": want.messages})), Ok(want));
     assert!(conversation(&Map::new()).is_none());
+    // Parquet gives every message every key; thoughts go by three names.
+    let filled = json!({"messages": [{"role": "system", "content": "S", "tool_calls": null},
+        {"role": "user", "content": "a", "x": null},
+        {"role": "assistant", "content": "one", "reasoning": "t", "thinking": null}]});
+    let mut thought = chat(&TURNS[..3]);
+    for key in ["reasoning", "thinking", "reasoning_content"] {
+        thought.messages[2][key] = json!("t");
+    }
+    assert_eq!(row(filled), Ok(thought));
+    let given = json!({"messages": chat(&TURNS).messages, "tools": "[]"});
+    assert_eq!(row(given).unwrap().tools, Value::Null);
     let tools = json!([{"name": "f"}]);
     let given = json!({"messages": chat(&TURNS).messages, "tools": tools.to_string()});
     assert_eq!(row(given).unwrap().tools, tools);

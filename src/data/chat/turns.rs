@@ -4,7 +4,8 @@
 //! the turn is supervised, the token that ends it included. The prompt is found by
 //! rendering: up to `add_generation_prompt`, and further where the template itself
 //! writes something before every answer (a role it forgets in its generation prompt,
-//! an empty think block).
+//! an empty think block). An answer with thoughts of its own has no empty block: there the
+//! prompt ends where `add_generation_prompt` does, and the block's opening tag is learnt.
 //!
 //! Templates may show an earlier turn differently than they showed it when it was the
 //! last one (thoughts are dropped from the history). Such a turn becomes a sample of
@@ -102,8 +103,16 @@ pub fn pieces(
     let mut starts = Vec::with_capacity(open.len());
     let mut wholes = Vec::with_capacity(open.len());
     for &i in &open {
-        starts.push((i, frame(template, &messages[..i], tools)?.prompt));
-        wholes.push((i, template.render(&messages[..=i], tools, false)?.text));
+        let whole = template.render(&messages[..=i], tools, false)?.text;
+        let mut start = frame(template, &messages[..i], tools)?.prompt;
+        if !whole.starts_with(&start)
+            && let Ok(prompt) = template.render(&messages[..i], tools, true)
+            && whole.starts_with(&prompt.text)
+        {
+            start = prompt.text;
+        }
+        starts.push((i, start));
+        wholes.push((i, whole));
     }
     let of = |all: &[(usize, String)], i: usize| -> String {
         let found = all.iter().find(|(turn, _)| *turn == i);

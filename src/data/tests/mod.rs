@@ -113,6 +113,13 @@ fn jsonl_reads_lists_numbers_and_mappings() {
     );
     assert_eq!(e.iter().map(|e| e.row).collect::<Vec<_>>(), [1, 3, 4]);
     assert_eq!(e[1].id, "9");
+    // ARC's labels, and a file that is one list.
+    let arc = r#"[
+        {"question": "Q?", "choices": {"text": ["x", "y"], "label": ["1", "2"]}, "answerKey": "1"},
+        {"question": "Q?", "choices": {"text": ["x", "y"], "label": ["B", "A"]}, "answerKey": "A"}]"#;
+    let e = f.read("arc.json", arc, TaskKind::Mcq).unwrap();
+    let indices = e.iter().map(|e| (e.row, e.answer_index));
+    assert_eq!(indices.collect::<Vec<_>>(), [(1, Some(0)), (2, Some(1))]);
     let saq =
         "{\"question\": \"Q?\", \"answers\": {\"text\": [\"a\", \"b\"], \"answer_start\": [0, 1]}}";
     assert_eq!(
@@ -127,6 +134,18 @@ fn squad_keeps_every_reference() {
     let squad = r#"{"version": "1.1", "data": [{"title": "T", "paragraphs": [{"context": " C ", "qas": [
         {"id": "a", "question": "Q1?", "answers": [{"text": "x", "answer_start": 0}, {"text": "x"}, {"text": "y"}]},
         {"id": "b", "question": "Q2?", "answers": [{"text": "z"}]}]}]}]}"#;
+    let numbered = squad.replace("\"a\"", "7");
+    assert_eq!(
+        f.read("n.json", numbered, TaskKind::Saq).unwrap()[0].id,
+        "7"
+    );
+    // SQuAD 2's questions without an answer can be asked.
+    let impossible = squad.replace(r#"[{"text": "z"}]"#, r#"[], "is_impossible": true"#);
+    let path = f.put("i.json", impossible);
+    let asked = Want::new(TaskKind::Saq, Answers::Optional);
+    let asked = read_examples(&path, &config(None), asked).unwrap().examples;
+    assert_eq!((asked.len(), asked[1].answers.len()), (2, 0));
+    assert!(read_examples(&path, &config(None), required(TaskKind::Saq)).is_err());
     let e = f.read("a.json", squad, TaskKind::Saq).unwrap();
     assert_eq!(
         (e[0].answers.join(","), e[1].id.as_str(), e[1].row),
@@ -334,7 +353,21 @@ fn every_error_names_the_file_and_the_line() {
             "a.json",
             "[{\"question\": \"q\"}]",
             saq,
-            "a.json: is one JSON list",
+            "a.json:1: no column 'answer'",
+            "question",
+        ),
+        (
+            "a.json",
+            "[{\"question\": \"q\", \"answer\": \"a\"},",
+            saq,
+            "a.json: is not a JSON list of objects: it ends within the list, at row 2",
+            "one object a line",
+        ),
+        (
+            "a.json",
+            "[{\"input_ids\": [1]}]",
+            saq,
+            "a.json: is one JSON list of tokens",
             "jq",
         ),
         (

@@ -232,6 +232,6 @@ fn bad_rows_of_a_list_of_conversations_are_named_and_can_be_skipped() {
     }
     assert_eq!(said.len(), 4);
     let message = f.message("b.json", format!("[{},", talk("x")), TaskKind::Text);
-    let cut = "b.json: is not a list of conversations: it ends within the list, at row 2";
+    let cut = "b.json: is not a JSON list of objects: it ends within the list, at row 2";
     assert!(message.starts_with(cut), "{message}");
 }
