@@ -3,23 +3,7 @@
 #include "../../src/ops/gpu/cuda/nf4_gemm.cu"
 #include "../../src/ops/gpu/cuda/nf4_gemm_dx.cu"
 #include "harness.hpp"
-
-static const double CODE[16] = {-1.0,
-                                -0.6961928009986877,
-                                -0.5250730514526367,
-                                -0.39491748809814453,
-                                -0.28444138169288635,
-                                -0.18477343022823334,
-                                -0.09105003625154495,
-                                0.0,
-                                0.07958029955625534,
-                                0.16093020141124725,
-                                0.24611230194568634,
-                                0.33791524171829224,
-                                0.44070982933044434,
-                                0.5626170039176941,
-                                0.7229568362236023,
-                                1.0};
+#include "weights.hpp"
 
 struct Case {
     int m, n, k;
@@ -28,32 +12,8 @@ struct Case {
 };
 
 static std::string run(const Case& c, bool dx) {
-    const size_t elements = (size_t)c.n * c.k, blocks = elements / 64;
-    // bitsandbytes' bytes: element 2i in the high nibble of byte i.
-    std::vector<u8> nibbles(elements);
-    for (u8& v : nibbles) v = test::random() % 16;
-    std::vector<u32> codes(elements / 8, 0);
-    for (size_t i = 0; i < elements / 2; i++)
-        codes[i / 4] |= (u32)(nibbles[2 * i] << 4 | nibbles[2 * i + 1]) << (8 * (i % 4));
-    std::vector<float> absmax(blocks);
-#if KILN_DOUBLE_QUANT
-    std::vector<u8> scale_codes(blocks);
-    std::vector<float> nested((blocks + 255) / 256), map(256);
-    const float offset = test::uniform(0.05f, 0.2f);
-    for (u8& v : scale_codes) v = test::random() % 256;
-    for (float& v : nested) v = test::uniform(0.01f, 0.1f);
-    for (float& v : map) v = test::uniform(-1, 1);
-    for (size_t i = 0; i < blocks; i++) {
-        const volatile float product = map[scale_codes[i]] * nested[i / 256];
-        absmax[i] = product + offset;
-    }
-#else
-    for (float& v : absmax) v = test::uniform(1e-4f, 0.3f) * (test::random() % 8 == 0 ? 1e-3f : 1.0f);
-    absmax[0] = 0;
-#endif
-    std::vector<u16> w(elements);
-    for (size_t i = 0; i < elements; i++) w[i] = emu::to_bf16((float)CODE[nibbles[i]] * absmax[i / 64]);
-
+    test::Weight weight(c.n, c.k);
+    const std::vector<u16>& w = weight.dense;
     const int depth = dx ? c.n : c.k, cols = dx ? c.k : c.n;
     std::vector<u16> x = test::bf16_matrix((size_t)c.m * depth);
     std::vector<u16> y((size_t)c.m * cols, 0xffff);
@@ -65,8 +25,8 @@ static std::string run(const Case& c, bool dx) {
     std::vector<u16> left = test::bf16_matrix((size_t)c.m * rank), right = test::bf16_matrix((size_t)cols * rank);
 
     emu::buffers.clear();
+    weight.allow();
     emu::allow(x, false);
-    emu::allow(codes, false);
     emu::allow(y, true);
     Nf4GemmParams p{(u64)c.m, (u64)c.n, (u64)c.k, c.accumulate ? 1u : 0u, 0, (u64)rank};
 #if KILN_LOW
@@ -77,17 +37,13 @@ static std::string run(const Case& c, bool dx) {
 #define LOW_OPERANDS
 #endif
 #if KILN_DOUBLE_QUANT
-    emu::allow(scale_codes, false);
-    emu::allow(nested, false);
-    emu::allow(map, false);
-    p.offset_bits = as_u32(offset);
+    p.offset_bits = as_u32(weight.offset);
     const std::string error = emu::launch({c.grid}, {KILN_THREADS}, test::SHARED, dx ? nf4_gemm_dx : nf4_gemm, x.data(),
-                                          codes.data(), scale_codes.data(), nested.data(), map.data(),
+                                          weight.codes.data(), weight.scale_codes.data(), weight.nested.data(), weight.map.data(),
                                           LOW_OPERANDS y.data(), p);
 #else
-    emu::allow(absmax, false);
     const std::string error = emu::launch({c.grid}, {KILN_THREADS}, test::SHARED, dx ? nf4_gemm_dx : nf4_gemm, x.data(),
-                                          codes.data(), absmax.data(), LOW_OPERANDS y.data(), p);
+                                          weight.codes.data(), weight.absmax.data(), LOW_OPERANDS y.data(), p);
 #endif
     if (!error.empty()) return error;
 
