@@ -12,7 +12,7 @@ use kiln::data::encode::{IGNORED, Sample};
 use kiln::model::{Adaptation, Decoder, Keep, LoadOptions, MLP_ROWS, load};
 use kiln::ops::Precision;
 use kiln::rng::Stream;
-use kiln::train::{Event, Observer, Optimizer, Progress, Schedule, Trainer};
+use kiln::train::{Diverged, Event, Observer, Optimizer, Progress, Schedule, Trainer};
 
 use super::{common, table};
 
@@ -82,8 +82,8 @@ impl Observer for Log {
     fn checkpoint(&mut self, _: &Decoder, _: &Optimizer, _: &Progress) -> Result<()> {
         Ok(())
     }
-    fn diverged(&self, step: usize, loss: f64) -> anyhow::Error {
-        anyhow!("the loss of step {step} is {loss}")
+    fn diverged(&self, step: usize, what: Diverged) -> anyhow::Error {
+        anyhow!("step {step}: {what}")
     }
 }
 

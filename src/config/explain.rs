@@ -47,7 +47,10 @@ pub struct Group {
 /// Nothing has this name; the error has the nearest ones.
 pub fn topic(word: &str, groups: &[Group]) -> Result<Topic, Unknown> {
     let word = word.trim_end_matches('.');
-    if let Some(key) = keys::find(word) {
+    if word == "hydra" {
+        return Ok(Topic::Keys(keys::hydra::KEYS.iter().collect()));
+    }
+    if let Some(key) = keys::find(word).or_else(|| keys::hydra::find(word)) {
         return Ok(Topic::Keys(vec![key]));
     }
     if keys::is_branch(word) || groups.iter().any(|group| group.name == word) {
@@ -77,6 +80,7 @@ fn near(word: &str, groups: &[Group]) -> Vec<String> {
         keys::all().flat_map(|key| key.name.match_indices('.').map(|(at, _)| &key.name[..at]));
     let names = keys::all().map(|key| key.name).chain(branches);
     let names = names.chain(groups.iter().map(|group| group.name.as_str()));
+    let names = names.chain(keys::hydra::KEYS.iter().map(|key| key.name));
     if let Some(name) = nearest(word, names) {
         add(name);
     }
@@ -216,6 +220,8 @@ mod tests {
     fn a_key_is_found_by_its_name_or_the_end_of_it() {
         assert_eq!(names("lora.r"), ["lora.r"]);
         assert_eq!(names("seed"), ["seed"]);
+        assert_eq!(names("hydra.run.dir"), ["hydra.run.dir"]);
+        assert_eq!(names("hydra").len(), 5);
         assert_eq!(names("learning_rate"), ["training.learning_rate"]);
         assert_eq!(
             names("batch_size"),
@@ -237,6 +243,7 @@ mod tests {
     fn the_nearest_names_are_offered() {
         let near = |word: &str| topic(word, &[]).unwrap_err().near;
         assert_eq!(near("lora.rnak"), ["lora.r"]);
+        assert_eq!(near("hydra.run.dri"), ["hydra.run.dir"]);
         assert_eq!(near("training.learnign_rate")[0], "training.learning_rate");
         assert_eq!(near("learnign_rate"), ["training.learning_rate"]);
         let temperature = near("training.temperature");
@@ -249,7 +256,7 @@ mod tests {
 
     #[test]
     fn every_key_has_an_explanation_in_lines_of_bounded_length() {
-        for entry in keys::all() {
+        for entry in keys::all().chain(keys::hydra::KEYS) {
             let text = key(entry, Some("1, command line"));
             assert!(text.contains(&format!("run {} {}=", entry.command(), entry.name)));
             for line in text.lines() {

@@ -317,7 +317,9 @@ pub struct TrainingConfig {
     pub max_grad_norm: f64,
     pub val_ratio: f64,
     pub max_seq_length: usize,
+    #[serde(deserialize_with = "true_false_or_auto")]
     pub fp16: Option<bool>,
+    #[serde(deserialize_with = "true_false_or_auto")]
     pub bf16: Option<bool>,
     pub gradient_checkpointing: bool,
     pub activation_offloading: bool,
@@ -454,6 +456,25 @@ impl<'de> Deserialize<'de> for EarlyStopping {
                 &["true", "false", "never"],
             )),
         }
+    }
+}
+
+/// A switch that may be left to the device: null or `auto`.
+fn true_false_or_auto<'de, D: Deserializer<'de>>(input: D) -> Result<Option<bool>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Bool(bool),
+        Word(String),
+    }
+    match Option::<Written>::deserialize(input)? {
+        None => Ok(None),
+        Some(Written::Bool(on)) => Ok(Some(on)),
+        Some(Written::Word(word)) if word == "auto" => Ok(None),
+        Some(Written::Word(word)) => Err(serde::de::Error::unknown_variant(
+            &word,
+            &["true", "false", "auto"],
+        )),
     }
 }
 

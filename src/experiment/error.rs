@@ -23,6 +23,7 @@ use crate::model::LoadError;
 use crate::model::export::ExportError;
 use crate::model::peft::PeftError;
 use crate::model::rewrite::RewriteError;
+use crate::train::Diverged;
 
 /// Any failure of a job; each message says what is wrong, where, and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -115,7 +116,7 @@ pub enum Error {
         vocab: usize,
     },
     #[error(
-        "step {step}: the loss is {loss}: training diverged; lower training.learning_rate (now {lr:e}) \
+        "step {step}: {what}: training diverged; lower training.learning_rate (now {lr:e}) \
          or lengthen {warmup}{}",
         .checkpoints.as_ref().map_or(String::new(), |dir| format!(
             ". Checkpoints before it are kept in {}: training.resume=DIR goes on from one",
@@ -124,7 +125,7 @@ pub enum Error {
     )]
     Diverged {
         step: usize,
-        loss: f64,
+        what: Diverged,
         /// `training.learning_rate`.
         lr: f64,
         /// The key that says how long the rate rises.
@@ -150,6 +151,8 @@ pub enum Error {
     BaseAndAdapter(PathBuf),
     #[error("output={}: is a directory; name a file, e.g. output={}/predictions.csv", .0.display(), .0.display())]
     OutputIsDirectory(PathBuf),
+    #[error("output={}: that file is {key}, which would be overwritten; give another", .output.display())]
+    OutputIsInput { key: &'static str, output: PathBuf },
     #[error("output={}: is a directory; with export.format=gguf name a file, e.g. output={}/model.gguf", .0.display(), .0.display())]
     GgufIsDirectory(PathBuf),
     #[error("output={}: there is such a file already; choose another output or remove it", .0.display())]

@@ -211,5 +211,13 @@ pub fn remove_dir(path: &Path) -> Result<(), FsError> {
     staging::remove_dir(path).map_err(|(path, e)| FsError::new("remove", path, e))
 }
 
+/// Whether two paths lead to one file or directory that is there.
+pub fn same_place(a: &Path, b: &Path) -> bool {
+    match (fs::canonicalize(a), fs::canonicalize(b)) {
+        (Ok(a), Ok(b)) => a == b,
+        _ => false,
+    }
+}
+
 #[cfg(test)]
 pub(crate) mod tests;

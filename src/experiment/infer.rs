@@ -1,6 +1,6 @@
 //! `run infer`: answers to the questions of a file.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::adapter::other_base;
@@ -35,7 +35,8 @@ pub fn infer(mut job: Job, base: bool) -> Result<(), Error> {
     let path = path.ok_or(Error::Missing("data.test_path", "data/questions.csv"))?;
     let routes = routes(&job, path, base)?;
     let device = setup.chosen.name.as_str();
-    let mut model = watch_loading(device, &config, || load(&setup, &config, &routes))?;
+    let adapters = adapters_of(&routes);
+    let mut model = watch_loading(device, &config, || load(&setup, &config, &adapters))?;
     let mut encoders = Vec::with_capacity(routes.len());
     for route in &routes {
         encoders.push(setup.encoder(&route.config)?);
@@ -73,10 +74,11 @@ pub fn infer(mut job: Job, base: bool) -> Result<(), Error> {
         summary.write(&run.summary())?;
         let mut live = Live::new(&console);
         let mut placed = Vec::new();
-        for (number, (route, questions)) in routes.iter().zip(&asked).enumerate() {
+        for (route, questions) in routes.iter().zip(&asked) {
             let tuned = route.adapter.is_some();
-            if tuned {
-                model.use_adapter(number);
+            if let Some(adapter) = &route.adapter {
+                let held = adapters.iter().position(|dir| dir == adapter);
+                model.use_adapter(held.unwrap_or_default());
             }
             let mut reader = Placed {
                 reader: &mut live,
@@ -130,14 +132,25 @@ pub fn infer(mut job: Job, base: bool) -> Result<(), Error> {
     )
 }
 
-/// The base with the adapter of each route, numbered as the routes are.
-fn load(setup: &Setup, config: &Config, routes: &[Route]) -> Result<Decoder, Error> {
-    let mut adapters = routes.iter().filter_map(|route| route.adapter.as_deref());
-    let first = adapters
-        .next()
-        .map_or(Adaptation::None, Adaptation::Adapter);
+/// The adapters of the routes, each once.
+fn adapters_of(routes: &[Route]) -> Vec<PathBuf> {
+    let mut adapters: Vec<PathBuf> = Vec::new();
+    for adapter in routes.iter().filter_map(|route| route.adapter.as_ref()) {
+        if !adapters.contains(adapter) {
+            adapters.push(adapter.clone());
+        }
+    }
+    adapters
+}
+
+/// The base with these adapters, numbered as they are.
+fn load(setup: &Setup, config: &Config, adapters: &[PathBuf]) -> Result<Decoder, Error> {
+    let (first, more) = match adapters {
+        [first, more @ ..] => (Adaptation::Adapter(first), more),
+        [] => (Adaptation::None, adapters),
+    };
     let mut model = setup.load(config, first)?;
-    for adapter in adapters {
+    for adapter in more {
         model.add_adapter(adapter)?;
     }
     Ok(model)

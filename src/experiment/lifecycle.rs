@@ -56,6 +56,20 @@ fn prepare(job: &mut Job, run: &RunDir, console: &Console) -> Result<(), Error> 
         if output.is_dir() {
             return Err(Error::OutputIsDirectory(output.clone()));
         }
+        let data = &job.config.data;
+        let inputs = [
+            ("data.test_path", &data.test_path),
+            ("data.path", &data.path),
+        ];
+        for (key, input) in inputs {
+            if input
+                .as_deref()
+                .is_some_and(|input| fsx::same_place(input, output))
+            {
+                let output = output.clone();
+                return Err(Error::OutputIsInput { key, output });
+            }
+        }
     }
     run.write_snapshot(&Snapshot {
         config: &job.config_yaml(),

@@ -24,14 +24,16 @@ pub struct Route {
 }
 
 /// The questions at `path`, by task, tasks in the order in which they come up. With
-/// `adapter` set all of them belong to the config's task; with `base` none gets an adapter.
+/// `adapter` set it answers all of them, each by the prompt of its kind; a task of short
+/// answers then takes questions with options too. With `base` none gets an adapter.
 ///
 /// # Errors
 /// The file cannot be read, or a task that comes up has no adapter.
 pub fn routes(job: &Job, path: &Path, base: bool) -> Result<Vec<Route>, Error> {
     let config = &job.config;
     let want = Want::new(config.task.kind, Answers::Optional);
-    if config.adapter.is_some() || shows_options(config) {
+    let takes_all = config.task.kind == TaskKind::Saq;
+    if config.adapter.is_some() && takes_all || shows_options(config) {
         let file = all_questions(path, config, want)?;
         return Ok(vec![Route {
             adapter: adapter_or_base(config, base)?,

@@ -65,6 +65,13 @@ pub fn settle(job: &mut Job) -> Result<(), Error> {
             None => taken.push((key, value)),
         }
     }
+    // Not a part of the shape: what the user asks for holds, as in PEFT.
+    let dropout = job.resolved.select("lora.dropout");
+    if lora.dropout != adapter.lora_dropout
+        && !dropout.is_some_and(|node| is_of_user(job, &node.origin))
+    {
+        taken.push(("lora.dropout", number(adapter.lora_dropout)));
+    }
     if !errors.is_empty() {
         return Err(JobError::Config(ConfigErrors(errors)).into());
     }

@@ -108,6 +108,10 @@ pub fn train(mut job: Job) -> Result<(), Error> {
         for dir in [run.checkpoints(), run.best()] {
             checkpoints::remove_after(&dir, found.step)?;
         }
+        // One more than that is left where a run was killed before it removed the oldest.
+        if let Some(limit) = job.config.training.save_total_limit {
+            checkpoints::prune(&run.checkpoints(), limit)?;
+        }
     }
     let mut summary = Summary::started("train", &job.config.task.name, &ready.setup.chosen.name);
     if let Some(earlier) = earlier {
@@ -253,8 +257,9 @@ impl Session<'_> {
         }
         if let (Some(dir), Method::Lora) = (&config.lora.init_from, config.method) {
             self.console.line(&format!(
-                "adapter starts from {}, with its own rank, alpha and modules",
-                dir.display()
+                "adapter starts from {}, with its own rank, alpha and modules; dropout {}",
+                dir.display(),
+                config.lora.dropout
             ));
         }
         self.console.line(&format!(

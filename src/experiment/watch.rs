@@ -17,7 +17,7 @@ use super::sampled::Sampled;
 use crate::config::types::TrainingConfig;
 use crate::data::batch::Schedule as Plan;
 use crate::model::Decoder;
-use crate::train::{Event, Observer, Optimizer, Progress};
+use crate::train::{Diverged, Event, Observer, Optimizer, Progress};
 
 /// The [`Observer`] of `run train`.
 pub struct Watch<'a> {
@@ -154,13 +154,13 @@ impl Observer for Watch<'_> {
         Ok(())
     }
 
-    fn diverged(&self, step: usize, loss: f64) -> Error {
+    fn diverged(&self, step: usize, what: Diverged) -> Error {
         let training = self.training;
         let dir = self.paths.checkpoints();
         let kept = checkpoints::list(&dir).is_ok_and(|all| !all.is_empty());
         Error::Diverged {
             step,
-            loss,
+            what,
             lr: training.learning_rate,
             warmup: match training.warmup_steps {
                 Some(_) => "training.warmup_steps",

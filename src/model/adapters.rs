@@ -34,7 +34,10 @@ pub(super) fn resolve_adapter(
         Adaptation::Lora(lora) => lora,
     };
     if let Some(dir) = &lora.init_from {
-        return Ok(Some((Adapter::read(dir, arch)?, lora.dropout)));
+        let mut adapter = Adapter::read(dir, arch)?;
+        // What is written afterwards says what was used.
+        adapter.config.lora_dropout = lora.dropout;
+        return Ok(Some((adapter, lora.dropout)));
     }
     let targets = resolve_targets(&lora.target_modules, arch)?;
     let modules: Vec<&str> = targets.iter().map(|l| l.module.as_str()).collect();

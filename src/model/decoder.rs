@@ -352,14 +352,33 @@ impl Decoder {
                 None => return loss,
             }
         }
-        for (id, ids) in trained {
+        let looked_up = self.without_padding(&batch.ids);
+        for (table, (id, ids)) in trained.into_iter().enumerate() {
             let Some(id) = id else { continue };
             let shape = self.params.get(id).dims();
             let sum = grads.take(id);
             let sum = sum.unwrap_or_else(|| Tensor::zeros(shape, &self.device));
-            grads.set(id, Some(ops.scatter_add_rows(sum, ids, &dx)));
+            let sum = match &looked_up {
+                // All of it is padding.
+                Some((rows, _)) if table == 0 && rows.is_empty() => sum,
+                Some((rows, ids)) if table == 0 => {
+                    ops.scatter_add_rows(sum, ids, &ops.gather_rows(&dx, rows))
+                }
+                _ => ops.scatter_add_rows(sum, ids, &dx),
+            };
+            grads.set(id, Some(sum));
         }
         loss
+    }
+
+    /// The rows whose lookups train the embedding, and their ids, where some do not: PyTorch
+    /// gives the row of the padding token (`nn.Embedding`'s `padding_idx`, which Llama and its
+    /// like set) no gradient from them.
+    fn without_padding(&self, ids: &[u32]) -> Option<(Indices, Indices)> {
+        let pad = self.arch.frozen_padding().filter(|pad| ids.contains(pad))?;
+        let kept = (0..).zip(ids).filter(|(_, id)| **id != pad);
+        let (rows, ids): (Vec<u32>, Vec<u32>) = kept.unzip();
+        Some((rows.into(), ids.into()))
     }
 
     /// Final norm, head and loss on the supervised rows only; the gradient comes

@@ -62,7 +62,7 @@ pub fn load(options: &LoadOptions<'_>) -> Result<Decoder, LoadError> {
     };
     let embedding = loader.embedding()?;
     let positions = match arch.position_embedding() {
-        Some(parameter) => Some(loader.table(&parameter)?),
+        Some(parameter) => Some(loader.lookup(&parameter)?),
         None => None,
     };
     let mut layers = Vec::with_capacity(arch.num_layers);
@@ -72,7 +72,7 @@ pub fn load(options: &LoadOptions<'_>) -> Result<Decoder, LoadError> {
     let norm = loader.norm(arch.final_norm(), arch.hidden_size)?;
     let head = match arch.tie_word_embeddings {
         true => None,
-        false => Some(loader.table(&arch.lm_head().weight())?),
+        false => Some(loader.head(&arch.lm_head().weight())?),
     };
     let (params, adapter) = (loader.params, loader.adapter);
     let device = options.device.clone();
@@ -141,12 +141,23 @@ impl Loader<'_> {
         matches!(self.options.adaptation, Adaptation::Full)
     }
 
-    /// An embedding or the head: never quantised, as bitsandbytes and transformers
-    /// have it.
-    fn table(&mut self, parameter: &Parameter) -> Result<Weight, LoadError> {
+    /// The head: never quantised, as bitsandbytes and transformers have it.
+    fn head(&mut self, parameter: &Parameter) -> Result<Weight, LoadError> {
         let values = self.values(&parameter.name, &parameter.shape)?;
         let shape = [parameter.shape[0], parameter.shape[1]];
         Ok(self.dense(&parameter.name, values, shape))
+    }
+
+    /// The table of an embedding, not quantised either.
+    fn lookup(&mut self, parameter: &Parameter) -> Result<Weight, LoadError> {
+        if !self.full() {
+            return self.head(parameter);
+        }
+        let values = self.values(&parameter.name, &parameter.shape)?;
+        let shape = [parameter.shape[0], parameter.shape[1]];
+        let tensor = tensor(values, shape, self.options.device);
+        let id = self.params.push_table(parameter.name.clone(), tensor);
+        Ok(Weight::Param(id))
     }
 
     /// Beside a GPU a frozen embedding stays in host memory, unless the head, which a
@@ -157,7 +168,7 @@ impl Loader<'_> {
             device, precision, ..
         } = *self.options;
         if self.full() || self.arch.tie_word_embeddings || is_cpu(device) {
-            return self.table(&parameter);
+            return self.lookup(&parameter);
         }
         let values = self.values(&parameter.name, &parameter.shape)?;
         let shape = [parameter.shape[0], parameter.shape[1]];

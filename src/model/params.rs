@@ -14,6 +14,7 @@ pub struct ParamId(usize);
 pub struct Params {
     names: Vec<String>,
     decays: Vec<bool>,
+    tables: Vec<bool>,
     values: Vec<Tensor<2>>,
 }
 
@@ -22,8 +23,16 @@ impl Params {
     pub fn push(&mut self, name: String, value: Tensor<2>, decay: bool) -> ParamId {
         self.names.push(name);
         self.decays.push(decay);
+        self.tables.push(false);
         self.values.push(value);
         ParamId(self.values.len() - 1)
+    }
+
+    /// Adds the table of an embedding, of which a step reaches few rows. Weight decay applies.
+    pub fn push_table(&mut self, name: String, value: Tensor<2>) -> ParamId {
+        let id = self.push(name, value, true);
+        self.tables[id.0] = true;
+        id
     }
 
     pub fn get(&self, id: ParamId) -> &Tensor<2> {
@@ -45,6 +54,11 @@ impl Params {
     /// Whether weight decay applies, in parameter order.
     pub fn decays(&self) -> &[bool] {
         &self.decays
+    }
+
+    /// Which ones are tables of embeddings, in parameter order.
+    pub fn tables(&self) -> &[bool] {
+        &self.tables
     }
 
     pub fn values(&self) -> &[Tensor<2>] {

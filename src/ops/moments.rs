@@ -18,11 +18,12 @@ pub enum Storage {
 }
 
 impl Storage {
-    /// That of a parameter of so many numbers.
-    pub fn of(kind: Kind, elements: usize, on_cpu: bool) -> Self {
+    /// That of a parameter of so many numbers, which may be the table of an embedding.
+    pub fn of(kind: Kind, elements: usize, is_table: bool, on_cpu: bool) -> Self {
         match kind {
-            // bitsandbytes' rule: small tensors do not pay.
-            Kind::Adamw8bit if elements >= LEAST => Self::Blockwise,
+            // bitsandbytes' rule: small tensors do not pay. Most rows of a table get no gradient
+            // at a step, which 8 bits keep badly: transformers' Trainer has them in 32.
+            Kind::Adamw8bit if elements >= LEAST && !is_table => Self::Blockwise,
             // All of the CPU's memory is the host's.
             Kind::PagedAdamw if !on_cpu => Self::Paged,
             _ => Self::Plain,
@@ -36,5 +37,23 @@ impl Storage {
             Self::Blockwise => 2 * (elements + 4 * elements.div_ceil(BLOCK as u64)),
             Self::Paged => 0,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_and_small_tensors_keep_32_bits() {
+        let of = |elements, is_table| Storage::of(Kind::Adamw8bit, elements, is_table, true);
+        assert_eq!(of(LEAST, false), Storage::Blockwise);
+        assert_eq!(of(LEAST - 1, false), Storage::Plain);
+        assert_eq!(of(1 << 20, true), Storage::Plain);
+        let paged = |on_cpu| Storage::of(Kind::PagedAdamw, 1 << 20, true, on_cpu);
+        assert_eq!(
+            (paged(true), paged(false)),
+            (Storage::Plain, Storage::Paged)
+        );
     }
 }

@@ -218,11 +218,14 @@ impl Recipe {
             .sum()
     }
 
-    /// Numbers of each tensor that trains.
-    fn trained_tensors(&self) -> Vec<u64> {
+    /// Numbers of each tensor that trains, and whether it is the table of an embedding.
+    fn trained_tensors(&self) -> Vec<(u64, bool)> {
         if self.full {
+            let tables = [Some(self.arch.embedding()), self.arch.position_embedding()];
+            let is_table = |name: &str| tables.iter().flatten().any(|table| table.name == name);
             let parameters = self.arch.parameters();
-            return parameters.iter().map(|p| p.numel() as u64).collect();
+            let all = parameters.iter();
+            return all.map(|p| (p.numel() as u64, is_table(&p.name))).collect();
         }
         let shapes = self.linears();
         let pairs = self
@@ -235,17 +238,19 @@ impl Recipe {
                 [rank * out, rank * inn, self.lengths_of(*r, *out)]
             })
             .filter(|n| *n > 0)
+            .map(|n| (n, false))
             .collect()
     }
 
     /// Bytes of the optimiser's moments: held on the device, and on the way to it
     /// during an update.
     fn moments(&self, on_cpu: bool) -> (u64, u64) {
-        let storage = |n: u64| Storage::of(self.optimizer, n as usize, on_cpu);
+        let storage =
+            |(n, table): (u64, bool)| Storage::of(self.optimizer, n as usize, table, on_cpu);
         let tensors = self.trained_tensors();
-        let held = tensors.iter().map(|n| storage(*n).bytes(*n)).sum();
-        let paged = tensors.iter().filter(|n| storage(**n) == Storage::Paged);
-        let page = paged.map(|n| 2 * 4 * n.min(&(PAGE as u64))).max();
+        let held = tensors.iter().map(|t| storage(*t).bytes(t.0)).sum();
+        let paged = tensors.iter().filter(|t| storage(**t) == Storage::Paged);
+        let page = paged.map(|(n, _)| 2 * 4 * n.min(&(PAGE as u64))).max();
         (held, page.unwrap_or(0))
     }
 

@@ -7,4 +7,4 @@ pub mod trainer;
 
 pub use optimizer::Optimizer;
 pub use schedule::Schedule;
-pub use trainer::{Event, Observer, Progress, Trainer, ragged};
+pub use trainer::{Diverged, Event, Observer, Progress, Trainer, ragged};

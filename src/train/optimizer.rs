@@ -31,9 +31,9 @@ pub struct Optimizer {
 
 impl Moments {
     /// Zeros for a parameter.
-    fn new(kind: Kind, p: &Tensor<2>) -> Self {
+    fn new(kind: Kind, p: &Tensor<2>, is_table: bool) -> Self {
         let [rows, width] = p.dims();
-        match Storage::of(kind, rows * width, is_cpu(&p.device())) {
+        match Storage::of(kind, rows * width, is_table, is_cpu(&p.device())) {
             Storage::Plain => Self::Plain {
                 m: p.zeros_like(),
                 v: p.zeros_like(),
@@ -46,10 +46,11 @@ impl Moments {
 
 impl Optimizer {
     pub fn new(params: &Params, kind: Kind) -> Self {
-        let values = params.values().iter();
+        let values = params.values().iter().zip(params.tables());
+        let moments = values.map(|(p, is_table)| Moments::new(kind, p, *is_table));
         Self {
             kind,
-            moments: values.map(|p| Moments::new(kind, p)).collect(),
+            moments: moments.collect(),
             steps: 0,
         }
     }

@@ -2,7 +2,10 @@
 //! knows nothing of files; what happens is told to an [`Observer`].
 
 use std::borrow::Borrow;
+use std::fmt;
 use std::time::{Duration, Instant};
+
+use burn::tensor::Tensor;
 
 use super::optimizer::Optimizer;
 use super::schedule::Schedule;
@@ -47,11 +50,34 @@ pub struct Progress {
     pub best_step: Option<usize>,
     /// Validations in a row that were not better.
     pub worse: usize,
-    /// The newest logged losses, for the summary.
+    /// The loss of each step, the mean over its window, summed over all steps.
+    #[serde(default)]
+    pub mean_sum: f64,
+    /// For the summary: the mean over the steps up to the last row, and what the last
+    /// validation gave.
     pub train_loss: Option<f64>,
     pub val_loss: Option<f64>,
     /// All non-padding tokens trained on.
     pub tokens: u64,
+}
+
+/// What is no finite number any more.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Diverged {
+    Loss(f64),
+    ValidationLoss(f64),
+    /// What the step made of them; its loss was that of those before.
+    Parameters,
+}
+
+impl fmt::Display for Diverged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Loss(loss) => write!(f, "the loss is {loss}"),
+            Self::ValidationLoss(loss) => write!(f, "the validation loss is {loss}"),
+            Self::Parameters => f.write_str("parameters are infinite or no numbers"),
+        }
+    }
 }
 
 /// What the loop tells as it goes.
@@ -80,7 +106,7 @@ pub trait Observer {
         progress: &Progress,
     ) -> Result<(), Self::Error>;
     /// The run cannot go on.
-    fn diverged(&self, step: usize, loss: f64) -> Self::Error;
+    fn diverged(&self, step: usize, what: Diverged) -> Self::Error;
 }
 
 /// A run in memory.
@@ -124,11 +150,13 @@ impl Trainer<'_> {
             let lr = self.schedule.lr(self.progress.step);
             let outcome = self.step(&window, lr);
             if !outcome.loss_sum.is_finite() || !outcome.grad_norm.is_finite() {
-                return Err(observer.diverged(self.progress.step + 1, outcome.loss_sum));
+                let what = Diverged::Loss(outcome.loss_sum);
+                return Err(observer.diverged(self.progress.step + 1, what));
             }
             let progress = &mut self.progress;
             progress.step += 1;
             progress.loss_sum += outcome.loss_sum;
+            progress.mean_sum += outcome.loss_sum / outcome.supervised.max(1) as f64;
             progress.supervised += outcome.supervised;
             progress.tokens += outcome.tokens;
             seen += outcome.tokens;
@@ -137,6 +165,7 @@ impl Trainer<'_> {
             observer.step(step, total, mean, lr, outcome.tokens);
 
             let last = step == total;
+            let saves = self.config.save_steps > 0 && (last || due(step, self.config.save_steps));
             if due(step, self.config.logging_steps) || last {
                 let took = since.elapsed();
                 observer.event(&self.row(lr, outcome.grad_norm, seen, took))?;
@@ -147,6 +176,9 @@ impl Trainer<'_> {
             if !self.val.is_empty() && (due(step, self.config.eval_steps) || last) {
                 let away = Instant::now();
                 let event = self.validate();
+                if !event.loss.is_finite() {
+                    return Err(observer.diverged(step, Diverged::ValidationLoss(event.loss)));
+                }
                 stop = self.no_longer_better(event.loss);
                 let best = self.progress.worse == 0;
                 observer.event(&event)?;
@@ -159,7 +191,11 @@ impl Trainer<'_> {
                 observer.event(&self.row(lr, outcome.grad_norm, seen, took))?;
                 trained += took;
             }
-            if due(step, self.config.save_steps) && !last {
+            // What is kept can be gone on from, and is not published ruined.
+            if (saves || stop || last) && !self.is_sound() {
+                return Err(observer.diverged(step, Diverged::Parameters));
+            }
+            if saves {
                 let away = Instant::now();
                 observer.checkpoint(self.model, &self.optimizer, &self.progress)?;
                 since += away.elapsed();
@@ -169,6 +205,13 @@ impl Trainer<'_> {
             }
         }
         Ok(trained)
+    }
+
+    /// Whether all parameters are finite.
+    fn is_sound(&self) -> bool {
+        let params: Vec<&Tensor<2>> = self.model.params.values().iter().collect();
+        let squares = self.model.ops().sum_squares(&params);
+        squares.value().is_finite()
     }
 
     /// What the steps since the last row come to, `seen` tokens in the time they `took`.
@@ -185,7 +228,7 @@ impl Trainer<'_> {
             supervised_tokens: progress.supervised,
             tokens_per_s: seen as f64 / took.as_secs_f64().max(1e-9),
         };
-        progress.train_loss = Some(loss);
+        progress.train_loss = Some(progress.mean_sum / progress.step.max(1) as f64);
         (progress.loss_sum, progress.supervised) = (0.0, 0);
         event
     }

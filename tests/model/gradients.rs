@@ -120,3 +120,46 @@ fn noise(like: &Tensor<2>, stream: Stream) -> Tensor<2> {
 fn number(x: Tensor<1>) -> f64 {
     x.into_data().iter::<f64>().next().unwrap()
 }
+
+/// PyTorch's `padding_idx`: lookups of the padding token train nothing, the head does.
+#[test]
+fn lookups_of_padding_train_no_row() {
+    let embedding_grad = |family: &str, pad: &str| {
+        let dir = tempfile::tempdir().unwrap();
+        let sizes = r#", "vocab_size": 23, "hidden_size": 16, "n_embd": 16, "n_head": 2,
+            "intermediate_size": 20, "num_hidden_layers": 1, "n_layer": 1, "n_positions": 9,
+            "num_attention_heads": 2, "initializer_range": 0.3"#;
+        let config = format!(r#"{{"model_type": "{family}", "pad_token_id": {pad}{sizes}}}"#);
+        std::fs::write(dir.path().join("config.json"), config).unwrap();
+        let device = Device::flex();
+        let mut model = load(&LoadOptions {
+            dir: dir.path(),
+            init: ModelInit::Random,
+            quantization: &common::quantization(QuantMethod::None),
+            adaptation: Adaptation::Full,
+            seed: 5,
+            device: &device,
+            precision: Precision::F32,
+        })
+        .unwrap();
+        let mut batch = Ragged::default();
+        batch.push_labelled(&[3, 7, 3, 9], &[3, 7, 3, 9]);
+        model.reserve_positions(9);
+        let mut grads = Grads::new(&model.params);
+        let options = StepOptions {
+            scale: 1.0,
+            keep: Keep::Tapes,
+            dropout: None,
+        };
+        model.loss_backward(&batch, options, &mut grads);
+        let first = grads.iter().next().flatten().expect("of the embedding");
+        let values: Vec<f32> = first.clone().into_data().iter::<f32>().collect();
+        let row = |id: usize| values[id * 16..(id + 1) * 16].iter().any(|v| *v != 0.0);
+        [row(3), row(7), row(9)]
+    };
+    // Nothing follows the last token.
+    assert_eq!(embedding_grad("llama", "null"), [true, true, false]);
+    assert_eq!(embedding_grad("llama", "3"), [false, true, false]);
+    // GPT-2's embedding is the head's matrix, and has no padding.
+    assert_eq!(embedding_grad("gpt2", "3"), [true, true, true]);
+}

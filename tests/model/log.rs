@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 
 use kiln::model::Decoder;
-use kiln::train::{Event, Observer, Optimizer, Progress};
+use kiln::train::{Diverged, Event, Observer, Optimizer, Progress};
 
 /// The rows of a run, kept.
 #[derive(Default)]
@@ -19,7 +19,7 @@ impl Observer for Log {
     fn checkpoint(&mut self, _: &Decoder, _: &Optimizer, _: &Progress) -> Result<(), Infallible> {
         Ok(())
     }
-    fn diverged(&self, step: usize, loss: f64) -> Infallible {
-        panic!("diverged at step {step}: {loss}")
+    fn diverged(&self, step: usize, what: Diverged) -> Infallible {
+        panic!("diverged at step {step}: {what}")
     }
 }

@@ -595,3 +595,62 @@ fn a_cache_larger_than_memory_is_refused_before_weights_are_read() {
         ],
     );
 }
+
+#[test]
+fn a_run_that_diverges_keeps_and_publishes_nothing_ruined() {
+    let sandbox = Sandbox::new();
+    let train = format!(
+        "{SAQ} training.logging_steps=1 training.batch_size=2 \
+                         training.gradient_accumulation_steps=1 training.warmup_steps=0"
+    );
+    sandbox.ok(&format!("{train} hydra.run.dir=good"));
+    let published = "outputs/adapters/adapter_saq/adapter_model.safetensors";
+    let good = sandbox.bytes(published);
+    // Ruined by the last update, which no loss has seen; with and without a validation.
+    for (run, more) in [("a", ""), ("b", "training.val_ratio=0")] {
+        let args = format!(
+            "{train} training.max_steps=1 training.learning_rate=1e39 hydra.run.dir={run} {more}"
+        );
+        fails(
+            &sandbox,
+            &args,
+            1,
+            &["step 1: ", "training diverged", "training.learning_rate"],
+        );
+        assert_eq!(
+            sandbox.json(&format!("{run}/summary.json"))["status"],
+            "failed"
+        );
+        assert!(!sandbox.path(&format!("{run}/adapter")).exists());
+        assert!(
+            !sandbox
+                .files(run)
+                .iter()
+                .any(|file| file.contains("checkpoints/step"))
+        );
+    }
+    assert!(sandbox.bytes(published) == good);
+}
+
+#[test]
+fn answers_do_not_replace_the_questions() {
+    let sandbox = Sandbox::new();
+    sandbox.ok(&format!("{SAQ} hydra.run.dir=run"));
+    let before = sandbox.bytes("saq_test.csv");
+    for command in ["infer", "eval", "compare"] {
+        for output in ["saq_test.csv", "./saq_test.csv"] {
+            let args = format!(
+                "{command} task=saq model.path=model data.test_path=saq_test.csv output={output} \
+                 inference.max_new_tokens=2 hydra.run.dir=again"
+            );
+            fails(
+                &sandbox,
+                &args,
+                1,
+                &["that file is data.test_path, which would be overwritten"],
+            );
+            assert!(!sandbox.path("again").exists());
+        }
+    }
+    assert!(sandbox.bytes("saq_test.csv") == before);
+}

@@ -18,10 +18,12 @@ fn a_resumed_run_finds_the_same_base_again() {
         let (whole, run) = (format!("{name}-whole"), format!("{name}-run"));
         sandbox.ok(&format!("{train} hydra.run.dir={whole}"));
         sandbox.ok(&format!("{train} hydra.run.dir={run}"));
-        // As a kill after the last checkpoint leaves it.
+        // As a kill after the checkpoint of step 10 leaves it.
         let path = format!("{run}/summary.json");
         let text = sandbox.read(&path).replace("\"finished\"", "\"running\"");
         sandbox.write(&path, &text);
+        let last = sandbox.path(&format!("{run}/checkpoints/step-000012"));
+        std::fs::remove_dir_all(last).unwrap();
         let stdout = sandbox.ok(&format!("{train} training.resume={run}"));
         assert!(stdout.contains("step-000010"), "{stdout}");
         let adapter =

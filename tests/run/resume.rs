@@ -140,10 +140,9 @@ fn a_run_killed_twice_goes_on_in_the_directory_that_is_given() {
         "{TRAIN} hydra.run.dir=whole training.max_steps={steps}"
     ));
     assert_same(&sandbox, &dir, "whole");
-    let last = steps - SAVE_STEPS;
     assert_eq!(
         checkpoints(&sandbox, &dir),
-        [last - 2 * SAVE_STEPS, last - SAVE_STEPS, last]
+        [steps - 2 * SAVE_STEPS, steps - SAVE_STEPS, steps]
     );
 
     // A finished run is left as it is.
@@ -240,12 +239,25 @@ fn unfinish(sandbox: &Sandbox, run: &str) {
     sandbox.write(&path, &text);
 }
 
+/// As [`unfinish`], and as if the last checkpoint had not been written.
+fn undo(sandbox: &Sandbox, run: &str) {
+    unfinish(sandbox, run);
+    let last = *checkpoints(sandbox, run).last().unwrap();
+    let dir = sandbox.path(&format!("{run}/checkpoints/step-{last:06}"));
+    std::fs::remove_dir_all(dir).unwrap();
+}
+
 #[test]
 fn a_run_killed_after_its_last_step_ends_the_same() {
     let sandbox = Sandbox::new();
     let train = format!("{TRAIN} training.max_steps=25");
     sandbox.ok(&format!("{train} hydra.run.dir=whole"));
+    assert_eq!(checkpoints(&sandbox, "whole"), [10, 20, 25]);
     sandbox.ok(&format!("{train} hydra.run.dir=run"));
+    // Before the last checkpoint, and after it.
+    undo(&sandbox, "run");
+    sandbox.ok(&format!("{train} training.resume=run"));
+    assert_same(&sandbox, "run", "whole");
     unfinish(&sandbox, "run");
     sandbox.ok(&format!("{train} training.resume=run"));
     assert_same(&sandbox, "run", "whole");
@@ -263,7 +275,7 @@ fn every_optimiser_resumes_to_the_bit_and_refuses_what_is_not_its_own() {
         let plain = stdout.contains("on the CPU all memory is the host's, so this is plain adamw");
         assert_eq!(plain, optimizer == "paged_adamw", "{stdout}");
         sandbox.ok(&format!("{train} hydra.run.dir={run}"));
-        unfinish(&sandbox, &run);
+        undo(&sandbox, &run);
         let stdout = sandbox.ok(&format!("{train} training.resume={run}"));
         assert!(stdout.contains("checkpoints/step-000020"), "{stdout}");
         assert_same(&sandbox, &run, &whole);
@@ -273,7 +285,7 @@ fn every_optimiser_resumes_to_the_bit_and_refuses_what_is_not_its_own() {
     assert!(adapter("plain") == adapter("paged_adamw_whole"));
     assert!(adapter("plain") != adapter("adamw_8bit_whole"));
     for (run, other) in [("adamw_8bit_run", "adamw"), ("plain", "adamw_8bit")] {
-        unfinish(&sandbox, run);
+        undo(&sandbox, run);
         let command = format!("{train} training.optimizer={other} training.resume={run}");
         let refused = sandbox.run(&command);
         assert_eq!(refused.code, Some(1));
@@ -327,11 +339,12 @@ fn a_run_that_stopped_early_does_not_train_on() {
     assert_eq!(sandbox.json("odd/summary.json")["train_loss"], loss);
 }
 
-/// A run of 40 steps that ended as a kill leaves it, with the checkpoints of 20 and 30.
+/// A run of 40 steps that ended as a kill leaves it, with the checkpoints of 10, 20 and 30.
 fn past_and_future(sandbox: &Sandbox, more: &str) -> String {
     let train = format!("{TRAIN} training.max_steps=40 {more}");
+    let train = train.replace("save_total_limit=3", "save_total_limit=4");
     sandbox.ok(&format!("{train} hydra.run.dir=run"));
-    unfinish(sandbox, "run");
+    undo(sandbox, "run");
     assert_eq!(checkpoints(sandbox, "run"), [10, 20, 30]);
     train
 }
@@ -345,7 +358,7 @@ fn a_run_that_goes_back_leaves_its_later_past() {
         "{back} training.max_steps=15 training.resume=run/checkpoints/step-000010"
     ));
     // Where the later ones stayed, `auto` would go on with them.
-    assert_eq!(checkpoints(&sandbox, "run"), [10]);
+    assert_eq!(checkpoints(&sandbox, "run"), [10, 15]);
     let steps: Vec<usize> = rows(&sandbox, "run")
         .iter()
         .map(|row| row[0].parse().unwrap())

@@ -97,6 +97,19 @@ fn each_question_of_a_mixed_file_is_answered_as_in_a_file_of_its_task() {
     }
     assert!(sandbox.bytes("answers.csv") == sandbox.bytes("as_saq/predictions.csv"));
 
+    // One adapter for all: each kind of question still has its own prompt.
+    let said = infer("one", "data.test_path=mixed.csv adapter=run_mcq/adapter");
+    assert_eq!(
+        said.matches("adapter run_mcq/adapter, 7 questions").count(),
+        2
+    );
+    let one = rows(&sandbox, "one/predictions.csv");
+    for (row, &(task, i)) in one.iter().zip(&order) {
+        if task == "mcq" {
+            assert_eq!(row[1..], mcq[i][1..]);
+        }
+    }
+
     // Both adapters matter: with either for all questions some answer differs.
     for task in ["mcq", "saq"] {
         let run = format!("named_{task}");

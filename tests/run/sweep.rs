@@ -300,3 +300,54 @@ fn what_is_wrong_beforehand_leaves_nothing() {
     );
     assert!(!sandbox.path("outputs").exists());
 }
+
+#[test]
+fn an_interrupted_sweep_goes_on_in_its_directory() {
+    let sandbox = Sandbox::new();
+    let sweep = format!("train -m {MCQ} lora.r=2,4,8 hydra.sweep.dir=sweep");
+    sandbox.ok(&sweep);
+    let adapter = |cell: usize| format!("sweep/{cell}/adapter/adapter_model.safetensors");
+    let whole: Vec<Vec<u8>> = (0..3).map(|cell| sandbox.bytes(&adapter(cell))).collect();
+    // As after a kill in the second cell, before the third.
+    let summary = sandbox.read("sweep/1/summary.json");
+    sandbox.write(
+        "sweep/1/summary.json",
+        &summary.replace("\"finished\"", "\"running\""),
+    );
+    std::fs::remove_dir_all(sandbox.path("sweep/1/adapter")).unwrap();
+    std::fs::remove_dir_all(sandbox.path("sweep/2")).unwrap();
+    let first = std::fs::metadata(sandbox.path(&adapter(0))).unwrap();
+    let said = sandbox.ok(&format!("{sweep} training.resume=auto"));
+    assert!(
+        said.contains("sweep/0 is finished; nothing to do"),
+        "{said}"
+    );
+    assert!(
+        said.contains("resuming from sweep/1/checkpoints/"),
+        "{said}"
+    );
+    for (cell, whole) in whole.iter().enumerate() {
+        assert!(sandbox.bytes(&adapter(cell)) == *whole, "cell {cell}");
+    }
+    let again = std::fs::metadata(sandbox.path(&adapter(0))).unwrap();
+    assert_eq!(first.modified().unwrap(), again.modified().unwrap());
+    assert_eq!(column(&sandbox, "sweep", "status"), ["finished"; 3]);
+    assert_eq!(column(&sandbox, "sweep", "lora.r"), ["2", "4", "8"]);
+
+    // Other cells in their places are told apart, before anything runs.
+    let other = sweep.replace("lora.r=2,4,8", "lora.r=4,2,8");
+    let Finished { code, stderr, .. } = sandbox.run(&format!("{other} training.resume=auto"));
+    assert_eq!(code, Some(1));
+    assert!(
+        stderr.contains("sweep/0 holds a run with other values"),
+        "{stderr}"
+    );
+    assert!(stderr.contains("lora.r: 2 -> 4"), "{stderr}");
+    // Without a directory of its own a sweep has nothing to go on with, and says so.
+    let fresh = sweep.replace(" hydra.sweep.dir=sweep", "");
+    let said = sandbox.ok(&format!("{fresh} training.resume=auto"));
+    assert!(
+        said.contains("to go on with an earlier one name it"),
+        "{said}"
+    );
+}

@@ -44,7 +44,7 @@ pub(super) const SECTION: Section = Section {
             nullable: true,
             default: Default::Null,
             help: "csv, tsv, jsonl, squad, text, chat, tokens or parquet; null guesses it",
-            about: "`jsonl` is one object a line, or one JSON list of objects. `squad` is the official SQuAD JSON. `chat` is JSONL or a JSON list of conversations, `messages` with `role` and `content` or ShareGPT's `conversations` with `from` and `value`: the model's chat template writes them, and only what an assistant says is supervised. `tokens` is JSONL with `input_ids` and `labels` (-100: not supervised), taken as it is, without tokenizer and prompt. A `parquet` file is read as JSONL with the same columns would be: questions, documents, conversations (lists of structs) or tokens.",
+            about: "`csv` and `tsv` have a header; `text` is plain text, a paragraph a document; `jsonl` is one object a line, or one JSON list of objects. `squad` is the official SQuAD JSON. `chat` is JSONL or a JSON list of conversations, `messages` with `role` and `content` or ShareGPT's `conversations` with `from` and `value`: the model's chat template writes them, and only what an assistant says is supervised. `tokens` is JSONL with `input_ids` and `labels` (-100: not supervised), taken as it is, without tokenizer and prompt. A `parquet` file is read as JSONL with the same columns would be: questions, documents, conversations (lists of structs) or tokens.",
             limit: Limit::None,
         },
         Key {

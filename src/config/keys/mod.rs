@@ -7,6 +7,7 @@ mod ask;
 mod data;
 mod evaluate;
 mod export;
+pub mod hydra;
 mod inference;
 mod model;
 pub mod related;

@@ -161,7 +161,7 @@ pub(super) const LORA: Section = Section {
             nullable: true,
             default: Default::Null,
             help: "Adapter directory to go on from; null starts afresh",
-            about: "A fresh adapter starts with B = 0, so the first step sees the base as it is. The adapter named here must fit the base, and keeps its own rank, alpha and modules: config.resolved.yaml says which, and another value that you give for one of these keys is an error.",
+            about: "A fresh adapter starts with B = 0, so the first step sees the base as it is. The adapter named here must fit the base, and keeps its own rank, alpha and modules: config.resolved.yaml says which, and another value that you give for one of these keys is an error. Its dropout holds too, unless you give `lora.dropout`.",
             limit: Limit::None,
         },
     ],

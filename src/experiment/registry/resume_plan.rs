@@ -1,6 +1,5 @@
 //! Which run `training.resume` goes on with.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::config_diff::Leaves;
@@ -65,7 +64,7 @@ pub fn plan_resume(request: &ResumeRequest) -> Result<ResumePlan, RegistryError>
                 return Err(RegistryError::NoSuchRun(named.to_path_buf()));
             }
             let (run, checkpoint) = split_checkpoint(named);
-            if let Some(given) = given.filter(|given| !same_place(given, &run)) {
+            if let Some(given) = given.filter(|given| !fsx::same_place(given, &run)) {
                 return Err(RegistryError::TwoDirectories {
                     resume: run,
                     run_dir: given.to_path_buf(),
@@ -171,15 +170,10 @@ fn split_checkpoint(path: &Path) -> (PathBuf, Option<Checkpoint>) {
     (path.to_path_buf(), None)
 }
 
-fn same_place(a: &Path, b: &Path) -> bool {
-    match (fs::canonicalize(a), fs::canonicalize(b)) {
-        (Ok(a), Ok(b)) => a == b,
-        _ => false,
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use serde_json::json;
 
     use super::*;

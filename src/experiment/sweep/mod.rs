@@ -55,7 +55,13 @@ fn run_on<E: Display>(
     if !checked.problems.is_empty() {
         return Err(SweepError::cells(plan.len(), checked.problems));
     }
-    let dir = SweepDir::create(&plan.root, plan.given, &checked.subdirs)?;
+    if checked.resumes && !plan.given {
+        console.line(
+            "training.resume=auto: this sweep gets a new directory, so each cell begins; to go on \
+             with an earlier one name it: hydra.sweep.dir=DIR",
+        );
+    }
+    let dir = SweepDir::create(&plan.root, plan.given, checked.resumes, &checked.subdirs)?;
     dir.write_master(&plan.master_yaml())?;
     console.line(&format!(
         "{} in {}",
@@ -101,7 +107,7 @@ fn dry_run_on(console: &Console, command: Command, request: &Request) -> Result<
     if !checked.problems.is_empty() {
         return Err(SweepError::cells(plan.len(), checked.problems));
     }
-    SweepDir::refuse_occupied(&plan.root, plan.given, &checked.subdirs)
+    SweepDir::refuse_occupied(&plan.root, plan.given, checked.resumes, &checked.subdirs)
 }
 
 fn warn(console: &Console, warnings: &[String]) {

@@ -8,6 +8,8 @@ use super::error::{CellProblem, SweepError};
 use crate::compose::{self, Composed, Multirun, Origin, Request, to_yaml};
 use crate::config::types::Command;
 use crate::config::{Job, JobError, names_one_directory};
+use crate::experiment::registry::{ConfigError, Leaves};
+use crate::experiment::run_dir::RunPaths;
 
 /// A composed sweep. Its cells are composed when they are asked for.
 pub(super) struct Plan {
@@ -25,6 +27,8 @@ pub(super) struct Checked {
     /// The directory of each cell below the root; empty for one that cannot be composed.
     pub subdirs: Vec<PathBuf>,
     pub problems: Vec<CellProblem>,
+    /// Every cell goes on with what its directory holds (`training.resume=auto`).
+    pub resumes: bool,
     pub warnings: Vec<String>,
 }
 
@@ -99,6 +103,7 @@ impl Plan {
     pub fn checked(&self) -> Checked {
         let mut checked = Checked {
             warnings: self.sweep.master.warnings.clone(),
+            resumes: self.command == Command::Train,
             ..Checked::default()
         };
         let mut taken = Taken::default();
@@ -110,7 +115,12 @@ impl Plan {
                             checked.warnings.push(warning.clone());
                         }
                     }
-                    let texts = taken.problems(num, &job, &subdir);
+                    let mut texts = taken.problems(num, &job, &subdir);
+                    let auto = job.config.training.resume.as_deref() == Some("auto");
+                    checked.resumes &= auto;
+                    if auto {
+                        texts.extend(another_run(&job));
+                    }
                     (subdir, texts)
                 }
                 Err(error) => (PathBuf::new(), vec![error.to_string()]),
@@ -188,6 +198,29 @@ impl Taken {
             ));
         }
         texts
+    }
+}
+
+/// Why a cell cannot go on in its directory: the run there is of another config.
+fn another_run(job: &Job) -> Option<String> {
+    let there = RunPaths::new(&job.run_dir).resolved_config();
+    if !there.is_file() {
+        return None;
+    }
+    let leaves = |found: Result<Leaves, ConfigError>| found.map_err(|error| error.to_string());
+    let changes = leaves(Leaves::read(&there)).and_then(|then| {
+        let now = leaves(Leaves::parse(&job.resolved_yaml()))?;
+        Ok(then.changes(&now))
+    });
+    match changes {
+        Err(error) => Some(error),
+        Ok(changes) if changes.is_empty() => None,
+        Ok(changes) => Some(format!(
+            "{} holds a run with other values: {}\n  \
+             give the sweep its own cells in their order, or another hydra.sweep.dir",
+            job.run_dir.display(),
+            changes.join(", ")
+        )),
     }
 }
 

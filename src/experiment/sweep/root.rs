@@ -19,11 +19,17 @@ pub(super) struct SweepDir {
 impl SweepDir {
     /// Makes `wanted`; where it exists and the user did not name it, `wanted-1`,
     /// `wanted-2`, ... A directory that the user named may exist when it holds
-    /// nothing of a sweep: none of its files and none of the cells' directories.
+    /// nothing of a sweep: none of its files and none of the cells' directories; or,
+    /// where the sweep `resumes`, all of it.
     ///
     /// # Errors
     /// It cannot be made, is in use, or holds what would be overwritten.
-    pub fn create(wanted: &Path, given: bool, subdirs: &[PathBuf]) -> Result<Self, SweepError> {
+    pub fn create(
+        wanted: &Path,
+        given: bool,
+        resumes: bool,
+        subdirs: &[PathBuf],
+    ) -> Result<Self, SweepError> {
         let root = if given {
             fsx::create_dir_all(wanted)?;
             wanted.to_path_buf()
@@ -34,7 +40,7 @@ impl SweepDir {
             Locking::Held(lock) => lock,
             Locking::Busy(owner) => return Err(SweepError::Busy { path: root, owner }),
         };
-        Self::refuse_occupied(&root, given, subdirs)?;
+        Self::refuse_occupied(&root, given, resumes, subdirs)?;
         Ok(Self { root, _lock: lock })
     }
 
@@ -43,9 +49,11 @@ impl SweepDir {
     pub fn refuse_occupied(
         root: &Path,
         given: bool,
+        resumes: bool,
         subdirs: &[PathBuf],
     ) -> Result<(), SweepError> {
-        if !given || !root.exists() {
+        let goes_on = resumes && root.join(MASTER).is_file();
+        if !given || goes_on || !root.exists() {
             return Ok(());
         }
         let files = [Path::new(MASTER), Path::new(TABLE)];

@@ -280,11 +280,13 @@ fn a_root_that_was_not_named_is_numbered() {
     let dir = tempfile::tempdir().unwrap();
     let wanted = dir.path().join("2025-03-09/07-05-01");
     let made: Vec<SweepDir> = (0..3)
-        .map(|_| SweepDir::create(&wanted, false, &[]).unwrap())
+        .map(|_| SweepDir::create(&wanted, false, false, &[]).unwrap())
         .collect();
     let names: Vec<_> = made.iter().map(|d| d.root().file_name().unwrap()).collect();
     assert_eq!(names, ["07-05-01", "07-05-01-1", "07-05-01-2"]);
-    let busy = SweepDir::create(&wanted, true, &[]).map(drop).unwrap_err();
+    let busy = SweepDir::create(&wanted, true, false, &[])
+        .map(drop)
+        .unwrap_err();
     assert!(busy.to_string().contains("another process"), "{busy}");
 }
 

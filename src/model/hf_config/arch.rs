@@ -88,6 +88,11 @@ pub struct ArchConfig {
 }
 
 impl ArchConfig {
+    /// The token whose row of the embedding lookups do not train.
+    pub fn frozen_padding(&self) -> Option<u32> {
+        self.pad_token_id.filter(|_| self.naming == Naming::Llama)
+    }
+
     /// The base's own dropout that training leaves out, where it has any.
     pub fn dropout_note(&self) -> Option<String> {
         let some = self.dropout.iter().filter(|(_, share)| *share > 0.0);
