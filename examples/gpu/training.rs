@@ -8,7 +8,7 @@ use anyhow::{Context, Result, anyhow};
 use burn::tensor::Device;
 use kiln::config::types::{ModelInit, Scheduler, TrainingConfig};
 use kiln::data::batch::Schedule as Plan;
-use kiln::data::encode::{IGNORED, Sample};
+use kiln::data::{IGNORED, Sample};
 use kiln::model::{Adaptation, Decoder, Keep, LoadOptions, MLP_ROWS, load};
 use kiln::ops::Precision;
 use kiln::rng::Stream;

@@ -129,12 +129,14 @@ pub fn product(units: Units, p: Product<'_>) -> Result<CubeTensor, Option<CubeTe
 }
 
 /// The buffers of an NF4 weight in blocks of 64.
+#[derive(Clone)]
 pub struct Nf4Buffers {
     pub codes: CubeTensor,
     pub maxima: Maxima,
     pub shape: [usize; 2],
 }
 
+#[derive(Clone)]
 pub enum Maxima {
     Plain(CubeTensor),
     Double {

@@ -20,6 +20,7 @@ const FLASH: &str = include_str!("flash.cuh");
 pub enum File {
     Nf4Gemm,
     Nf4GemmDx,
+    Nf4Rows,
     Bf16Gemm,
     Bf16GemmReduce,
     Flash,
@@ -27,9 +28,10 @@ pub enum File {
 }
 
 impl File {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Nf4Gemm,
         Self::Nf4GemmDx,
+        Self::Nf4Rows,
         Self::Bf16Gemm,
         Self::Bf16GemmReduce,
         Self::Flash,
@@ -42,6 +44,7 @@ impl File {
         match self {
             Self::Nf4Gemm => nf4(include_str!("nf4_gemm.cu")),
             Self::Nf4GemmDx => nf4(include_str!("nf4_gemm_dx.cu")),
+            Self::Nf4Rows => vec![PRIMITIVES, NF4, include_str!("nf4_rows.cu")],
             Self::Bf16Gemm => vec![PRIMITIVES, GEMM, include_str!("bf16_gemm.cu")],
             Self::Bf16GemmReduce => {
                 vec![PRIMITIVES, include_str!("bf16_gemm_reduce.cu")]

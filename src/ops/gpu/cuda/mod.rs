@@ -11,6 +11,7 @@
 
 mod attention;
 mod dynamic;
+mod few_rows;
 mod gemm;
 mod kernel;
 mod launch;
@@ -24,6 +25,7 @@ use burn_cubecl::CubeDevice;
 use burn_cubecl::tensor::CubeTensor;
 
 pub use attention::{FlashPlan, flash_backward, flash_forward, starts};
+pub use few_rows::{FewRows, Finish, few_rows};
 pub use gemm::{Maxima, Nf4Buffers, Product, nf4_product, product};
 pub use process::answer;
 

@@ -5,6 +5,7 @@ use burn::tensor::{DType, Shape, Tensor};
 use burn_cubecl::tensor::CubeTensor;
 
 use super::attention::{FlashPlan, flash_backward, flash_forward, starts};
+use super::few_rows::{FewRows, Finish, few_rows};
 use super::gemm::{Maxima, Nf4Buffers, Product, nf4_product, product};
 use super::{Family, Units, multiprocessors};
 use crate::ops::cpu::{CPU, tensor2};
@@ -37,7 +38,10 @@ pub fn run(like: &CubeTensor, family: Family, say: &mut dyn FnMut(&str)) -> Resu
         drawn: 0,
     };
     match family {
-        Family::Nf4Products(units) => trial.nf4_products(units),
+        Family::Nf4Products(units) => {
+            trial.nf4_products(units)?;
+            trial.few_rows()
+        }
         Family::Products(units) => trial.products(units),
         Family::Attention => {
             trial.attention(64, None)?;
@@ -104,6 +108,75 @@ impl Trial<'_> {
                 let low = Some([&gleft, &gright]);
                 let got = nf4_product(units, &gx, &buffers, low, Some(gsum), transposed);
                 compare(&name, got.map_err(|_| format!("{name}: not taken"))?, &want)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Decoding's products: several weights at once, and all that they have beside them.
+    fn few_rows(&mut self) -> Result<(), String> {
+        let k = 1344;
+        for (double, rows, rank) in [(true, 3, 16), (false, 8, 4), (true, 13, 8)] {
+            let mut members = Vec::new();
+            for n in [96, 40, 40] {
+                let (w, _) = self.draw([n, k]);
+                let values: Vec<f32> = w.into_data().iter::<f32>().collect();
+                let weight = nf4::quantize(&values, [n, k], 64, double);
+                let mut dense = vec![0.0; n * k];
+                weight.dequantize_into(&mut dense);
+                for v in &mut dense {
+                    *v = half::bf16::from_f32(*v).to_f32();
+                }
+                let [left, right] = [self.draw([rows, rank]), self.draw([n, rank])];
+                let bias = self.draw([1, n]);
+                members.push((
+                    self.buffers(&weight),
+                    tensor2(dense, [n, k]),
+                    left,
+                    right,
+                    bias,
+                ));
+            }
+            let (x, gx) = self.draw([rows, k]);
+            let (other, gother) = self.draw([rows, 96]);
+            let want = |member: usize| {
+                let (_, dense, left, right, bias) = &members[member];
+                let plain = CPU.gemm(&x, false, dense, true, 1.0);
+                CPU.gemm_add(plain, &left.0, false, &right.0, true, 1.0) + bias.0.clone()
+            };
+            let of = |range: std::ops::Range<usize>| -> Vec<FewRows<'_>> {
+                let all = members[range].iter();
+                all.map(|(weight, _, left, right, bias)| FewRows {
+                    weight: weight.clone(),
+                    low: Some([&left.1, &right.1]),
+                    bias: Some(&bias.1),
+                })
+                .collect()
+            };
+            let gate = want(1);
+            let gated = gate.clone() / (gate.neg().exp() + 1.0) * want(2);
+            for (name, range, finish, wanted) in [
+                (
+                    "together",
+                    0..3,
+                    Finish::Nothing,
+                    vec![want(0), want(1), want(2)],
+                ),
+                (
+                    "with a sum",
+                    0..1,
+                    Finish::Add(&gother),
+                    vec![want(0) + other],
+                ),
+                ("gated", 1..3, Finish::SwiGlu, vec![gated]),
+            ] {
+                let name = format!("{rows} rows in NF4 {name}, double {double}");
+                (self.say)(&name);
+                let got = few_rows(&gx, &of(range), &finish);
+                let got = got.ok_or_else(|| format!("{name}: not taken"))?;
+                for (got, want) in got.into_iter().zip(&wanted) {
+                    compare(&name, got, want)?;
+                }
             }
         }
         Ok(())

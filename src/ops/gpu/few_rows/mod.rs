@@ -1,7 +1,9 @@
 //! Products of a few rows with transposed weights, as in decoding, one or several
-//! weights a launch. Any CubeCL runtime.
+//! weights a launch. Any CubeCL runtime; in bf16 on NVIDIA's cards NF4 goes to the matrix units.
 
 mod kernel;
+#[cfg(feature = "cuda")]
+mod matrix_units;
 
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
@@ -121,6 +123,10 @@ pub fn products(
 ) -> Option<Vec<CubeTensor>> {
     if !takes(x, members) {
         return None;
+    }
+    #[cfg(feature = "cuda")]
+    if let Some(y) = matrix_units::products(x, members, then) {
+        return Some(y);
     }
     let [rows, width] = dims(x);
     let most = rows.next_power_of_two();
