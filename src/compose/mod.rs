@@ -35,6 +35,7 @@ mod scope;
 mod source;
 mod sweep;
 mod unknown;
+mod yaml_block;
 mod yaml_indent;
 mod yaml_read;
 mod yaml_scalar;

@@ -11,6 +11,7 @@ use super::error::Problem;
 use super::grammar::interpolation;
 use super::node::{Key, MAX_LEVELS, Map, Node, Origin, Value, insert_key};
 use super::scalar;
+use super::yaml_block;
 use super::yaml_indent::Indented;
 
 /// A file with more nodes than this, aliases expanded, is refused.
@@ -200,7 +201,8 @@ impl<'t> Reader<'t> {
                 return Ok(node);
             }
             Event::Scalar(text, style, anchor, tag) => {
-                let value = self.scalar(&text, style, tag.as_deref(), line, place)?;
+                let text = self.as_written(&text, style, span);
+                let value = self.scalar(text, style, tag.as_deref(), line, place)?;
                 (Node::new(value, self.origin(line)), anchor)
             }
             Event::SequenceStart(anchor, tag) => {
@@ -372,6 +374,19 @@ impl<'t> Reader<'t> {
             }
             _ => Err(fault()),
         }
+    }
+
+    fn as_written<'v>(&self, value: &'v str, style: ScalarStyle, span: Span) -> &'v str {
+        let text = self.source.text();
+        if text.ends_with(['\n', '\r']) {
+            return value;
+        }
+        let chars = if self.chars.is_empty() {
+            text.len()
+        } else {
+            self.chars.len()
+        };
+        yaml_block::as_written(value, style, span, chars)
     }
 
     fn scalar(
