@@ -33,6 +33,7 @@ mod saved;
 mod scalar;
 mod scope;
 mod source;
+mod strftime;
 mod sweep;
 mod unknown;
 mod yaml_block;
