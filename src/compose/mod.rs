@@ -16,6 +16,7 @@ mod found;
 mod grammar;
 mod history;
 mod hydra;
+mod hydra_types;
 mod interpolate;
 mod library;
 mod list_edit;
