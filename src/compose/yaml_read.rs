@@ -9,7 +9,7 @@ use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span, StrInput, Tag};
 
 use super::error::Problem;
 use super::grammar::interpolation;
-use super::node::{Key, MAX_LEVELS, Map, Node, Origin, Value, insert_key};
+use super::node::{Key, MAX_LEVELS, Map, Node, Origin, Value, has_key, insert_key};
 use super::scalar;
 use super::yaml_block;
 use super::yaml_indent::Indented;
@@ -362,15 +362,19 @@ impl<'t> Reader<'t> {
         match node.value {
             Value::Map(map) => Ok(map.into_iter().collect()),
             Value::List(items) => {
-                // The first mapping of the list wins, so it is written last.
-                let mut pairs = Vec::new();
-                for item in items.into_iter().rev() {
-                    match item.value {
-                        Value::Map(map) => pairs.extend(map),
-                        _ => return Err(fault()),
+                // The first mapping of the list wins.
+                let mut merged = Map::new();
+                for item in items {
+                    let Value::Map(map) = item.value else {
+                        return Err(fault());
+                    };
+                    for (key, node) in map {
+                        if !has_key(&merged, &key) {
+                            merged.insert(key, node);
+                        }
                     }
                 }
-                Ok(pairs)
+                Ok(merged.into_iter().collect())
             }
             _ => Err(fault()),
         }
@@ -545,6 +549,10 @@ mod tests {
         assert_eq!(
             json("x: &x {a: 1, b: 2}\ny:\n  <<: *x\n  b: 3\nz: *x\n"),
             r#"{"x":{"a":1,"b":2},"y":{"a":1,"b":3},"z":{"a":1,"b":2}}"#
+        );
+        assert_eq!(
+            json("c:\n  <<: [{x: 1, z: 2}, {y: 3, x: 4, true: 5}, {1: 6}]\n"),
+            r#"{"c":{"x":1,"z":2,"y":3,"true":5}}"#
         );
         assert!(read("x: &x [*x]").is_err());
         assert!(read("<<: 5").is_err());
