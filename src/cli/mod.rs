@@ -58,6 +58,7 @@ pub use output::print;
     propagate_version = true,
     disable_help_subcommand = true,
     args_conflicts_with_subcommands = true,
+    args_override_self = true,
     override_usage = "run <COMMAND>"
 )]
 #[command(after_help = "First steps:

@@ -11,12 +11,13 @@ pub(super) fn spell_out(argv: impl IntoIterator<Item = OsString>) -> Vec<OsStrin
     let mut spelt = Vec::new();
     while let Some(arg) = argv.next() {
         flags &= arg != "--";
-        spelt.push(match arg.to_str() {
-            Some("-cn") if flags => "--config-name".into(),
-            Some("-cd") if flags => "--config-dir".into(),
-            Some("-cp") if flags => "--config-path".into(),
-            Some("-sc") if flags => "--shell-completion".into(),
-            Some("-i" | "--info") if flags => {
+        let text = arg.to_str().filter(|_| flags);
+        if let Some(long) = text.and_then(long_form) {
+            spelt.push(long.into());
+            continue;
+        }
+        spelt.push(match text {
+            Some("-i" | "--info") => {
                 let next = argv.peek().map(|next| next.to_string_lossy());
                 let has_value = next
                     .is_some_and(|next| !next.contains('=') && !next.starts_with(['-', '~', '+']));
@@ -26,4 +27,58 @@ pub(super) fn spell_out(argv: impl IntoIterator<Item = OsString>) -> Vec<OsStrin
         });
     }
     spelt
+}
+
+/// The long form of a flag of two letters, with the value that stands behind a `=`.
+fn long_form(arg: &str) -> Option<String> {
+    let (flag, value) = match arg.split_once('=') {
+        Some((flag, value)) => (flag, Some(value)),
+        None => (arg, None),
+    };
+    let long = match flag {
+        "-cn" => "--config-name",
+        "-cd" => "--config-dir",
+        "-cp" => "--config-path",
+        "-sc" => "--shell-completion",
+        _ => return None,
+    };
+    Some(match value {
+        Some(value) => format!("{long}={value}"),
+        None => long.to_string(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_of_two_letters_become_long_ones() {
+        let spelt = |words: &[&str]| -> Vec<String> {
+            let words = spell_out(words.iter().map(OsString::from));
+            let words = words.into_iter().map(|word| word.into_string());
+            words.map(|word| word.expect("UTF-8")).collect()
+        };
+        assert_eq!(
+            spelt(&[
+                "-cn",
+                "a",
+                "-cd=b",
+                "-cp=c=d",
+                "-cn=",
+                "-sc=install=bash",
+                "-c=job"
+            ]),
+            [
+                "--config-name",
+                "a",
+                "--config-dir=b",
+                "--config-path=c=d",
+                "--config-name=",
+                "--shell-completion=install=bash",
+                "-c=job",
+            ]
+        );
+        assert_eq!(spelt(&["-cnx=1", "--", "-cn=a"]), ["-cnx=1", "--", "-cn=a"]);
+    }
 }

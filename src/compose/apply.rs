@@ -6,7 +6,7 @@ use super::found::{Fail, Step, at, at_mut, dotted};
 use super::grammar::element::{Element, ListEdit};
 use super::grammar::overrides::{Kind, Override};
 use super::grammar::values::Parsed;
-use super::hydra;
+use super::hydra_types::Types;
 use super::interpolate::Resolver;
 use super::library::Library;
 use super::list_edit;
@@ -23,6 +23,8 @@ use super::unknown::Unknown;
 pub(crate) struct Setting<'e> {
     /// Its groups, for hints.
     pub library: &'e Library,
+    /// Of the keys of `hydra`.
+    pub types: Types<'e>,
     pub scope: &'e Scope,
     /// A schema follows that knows every key, so adding one is no way out.
     pub closed: bool,
@@ -156,7 +158,7 @@ impl Edit<'_> {
     }
 
     fn delete(&mut self, steps: &[String], wanted: Option<Node>) -> Result<(), Problem> {
-        if steps[0] == "hydra" && hydra::is_fixed(&steps[1..]) {
+        if steps[0] == "hydra" && self.setting.types.is_fixed(&steps[1..]) {
             return Err(self.problem(format!(
                 "'{}' belongs to Hydra and cannot be deleted",
                 self.one.key
@@ -324,7 +326,7 @@ impl Edit<'_> {
         force: bool,
     ) -> Result<(), Problem> {
         let there = at(self.root, &target).map(|node| &node.value);
-        let force = force || (steps[0] == "hydra" && hydra::may_be_absent(&steps[1..]));
+        let force = force || (steps[0] == "hydra" && self.setting.types.may_be_absent(&steps[1..]));
         let clash = match (there, &value.value) {
             (None, _) if !force => return Err(self.unknown(steps, "cannot override")),
             (Some(Value::Map(_)), Value::Map(_)) => {
@@ -416,6 +418,7 @@ impl Edit<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::compose::hydra_types::Choices;
     use crate::compose::to_yaml;
     use crate::compose::yaml_read::read_yaml;
 
@@ -427,6 +430,7 @@ mod tests {
         let one = Override::parse(text).map_err(|f| f.message)?;
         let setting = Setting {
             library: &Library::embedded(&[("model/one.yaml", "")]),
+            types: Types(&Choices::default()),
             scope: &Scope::new(chrono::Local::now()),
             closed: false,
         };

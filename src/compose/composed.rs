@@ -10,6 +10,7 @@ use super::defaults::{self, Defaults, Listed};
 use super::error::{Error, MAX_PROBLEMS, Problem, drop_repeated};
 use super::grammar::overrides::Override;
 use super::hydra;
+use super::hydra_types::Types;
 use super::interpolate::Resolver;
 use super::library::Library;
 use super::lost::Lost;
@@ -260,7 +261,7 @@ fn merge_all(
         }
     }
     if let Some(hydra) = root.child_mut("hydra") {
-        problems.extend(hydra::check(hydra, true));
+        problems.extend(Types(&expanded.choices).check(hydra, true));
     }
     root
 }
@@ -295,8 +296,10 @@ fn apply_all(
     problems: &mut Vec<Problem>,
     watch: &mut Watch,
 ) {
+    let types = Types(&expanded.choices);
     let setting = Setting {
         library,
+        types,
         scope,
         closed: req.closed,
     };
@@ -314,7 +317,7 @@ fn apply_all(
             && let Some(hydra) = root.child_mut("hydra")
         {
             // Checked at once, so that a later override does not hide a wrong type.
-            let found = hydra::check(hydra, false);
+            let found = types.check(hydra, false);
             hydra_is_sound = found.is_empty();
             problems.extend(found);
         }
@@ -323,7 +326,7 @@ fn apply_all(
     match root.child_mut("hydra") {
         Some(hydra) if hydra.as_map().is_some() => {
             if hydra_is_sound {
-                problems.extend(hydra::check(hydra, false));
+                problems.extend(types.check(hydra, false));
             }
         }
         _ => problems.push(Problem::new("the node 'hydra' must stay a mapping")),
@@ -392,7 +395,7 @@ impl Composed {
             .resolve_path("hydra")
             .map_err(errors)?;
         let mut hydra = hydra.unwrap_or_else(Node::empty_map);
-        hydra::convert_resolved(&mut hydra);
+        Types(&self.choices).convert_resolved(&mut hydra);
         Ok(hydra)
     }
 
@@ -406,7 +409,7 @@ impl Composed {
             .resolve_all()
             .map_err(errors)?;
         if let Some(hydra) = resolved.child_mut("hydra") {
-            hydra::convert_resolved(hydra);
+            Types(&self.choices).convert_resolved(hydra);
         }
         Ok(resolved)
     }
@@ -431,7 +434,7 @@ impl Composed {
             && first == "hydra"
             && (resolve || !matches!(node.value, Value::Map(_) | Value::List(_)))
         {
-            hydra::convert_part(&mut node, below);
+            Types(&self.choices).convert_part(&mut node, below);
         }
         Ok(Some(Part {
             node,

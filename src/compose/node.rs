@@ -329,6 +329,12 @@ fn collect_leaves<'a>(node: &'a Node, path: String, out: &mut Vec<(String, &'a N
     }
 }
 
+/// Whether a key is there, as a Python dictionary takes keys for equal.
+pub(crate) fn has_key(map: &Map, key: &Key) -> bool {
+    let mut equal = spellings(key).into_iter().flatten();
+    map.contains_key(key) || equal.any(|spelling| map.contains_key(&spelling))
+}
+
 /// Inserts under a key as a Python dictionary does: `1`, `1.0` and `True` are
 /// one key, and the first spelling stays.
 pub(crate) fn insert_key(map: &mut Map, key: Key, node: Node) {
@@ -360,7 +366,7 @@ fn spellings(key: &Key) -> [Option<Key>; 4] {
 }
 
 /// The number a key is, an int where it is a whole one; strings are themselves.
-fn key_number(key: &Key) -> Key {
+pub(crate) fn key_number(key: &Key) -> Key {
     match key {
         Key::Bool(b) => Key::Int(i64::from(*b)),
         Key::Float(bits) => {

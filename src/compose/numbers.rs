@@ -13,20 +13,24 @@ pub(crate) fn float(value: f64) -> String {
         return if value > 0.0 { "inf" } else { "-inf" }.to_string();
     }
     // Rust and Python both print the shortest digits that read back; the layout differs.
-    let text = format!("{value:e}");
-    let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
+    let shortest = format!("{value:e}");
+    let digits = shortest.split('e').next().unwrap_or(&shortest);
+    let digits = digits.bytes().filter(u8::is_ascii_digit).count();
+    // Where two of that length are as near, Python takes the even one.
+    let even = format!("{value:.*e}", digits.saturating_sub(1));
+    let text = match even.parse() == Ok(value) {
+        true => even,
+        false => shortest,
+    };
+    let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
     let exponent: i32 = exponent.parse().unwrap_or(0);
-    if (-4..16).contains(&exponent) {
-        let plain = format!("{value}");
-        if plain.contains('.') {
-            plain
-        } else {
-            format!("{plain}.0")
-        }
-    } else {
+    if !(-4..16).contains(&exponent) {
         let sign = if exponent < 0 { '-' } else { '+' };
-        format!("{digits}e{sign}{:02}", exponent.abs())
+        return format!("{mantissa}e{sign}{:02}", exponent.abs());
     }
+    // So many digits that the value is written to its last one.
+    let places = (digits as i32 - 1 - exponent).max(1) as usize;
+    format!("{value:.places$}")
 }
 
 /// The zeros of the scripts beside ASCII, whose digits Python reads too (Unicode 14.0.0, category
@@ -122,4 +126,37 @@ fn digits_with_underscores(text: &str) -> bool {
         && text
             .split('_')
             .all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What Python's `repr` gives.
+    #[test]
+    fn floats_are_written_as_in_python() {
+        for (value, expected) in [
+            (0.0, "0.0"),
+            (-0.0, "-0.0"),
+            (1.0, "1.0"),
+            (0.1, "0.1"),
+            (-1234.5, "-1234.5"),
+            (0.0001, "0.0001"),
+            (0.00012345, "0.00012345"),
+            (0.00001, "1e-05"),
+            (1e15, "1000000000000000.0"),
+            (9_999_999_999_999_998.0, "9999999999999998.0"),
+            (1e16, "1e+16"),
+            (1.5e300, "1.5e+300"),
+            (5e-324, "5e-324"),
+            (f64::MAX, "1.7976931348623157e+308"),
+            (2f64.powi(-44), "5.684341886080802e-14"),
+            // As near to the digit above, which is odd.
+            (1_859_971_741_378_829.25, "1859971741378829.2"),
+            (-1_859_971_741_378_829.75, "-1859971741378829.8"),
+        ] {
+            assert_eq!(float(value), expected);
+            assert_eq!(parse_float(expected), Some(value));
+        }
+    }
 }

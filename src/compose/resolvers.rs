@@ -1,7 +1,6 @@
 //! The resolvers of `${name:args}`: OmegaConf's `oc.*`, Hydra's `now` and
 //! `hydra`, and arithmetic, which Hydra users otherwise write themselves.
 
-use std::fmt::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -11,6 +10,7 @@ use super::nearest;
 use super::node::{Key, Node, Origin, Value};
 use super::python;
 use super::scope::Scope;
+use super::strftime::strftime;
 use super::yaml_read;
 
 /// What a resolver asks of the config that its interpolation stands in.
@@ -275,22 +275,8 @@ fn python_version<'a>(args: &[Node]) -> Result<Located<'a>, Fail> {
 /// The time of composition in Python's `strftime` form, the same all over the config.
 fn now<'a>(config: &impl Config<'a>, args: &[Node]) -> Result<Located<'a>, Fail> {
     let format = strings("now", args, 1..=1)?[0];
-    // Python's %f is microseconds.
-    let mut pattern = String::new();
-    let mut chars = format.chars();
-    while let Some(c) = chars.next() {
-        pattern.push(c);
-        if c == '%' {
-            match chars.next() {
-                Some('f') => pattern.push_str("6f"),
-                Some(next) => pattern.push(next),
-                None => {}
-            }
-        }
-    }
-    let mut text = String::new();
-    match write!(text, "{}", config.scope().now.format(&pattern)) {
-        Ok(()) => Ok(made(Value::Str(text))),
-        Err(_) => fail(format!("'{format}' is not a time format such as %Y-%m-%d")),
+    match strftime(&config.scope().now, format) {
+        Some(text) => Ok(made(Value::Str(text))),
+        None => fail(format!("'{format}' is not a time format such as %Y-%m-%d")),
     }
 }

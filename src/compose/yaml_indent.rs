@@ -2,7 +2,8 @@
 //! text, and of what stands in brackets, begins behind the key it belongs to.
 //! PyYAML asks nothing of the kind. White space at the beginning of such lines
 //! means nothing, so they are moved to the right, and the text is read anew. A lone
-//! `-` in brackets, before a comma or a bracket, gets the quotes that PyYAML does not need.
+//! `-` in brackets, before a comma or a bracket, gets the quotes that PyYAML does not need,
+//! and a comment right behind a bracket or a quote gets the space.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -32,6 +33,8 @@ enum Fault {
     Bracketed,
     /// The `-` at the mark, with a comma or a bracket behind it.
     Dash,
+    /// The comment at the mark, with a bracket, a comma or a quote right before it.
+    Comment,
 }
 
 impl<'t> Indented<'t> {
@@ -62,6 +65,7 @@ impl<'t> Indented<'t> {
             "tab cannot be used as indentation" => Fault::LineOfQuoted,
             "invalid indentation" | "invalid indentation in flow construct" => Fault::Bracketed,
             "plain scalar cannot start with '-' followed by ,[]{}" => Fault::Dash,
+            "comments must be separated from other tokens by whitespace" => Fault::Comment,
             _ => return false,
         };
         let mark = error.marker();
@@ -86,6 +90,10 @@ impl<'t> Indented<'t> {
             // At the end of a longer text there is nothing to be done.
             Fault::Dash if !self.begins_value(at) => return false,
             Fault::Dash => (vec![(at, mark.line()), (at + 1, mark.line())], 1),
+            Fault::Comment if !self.text[..at].ends_with(['[', ']', '{', '}', ',', '\'', '"']) => {
+                return false;
+            }
+            Fault::Comment => (vec![(at, mark.line())], 1),
         };
         let filler = if matches!(fault, Fault::Dash) {
             "'"
@@ -269,6 +277,22 @@ mod tests {
             "{}",
             refused("a: [-, %]\n")
         );
+    }
+
+    #[test]
+    fn a_comment_needs_no_space_behind_a_bracket_or_a_quote() {
+        for (text, expected) in [
+            ("a: [1, 2]# two\nb: 'x'# x\n", r#"{"a":[1,2],"b":"x"}"#),
+            ("a: {k: 1}#\nb: \"x\"# x", r#"{"a":{"k":1},"b":"x"}"#),
+            ("a: [# one\n  1,# two\n  2]\n", r#"{"a":[1,2]}"#),
+            ("\u{e9}: ['\u{e9}'# x\n]#x\n", "{\"\u{e9}\":[\"\u{e9}\"]}"),
+            ("a: x#y\nb: '#'\n", r##"{"a":"x#y","b":"#"}"##),
+        ] {
+            assert_eq!(json(text), expected, "{text}");
+        }
+        refused("a: |# c\n  x\n");
+        let text = "a: [1]# x\nb: [2, %]\n";
+        assert!(refused(text).contains("(column 8)"), "{}", refused(text));
     }
 
     #[test]

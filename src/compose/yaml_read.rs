@@ -9,8 +9,9 @@ use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span, StrInput, Tag};
 
 use super::error::Problem;
 use super::grammar::interpolation;
-use super::node::{Key, MAX_LEVELS, Map, Node, Origin, Value, insert_key};
+use super::node::{Key, MAX_LEVELS, Map, Node, Origin, Value, has_key, insert_key};
 use super::scalar;
+use super::yaml_block;
 use super::yaml_indent::Indented;
 
 /// A file with more nodes than this, aliases expanded, is refused.
@@ -200,7 +201,8 @@ impl<'t> Reader<'t> {
                 return Ok(node);
             }
             Event::Scalar(text, style, anchor, tag) => {
-                let value = self.scalar(&text, style, tag.as_deref(), line, place)?;
+                let text = self.as_written(&text, style, span);
+                let value = self.scalar(text, style, tag.as_deref(), line, place)?;
                 (Node::new(value, self.origin(line)), anchor)
             }
             Event::SequenceStart(anchor, tag) => {
@@ -360,18 +362,35 @@ impl<'t> Reader<'t> {
         match node.value {
             Value::Map(map) => Ok(map.into_iter().collect()),
             Value::List(items) => {
-                // The first mapping of the list wins, so it is written last.
-                let mut pairs = Vec::new();
-                for item in items.into_iter().rev() {
-                    match item.value {
-                        Value::Map(map) => pairs.extend(map),
-                        _ => return Err(fault()),
+                // The first mapping of the list wins.
+                let mut merged = Map::new();
+                for item in items {
+                    let Value::Map(map) = item.value else {
+                        return Err(fault());
+                    };
+                    for (key, node) in map {
+                        if !has_key(&merged, &key) {
+                            merged.insert(key, node);
+                        }
                     }
                 }
-                Ok(pairs)
+                Ok(merged.into_iter().collect())
             }
             _ => Err(fault()),
         }
+    }
+
+    fn as_written<'v>(&self, value: &'v str, style: ScalarStyle, span: Span) -> &'v str {
+        let text = self.source.text();
+        if text.ends_with(['\n', '\r']) {
+            return value;
+        }
+        let chars = if self.chars.is_empty() {
+            text.len()
+        } else {
+            self.chars.len()
+        };
+        yaml_block::as_written(value, style, span, chars)
     }
 
     fn scalar(
@@ -530,6 +549,10 @@ mod tests {
         assert_eq!(
             json("x: &x {a: 1, b: 2}\ny:\n  <<: *x\n  b: 3\nz: *x\n"),
             r#"{"x":{"a":1,"b":2},"y":{"a":1,"b":3},"z":{"a":1,"b":2}}"#
+        );
+        assert_eq!(
+            json("c:\n  <<: [{x: 1, z: 2}, {y: 3, x: 4, true: 5}, {1: 6}]\n"),
+            r#"{"c":{"x":1,"z":2,"y":3,"true":5}}"#
         );
         assert!(read("x: &x [*x]").is_err());
         assert!(read("<<: 5").is_err());

@@ -213,7 +213,7 @@ impl Pen<'_> {
                 && end > 0
                 && end + 1 < chars.len()
                 && may_break
-                && self.column + end.saturating_sub(start) > WIDTH
+                && self.column + end > WIDTH + start
             {
                 if start < end {
                     self.flush(&chars[start..end]);
@@ -293,6 +293,17 @@ mod tests {
         assert_eq!(written(&text), format!("k: {} b\n  c", "a".repeat(77)));
         let text = format!("# {} b  c", "a".repeat(90));
         assert_eq!(written(&text), format!("k: '# {}\n  b  c'", "a".repeat(90)));
+    }
+
+    /// PyYAML counts one column less right behind an escape.
+    #[test]
+    fn folds_behind_an_escape_only_past_the_width() {
+        for (length, expected) in [(74, r" \n\n\"), (75, r" \n\")] {
+            let text = format!("{} \n\nbc d", "a".repeat(length));
+            let line = written(&text).lines().next().map(str::to_string);
+            let expected = format!("k: \"{}{expected}", "a".repeat(length));
+            assert_eq!(line, Some(expected));
+        }
     }
 
     #[test]

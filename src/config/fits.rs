@@ -195,6 +195,14 @@ const WITHOUT_EFFECT: &[(&str, &str)] = &[
     ("verbose", "there is no Python logging to be made verbose"),
 ];
 
+fn vain(key: &str, origin: &Origin, why: &str) -> ConfigError {
+    ConfigError::Conflict {
+        origin: origin.clone(),
+        message: format!("`hydra.{key}` has no effect on a run here: {why}"),
+        hint: "leave it out".to_string(),
+    }
+}
+
 /// What keys of `hydra` ask for in vain.
 ///
 /// # Errors
@@ -210,6 +218,12 @@ pub(super) fn without_effect(
         .is_some_and(|names| !names.is_empty());
     for (key, why) in WITHOUT_EFFECT {
         let Some(written) = composed.hydra.select(key) else {
+            // An option of one's own may be anything, also without a `_target_`.
+            let whole = key.strip_suffix("._target_");
+            let node = whole.and_then(|whole| composed.hydra.select(whole));
+            if let Some(node) = node.filter(|node| !node.is_missing()) {
+                errors.push(vain(whole.unwrap_or(key), &node.origin, why));
+            }
             continue;
         };
         // What is copied is put among what is set, and told already.
@@ -232,11 +246,7 @@ pub(super) fn without_effect(
             _ => false,
         };
         if !harmless {
-            errors.push(ConfigError::Conflict {
-                origin: origin_below(written),
-                message: format!("`hydra.{key}` has no effect on a run here: {why}"),
-                hint: "leave it out".to_string(),
-            });
+            errors.push(vain(key, &origin_below(written), why));
         }
     }
     let mode = composed.hydra.select("mode");

@@ -158,6 +158,26 @@ fn compose_knows_no_schema() {
 }
 
 #[test]
+fn of_a_repeated_flag_the_last_counts() {
+    let output = run(&[
+        "compose",
+        "-cd=nowhere",
+        "-cn=nothing",
+        "-cn=config",
+        "-p=seed",
+        "-cd=tests/errors/tree",
+        "-p",
+        "d.b",
+    ]);
+    assert_eq!(
+        stdout(&output),
+        "# @package d.b\nc: 2\n",
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[test]
 fn without_a_configs_folder_the_copy_inside_is_used() {
     let dir = tempfile::tempdir().unwrap_or_else(|e| panic!("{e}"));
     let args = ["train", "--cfg", "job", "experiment=low_memory", "task=saq"];

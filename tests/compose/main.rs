@@ -2,5 +2,6 @@
 
 mod config;
 mod hydra_parity;
+mod launchers;
 mod library;
 mod limits;

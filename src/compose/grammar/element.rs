@@ -75,7 +75,7 @@ impl Element {
         Ok(Node::new(value, origin.clone()))
     }
 
-    fn to_key(&self) -> Result<Key, String> {
+    pub(super) fn to_key(&self) -> Result<Key, String> {
         match self {
             Element::Bool(b) => Ok(Key::Bool(*b)),
             Element::Int(i) => Ok(Key::Int(*i)),

@@ -426,10 +426,11 @@ impl Parser {
     }
 }
 
+/// A `$` is part of a key, also before a `{`, which then is out of place.
 fn is_reserved(c: char) -> bool {
     matches!(
         c,
-        '\\' | '$' | '{' | '}' | '(' | ')' | '[' | ']' | ':' | '.' | ' ' | '\t' | '\'' | '"'
+        '\\' | '{' | '}' | '(' | ')' | '[' | ']' | ':' | '.' | ' ' | '\t' | '\'' | '"'
     )
 }
 
@@ -481,6 +482,8 @@ mod tests {
             (r"a\b", r"a\b"),
             ("}${a}", "}<a>"),
             ("${a.0}", "<a.0>"),
+            ("${$}", "<$>"),
+            ("${$x.a$b[$]}", "<$x.a$b[$]>"),
         ] {
             assert_eq!(shape(text), expected, "{text}");
         }
@@ -523,6 +526,10 @@ mod tests {
             ("${a[b}", 5),
             ("${.f:a}", 4),
             ("${f:{a}}", 6),
+            ("${d.a${y}}", 6),
+            ("${d.$${y}}", 6),
+            ("${d.${y}$}", 8),
+            ("${$x:1}", 4),
         ] {
             assert_eq!(shape(text), format!("fault {column}"), "{text}");
         }

@@ -4,6 +4,7 @@
 mod arguments;
 mod casts;
 mod cursor;
+mod decimal;
 mod edits;
 pub(crate) mod element;
 mod functions;

@@ -2,6 +2,7 @@
 
 use std::hash::{BuildHasher, Hasher};
 
+use super::decimal::Decimal;
 use super::element::Element;
 use super::glob::Glob;
 
@@ -20,6 +21,13 @@ impl Number {
         match self {
             Number::Int(i) => i as f64,
             Number::Float(f) => f,
+        }
+    }
+
+    fn decimal(self) -> Decimal {
+        match self {
+            Number::Int(i) => Decimal::from_int(i),
+            Number::Float(f) => Decimal::from_float(f),
         }
     }
 
@@ -135,23 +143,13 @@ fn range(start: Number, stop: Number, step: Number) -> Result<Vec<Element>, Stri
         }
         return Ok(values);
     }
-    // Hydra sums in decimals of 28 digits; two floats carry as much.
-    let (mut high, mut low) = (start.as_f64(), 0.0);
-    let (stop, step) = (stop.as_f64(), step.as_f64());
-    let before = |high: f64, low: f64| {
-        if step > 0.0 {
-            high < stop || (high == stop && low < 0.0)
-        } else {
-            high > stop || (high == stop && low > 0.0)
-        }
-    };
-    while before(high, low) && values.len() <= MAX_VALUES {
-        values.push(Element::Float(high));
-        let sum = high + step;
-        let part = sum - high;
-        let error = (high - (sum - part)) + (step - part) + low;
-        high = sum + error;
-        low = error - (high - sum);
+    let mut value = start.as_f64();
+    let [mut at, stop, step] = all.map(Number::decimal);
+    let up = step > Decimal::from_int(0);
+    while (if up { at < stop } else { at > stop }) && values.len() <= MAX_VALUES {
+        values.push(Element::Float(value));
+        at = at.plus(&step);
+        value = at.to_f64();
     }
     if values.len() > MAX_VALUES {
         return Err(format!("a range of more than {MAX_VALUES} values"));
@@ -189,6 +187,22 @@ mod tests {
             texts(&range_of(Int(0), Int(1), Float(0.3))),
             ["0.0", "0.3", "0.6", "0.8999999999999999"]
         );
+        // Neither sums of floats nor exact sums give these.
+        let at = |nth: usize, start, stop, step| texts(&range_of(start, stop, step))[nth].clone();
+        for (nth, start, stop, step, expected) in [
+            (3, Int(0), Int(1), Float(0.1), "0.3"),
+            (3, Int(0), Int(1), Float(0.15), "0.45"),
+            (3, Int(0), Int(1), Float(0.01), "0.030000000000000002"),
+            (7, Int(1), Int(0), Float(-0.1), "0.3"),
+            (1, Int(-1), Int(1), Float(0.2), "-0.7999999999999999"),
+            (5, Int(-1), Int(1), Float(0.2), "5.551115123145157e-17"),
+            (2, Float(1e-5), Float(1e-4), Float(1e-5), "3e-05"),
+        ] {
+            assert_eq!(at(nth, start, stop, step), expected, "{start:?} {step:?}");
+        }
+        // The last sum is what falls short of the stop, not the float that is printed.
+        let eighths = texts(&range_of(Int(0), Float(0.8), Float(0.1)));
+        assert_eq!(eighths.last().map(String::as_str), Some("0.8"));
         assert!(texts(&range_of(Int(3), Int(0), Int(1))).is_empty());
         let top = i64::MAX;
         assert_eq!(texts(&range_of(Int(top - 1), Int(top), Int(5))).len(), 1);

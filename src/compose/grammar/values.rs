@@ -1,6 +1,8 @@
 //! The part of an override after the `=`: typed words, quoted text, lists,
 //! dictionaries, functions, and several of them with commas between.
 
+use std::collections::HashMap;
+
 use super::arguments::Arg;
 use super::cursor::Cursor;
 use super::element::Element;
@@ -8,6 +10,7 @@ use super::functions::call;
 use super::scan::{self, Token, spaces, token, typed};
 use super::sweeps::Sweep;
 use super::{Fault, MAX_DEPTH};
+use crate::compose::node::key_number;
 
 /// No function has as many named arguments as this.
 const MAX_NAMED: usize = 16;
@@ -148,7 +151,8 @@ impl Cursor {
 
     fn dict(&mut self) -> Result<Element, Fault> {
         self.punctuation('{');
-        let mut pairs = Vec::new();
+        let mut pairs: Vec<(Element, Element)> = Vec::new();
+        let mut places = HashMap::new();
         if self.punctuation('}') {
             return Ok(Element::Dict(pairs));
         }
@@ -161,8 +165,17 @@ impl Cursor {
                 return self.fault("':' is missing after the key");
             }
             let value = self.plain_element("dict")?;
-            // A later key replaces the value of an equal one, as in Python.
-            pairs.push((key, value));
+            // A later key replaces the value of an equal one, as in Python. What is no key is
+            // refused later.
+            let last = pairs.len();
+            let place = match key.to_key() {
+                Ok(key) => *places.entry(key_number(&key)).or_insert(last),
+                Err(_) => last,
+            };
+            match pairs.get_mut(place) {
+                Some((_, there)) => *there = value,
+                None => pairs.push((key, value)),
+            }
             if self.punctuation('}') {
                 return Ok(Element::Dict(pairs));
             }

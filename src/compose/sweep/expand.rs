@@ -231,6 +231,10 @@ mod tests {
             ["a=[1,2]", "a={x:y}"]
         );
         assert_eq!(
+            cells(&["a={x:1,1:b,x:2,True:{}},y"]).expect("valid"),
+            ["a={x:2,1:{}}", "a=y"]
+        );
+        assert_eq!(
             cells(&["~a", "hydra.run.dir=x"]).expect("valid"),
             ["hydra.run.dir=x ~a=null"]
         );
