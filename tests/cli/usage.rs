@@ -322,7 +322,7 @@ fn keys_of_hydra_without_effect_are_refused() {
 }
 
 #[test]
-fn a_launcher_of_ones_own_is_printed_but_not_run() {
+fn a_launcher_or_sweeper_of_ones_own_is_printed_but_not_run() {
     let dir = tempfile::tempdir().expect("a folder");
     let group = dir.path().join("hydra/launcher");
     std::fs::create_dir_all(&group).expect("made");
@@ -340,6 +340,17 @@ fn a_launcher_of_ones_own_is_printed_but_not_run() {
         let told = format!("{key} has no effect on a run here");
         assert!(text.contains(&told), "{text}");
     }
+    let sweepers = dir.path().join("hydra/sweeper");
+    std::fs::create_dir_all(&sweepers).expect("made");
+    let search = "_target_: my.Sweeper\nparams: {lora.r: [1, 2], seed: interval(0,1)}\n";
+    std::fs::write(sweepers.join("search.yaml"), search).expect("written");
+    let output = run(&["train", "-m", &folder, "hydra/sweeper=search", "seed=1,2"]);
+    let text = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(
+        text.contains("`hydra.sweeper._target_` has no effect"),
+        "{text}"
+    );
     let print = ["--cfg", "hydra", "-p", "hydra.launcher"];
     let output = run(&[&["plan", &folder, "hydra/launcher=named"], &print[..]].concat());
     let expected = format!("# @package hydra.launcher\n{named}");
