@@ -51,9 +51,13 @@ impl Multirun {
             let warning = "hydra.mode=RUN gives way to --multirun";
             master.warnings.push(warning.to_string());
         }
+        // Another sweeper's params are written for it.
+        let target = master.resolve("hydra.sweeper._target_")?;
+        let name = target.as_ref().and_then(Node::as_str);
+        let basic = name.is_none_or(|name| name.ends_with("basic_sweeper.BasicSweeper"));
         let mut overrides = match master.resolve("hydra.sweeper.params")? {
-            Some(params) => params_of(&params)?,
-            None => Vec::new(),
+            Some(params) if basic => params_of(&params)?,
+            _ => Vec::new(),
         };
         overrides.extend(typed(&master.task_overrides)?);
         let library = &opened.library;

@@ -5,12 +5,7 @@ use saphyr_parser::{ScalarStyle, Span};
 
 /// The value of a scalar, without the line break that nobody wrote. `chars` is how many
 /// characters the text has; it ends without a line break.
-pub(super) fn as_written<'v>(
-    value: &'v str,
-    style: ScalarStyle,
-    span: Span,
-    chars: usize,
-) -> &'v str {
+pub(super) fn as_written(value: &str, style: ScalarStyle, span: Span, chars: usize) -> &str {
     let is_block = matches!(style, ScalarStyle::Literal | ScalarStyle::Folded);
     if !is_block || span.end.index() < chars {
         return value;

@@ -552,7 +552,7 @@ mod tests {
         );
         assert_eq!(
             json("c:\n  <<: [{x: 1, z: 2}, {y: 3, x: 4, true: 5}, {1: 6}]\n"),
-            r#"{"c":{"x":1,"z":2,"y":3,"true":5}}"#
+            r#"{"c":{"x":1,"z":2,"y":3,"True":5}}"#
         );
         assert!(read("x: &x [*x]").is_err());
         assert!(read("<<: 5").is_err());

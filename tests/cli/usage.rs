@@ -320,3 +320,39 @@ fn keys_of_hydra_without_effect_are_refused() {
         stderr(&output)
     );
 }
+
+#[test]
+fn a_launcher_or_sweeper_of_ones_own_is_printed_but_not_run() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let group = dir.path().join("hydra/launcher");
+    std::fs::create_dir_all(&group).expect("made");
+    let named = "_target_: my.Launcher\npartition: gpu\n";
+    std::fs::write(group.join("named.yaml"), named).expect("written");
+    std::fs::write(group.join("bare.yaml"), "partition: gpu\n").expect("written");
+    let folder = format!("-cd={}", dir.path().display());
+    for (option, key) in [
+        ("hydra/launcher=named", "`hydra.launcher._target_`"),
+        ("hydra/launcher=bare", "`hydra.launcher`"),
+    ] {
+        let output = run(&["plan", &folder, option]);
+        let text = stderr(&output);
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        let told = format!("{key} has no effect on a run here");
+        assert!(text.contains(&told), "{text}");
+    }
+    let sweepers = dir.path().join("hydra/sweeper");
+    std::fs::create_dir_all(&sweepers).expect("made");
+    let search = "_target_: my.Sweeper\nparams: {lora.r: [1, 2], seed: interval(0,1)}\n";
+    std::fs::write(sweepers.join("search.yaml"), search).expect("written");
+    let output = run(&["train", "-m", &folder, "hydra/sweeper=search", "seed=1,2"]);
+    let text = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(
+        text.contains("`hydra.sweeper._target_` has no effect"),
+        "{text}"
+    );
+    let print = ["--cfg", "hydra", "-p", "hydra.launcher"];
+    let output = run(&[&["plan", &folder, "hydra/launcher=named"], &print[..]].concat());
+    let expected = format!("# @package hydra.launcher\n{named}");
+    assert_eq!(stdout(&output), expected, "{}", stderr(&output));
+}

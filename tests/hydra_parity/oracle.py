@@ -122,7 +122,16 @@ def first_wins(self, node):
             if not isinstance(one, yaml.MappingNode):
                 raise yaml.constructor.ConstructorError(None, None, "only mappings can be merged", one.start_mark)
             self.flatten_mapping(one)
-        merged += [pair for one in reversed(mappings) for pair in one.value]
+        first = {}
+        for one in mappings:
+            pairs = {}
+            for key, value in one.value:
+                name = (key.tag, repr(key.value))
+                # Within a mapping the later value counts, in the place of the first.
+                pairs[name] = (pairs.get(name, (key,))[0], value)
+            for name, pair in pairs.items():
+                first.setdefault(name, pair)
+        merged += first.values()
     node.value = merged + own
 
 

@@ -185,7 +185,8 @@ mod tests {
         ];
         for pair in ordered.windows(2) {
             let [a, b] = [pair[0], pair[1]].map(Decimal::from_float);
-            assert!(a < b && b > a && a == a.clone(), "{pair:?}");
+            assert_eq!(a.partial_cmp(&b), Some(Ordering::Less), "{pair:?}");
+            assert_eq!(b.partial_cmp(&a), Some(Ordering::Greater), "{pair:?}");
         }
         // As floats they are one.
         let int = Decimal::from_int((1 << 53) + 1);
