@@ -166,3 +166,25 @@ pub(crate) fn not_found(root: &Node, key: &str, place: Option<&[Step]>, hint: bo
         None => message,
     }
 }
+
+/// The problem of interpolations at these places, each of which leads to the next and the last
+/// to the first: the same one from whichever of them it is found.
+pub(crate) fn ring(root: &Node, places: &[&[Step]]) -> Fail {
+    let mut keys: Vec<String> = places.iter().map(|place| dotted(place)).collect();
+    let first = (0..keys.len()).min_by_key(|i| &keys[*i]).unwrap_or(0);
+    keys.rotate_left(first);
+    let Some(node) = places.get(first).and_then(|place| at(root, place)) else {
+        return Fail::Other("an interpolation leads back to itself".to_string());
+    };
+    let way = match keys.as_slice() {
+        [_] => String::new(),
+        many => format!(", by {}", many[1..].join(", ")),
+    };
+    let message = format!("'{}' leads back to itself{way}", keys[0]);
+    let text = node.as_str().unwrap_or_default();
+    Fail::Behind(Box::new(Fail::Other(message).problem(
+        places[first],
+        text,
+        &node.origin,
+    )))
+}

@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use super::error::{MAX_PROBLEMS, Problem};
-use super::found::{Fail, Located, Step, at, child_of, dotted, fail, made, not_found};
+use super::found::{Fail, Located, Step, at, child_of, dotted, fail, made, not_found, ring};
 use super::grammar::interpolation;
 use super::grammar::template::{Arg, Interpolation, Part, Template};
 use super::node::{Key, MAX_LEVELS, MAX_NODES, Map, Node, Value, insert_key, split_path};
@@ -263,39 +263,15 @@ impl<'a> Resolver<'a> {
         // Pushed even then, so that every push has its pop.
         self.stack.push((root, place.to_vec()));
         if let Some(start) = before {
-            return Err(self.ring(start));
+            // Without the one that was pushed just now.
+            let end = self.stack.len() - 1;
+            let places = self.stack[start..end].iter().map(|(_, p)| p.as_slice());
+            return Err(ring(self.root, &places.collect::<Vec<_>>()));
         }
         if self.stack.len() > MAX_DEPTH {
             return fail(format!("interpolations nested deeper than {MAX_DEPTH}"));
         }
         Ok(())
-    }
-
-    /// The problem of interpolations that lead back to the first of them: the same one
-    /// from whichever key it is found.
-    fn ring(&self, start: usize) -> Fail {
-        let end = self.stack.len() - 1;
-        let places: Vec<&[Step]> = self.stack[start..end]
-            .iter()
-            .map(|(_, p)| p.as_slice())
-            .collect();
-        let mut keys: Vec<String> = places.iter().map(|place| dotted(place)).collect();
-        let first = (0..keys.len()).min_by_key(|i| &keys[*i]).unwrap_or(0);
-        keys.rotate_left(first);
-        let Some(node) = places.get(first).and_then(|place| at(self.root, place)) else {
-            return Fail::Other("an interpolation leads back to itself".to_string());
-        };
-        let way = match keys.as_slice() {
-            [_] => String::new(),
-            many => format!(", by {}", many[1..].join(", ")),
-        };
-        let message = format!("'{}' leads back to itself{way}", keys[0]);
-        let text = node.as_str().unwrap_or_default();
-        Fail::Behind(Box::new(Fail::Other(message).problem(
-            places[first],
-            text,
-            &node.origin,
-        )))
     }
 
     /// What an interpolated string stands for. `place` is where it is written.

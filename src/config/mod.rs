@@ -19,6 +19,7 @@ mod origins;
 mod rerun;
 mod search_path;
 mod suggest;
+mod switches;
 pub mod types;
 
 pub use check::{Strictness, check};

@@ -7,6 +7,9 @@ use std::path::PathBuf;
 use indexmap::IndexMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+pub use super::switches::EarlyStopping;
+use super::switches::true_false_or_auto;
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Config {
     pub task: TaskConfig,
@@ -416,66 +419,6 @@ pub struct InferenceConfig {
 pub struct EvaluateConfig {
     /// Directory or hub name of a sentence encoder.
     pub sas_model: Option<String>,
-}
-
-/// When a beam search that has as many answers as beams is over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EarlyStopping {
-    /// At once.
-    True,
-    /// When no beam of its present length would be better.
-    False,
-    /// When no beam of any length could be better.
-    Never,
-}
-
-impl Serialize for EarlyStopping {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::True => serializer.serialize_bool(true),
-            Self::False => serializer.serialize_bool(false),
-            Self::Never => serializer.serialize_str("never"),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for EarlyStopping {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Written {
-            Bool(bool),
-            Word(String),
-        }
-        match Written::deserialize(deserializer)? {
-            Written::Bool(true) => Ok(Self::True),
-            Written::Bool(false) => Ok(Self::False),
-            Written::Word(word) if word == "never" => Ok(Self::Never),
-            Written::Word(word) => Err(serde::de::Error::unknown_variant(
-                &word,
-                &["true", "false", "never"],
-            )),
-        }
-    }
-}
-
-/// A switch that may be left to the device: null or `auto`.
-fn true_false_or_auto<'de, D: Deserializer<'de>>(input: D) -> Result<Option<bool>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Written {
-        Bool(bool),
-        Word(String),
-    }
-    match Option::<Written>::deserialize(input)? {
-        None => Ok(None),
-        Some(Written::Bool(on)) => Ok(Some(on)),
-        Some(Written::Word(word)) if word == "auto" => Ok(None),
-        Some(Written::Word(word)) => Err(serde::de::Error::unknown_variant(
-            &word,
-            &["true", "false", "auto"],
-        )),
-    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
