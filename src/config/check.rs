@@ -189,7 +189,24 @@ fn wrong_type(key: &Key, node: &Node) -> Box<ConfigError> {
         origin: node.origin.clone(),
         expected: key.type_text(),
         found: describe(node),
-        hint: example(key),
+        hint: quoted(key, node).unwrap_or_else(|| example(key)),
+    })
+}
+
+/// The way out where text would be right without its quotes, as that of a variable would.
+fn quoted(key: &Key, node: &Node) -> Option<String> {
+    let text = node.as_str()?.trim();
+    let reads = match key.kind {
+        Kind::Bool | Kind::BoolOr(_) => matches!(text, "true" | "false"),
+        Kind::Int(_) | Kind::Float(_) => text.parse::<f64>().is_ok_and(f64::is_finite),
+        _ => false,
+    };
+    reads.then(|| {
+        format!(
+            "leave out the quotes: {}={text}; text of an environment variable is read by \
+             ${{oc.decode:${{oc.env:NAME}}}}",
+            key.name
+        )
     })
 }
 
@@ -372,6 +389,9 @@ mod tests {
             message("training.shuffle", Value::Null).contains("must be true or false, not null")
         );
         assert!(message("data.path", string("")).contains("not the empty string"));
+        let quoted = message("seed", string("9"));
+        assert!(quoted.contains("leave out the quotes: seed=9;"), "{quoted}");
+        assert!(quoted.contains("${oc.decode:${oc.env:NAME}}"), "{quoted}");
         assert!(message("lora", Value::Int(8)).contains("keys under `lora`: r, alpha"));
         let list = Value::List(vec![Node::built_in(Value::Int(1))]);
         assert!(message("inference.stop", list).contains("a list that holds the number 1"));
