@@ -42,6 +42,27 @@ pub(super) fn refuse_doubles(spec: &Spec, names: &[String]) -> Result<(), DataEr
     Ok(())
 }
 
+/// # Errors
+/// The config names one column for two fields; each is an index with the field's name.
+pub(super) fn refuse_shared(
+    spec: &Spec,
+    names: &[String],
+    fields: impl Iterator<Item = (usize, &'static str)>,
+) -> Result<(), DataError> {
+    let mut seen: Vec<(usize, &str)> = Vec::new();
+    for (at, field) in fields {
+        if let Some((_, first)) = seen.iter().find(|(other, _)| *other == at) {
+            return Err(DataError::Format {
+                path: spec.path.to_path_buf(),
+                what: format!("column '{}' is read as {first} and as {field}", names[at]),
+                remedy: format!("name another one: data.columns.{field}=COLUMN"),
+            });
+        }
+        seen.push((at, field));
+    }
+    Ok(())
+}
+
 /// The column of `field`: the one that the config names, else one with a usual name.
 ///
 /// # Errors

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::columns::{column, find, option_columns, refuse_doubles};
+use super::columns::{column, find, option_columns, refuse_doubles, refuse_shared};
 use super::error::{DataError, RowProblem, list};
 use super::example::Example;
 use super::options::{
@@ -75,6 +75,17 @@ impl Layout {
             TaskKind::Mcq => option_columns(spec, &names, line)?,
             TaskKind::Saq | TaskKind::Text => (Vec::new(), Labels::None),
         };
+        let fields = [
+            ("id", id),
+            ("question", question),
+            ("context", context),
+            ("text", text),
+            ("answer", answer),
+        ];
+        let named = |field: &str| matches!(spec.columns.get(field), Some(Some(_)));
+        let fields = fields.into_iter().filter(|(field, _)| named(field));
+        let fields = fields.filter_map(|(field, at)| Some((at?, field)));
+        refuse_shared(spec, &names, fields)?;
         let taken = |i: &usize| {
             [id, question, context, text, answer].contains(&Some(*i)) || options.contains(i)
         };
@@ -459,6 +470,14 @@ mod tests {
         );
         assert!(
             error.contains("id, questoin, answer") && error.contains("data.columns.question="),
+            "{error}"
+        );
+        let s = spec(TaskKind::Saq, &[("question", "text"), ("answer", "text")]);
+        let error = Layout::new(&s, names("text,answer"), 1)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("column 'text' is read as question and as answer"),
             "{error}"
         );
         let s = spec(TaskKind::Saq, &[("question", "sentnce")]);

@@ -353,6 +353,17 @@ fn guess(path: &Path, head: &[u8]) -> Result<DataFormat, DataError> {
     }
 }
 
+/// Whether this is SQuAD's object: a list `data`, of articles or beside nothing else. A row may
+/// have a column of that name.
+fn is_squad(map: &serde_json::Map<String, serde_json::Value>) -> bool {
+    let articles = map.get("data").and_then(serde_json::Value::as_array);
+    articles.is_some_and(|all| {
+        all.iter()
+            .any(|article| article.get("paragraphs").is_some())
+            || map.keys().all(|key| key == "data" || key == "version")
+    })
+}
+
 /// JSONL or a list of objects, conversations, ready tokens or SQuAD, told apart by the first line.
 fn guess_json(path: &Path, head: &[u8]) -> Result<DataFormat, DataError> {
     let head = head.trim_ascii_start();
@@ -372,9 +383,7 @@ fn guess_json(path: &Path, head: &[u8]) -> Result<DataFormat, DataError> {
     match serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(line) {
         Ok(map) if map.contains_key("input_ids") => Ok(DataFormat::Tokens),
         Ok(map) if chat::conversation(&map).is_some() => Ok(DataFormat::Chat),
-        Ok(map) if map.get("data").is_some_and(serde_json::Value::is_array) => {
-            Ok(DataFormat::Squad)
-        }
+        Ok(map) if is_squad(&map) => Ok(DataFormat::Squad),
         Ok(_) => Ok(DataFormat::Jsonl),
         // Longer than the head, or an object over several lines.
         Err(_) if has(head, "\"paragraphs\"") => Ok(DataFormat::Squad),
