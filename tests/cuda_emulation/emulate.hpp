@@ -355,6 +355,7 @@ inline float mul_rn(float a, float b) { return a * b; }
 inline float add_rn(float a, float b) { return a + b; }
 inline float exp2_approx(float x) { return exp2f(x); }
 inline float log2_approx(float x) { return log2f(x); }
+inline u32 mad_hi(u32 a, u32 b, u32 c) { return (u32)((u64)a * b >> 32) + c; }
 inline u32 prmt(u32 a, u32 b, u32 selector) {
     const u64 bytes = (u64)b << 32 | a;
     u32 out = 0;

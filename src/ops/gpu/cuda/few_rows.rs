@@ -12,8 +12,11 @@ const ROWS: [usize; 2] = [8, 16];
 /// Weights of a launch.
 const MEMBERS: usize = 3;
 const THREADS: u32 = 256;
-/// Bytes of shared memory for a row: two steps of 1,024 numbers.
-const SHARED: u32 = 4096;
+/// Bytes of shared memory for so many rows: two steps of 1,024 numbers, and the gaps between the
+/// words.
+const fn shared(rows: usize) -> u32 {
+    4096 * rows as u32 + 1024
+}
 
 /// A weight, and what its product has beside it.
 pub struct FewRows<'a> {
@@ -131,7 +134,7 @@ pub fn few_rows(
             ("KILN_THEN", then),
         ],
         threads: THREADS,
-        shared: SHARED * rows_of_form as u32,
+        shared: shared(rows_of_form),
     };
     let of_each = |number: &dyn Fn(&FewRows<'_>) -> usize| {
         let mut words = [0u64; MEMBERS];

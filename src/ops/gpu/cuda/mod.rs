@@ -45,15 +45,18 @@ pub enum Family {
     Nf4Products(Units),
     /// Products of bf16 matrices.
     Products(Units),
+    /// Products of a few rows with weights in NF4.
+    FewRows,
     Attention,
 }
 
 impl Family {
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Nf4Products(Units::Wgmma),
         Self::Products(Units::Wgmma),
         Self::Nf4Products(Units::Mma),
         Self::Products(Units::Mma),
+        Self::FewRows,
         Self::Attention,
     ];
 
@@ -63,6 +66,7 @@ impl Family {
             Self::Products(Units::Wgmma) => "products",
             Self::Nf4Products(Units::Mma) => "nf4_products_mma",
             Self::Products(Units::Mma) => "products_mma",
+            Self::FewRows => "few_rows",
             Self::Attention => "attention",
         }
     }
@@ -149,11 +153,11 @@ mod tests {
         use Family::*;
         use Units::*;
         assert!(Family::best(75, true).is_empty());
-        let mma = [Nf4Products(Mma), Products(Mma), Attention];
+        let mma = [Nf4Products(Mma), Products(Mma), FewRows, Attention];
         for capability in [80, 86, 89, 100, 120] {
             assert_eq!(Family::best(capability, true), mma);
         }
-        let wgmma = [Nf4Products(Wgmma), Products(Wgmma), Attention];
+        let wgmma = [Nf4Products(Wgmma), Products(Wgmma), FewRows, Attention];
         assert_eq!(Family::best(90, true), wgmma);
         assert_eq!(Family::best(90, false), mma);
     }

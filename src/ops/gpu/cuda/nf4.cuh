@@ -46,19 +46,37 @@ KILN_FN u32 nf4_pick(const u32 (&bytes)[4], u32 within, u32 which) {
     return prmt(prmt(bytes[0], bytes[1], within), prmt(bytes[2], bytes[3], within), which);
 }
 
-KILN_FN U32x4 nf4_word(const Nf4Table& table, u32 word) {
-    u32 within = word & 0x77777777u;                        // the nibble's place among its eight
-    u32 which = ((word >> 1) & 0x44444444u) | 0x32103210u;  // byte i of the lower or the upper eight
+// Shifts to the right that a kernel may have another unit make.
+struct Nf4Shifts {
+    // `tops` (the top bits of nibbles) by one, and byte i of the lower or the upper eight.
+    KILN_FN u32 which(u32 tops) const { return (tops >> 1) | 0x32103210u; }
+    KILN_FN u32 by16(u32 v) const { return v >> 16; }
+};
+// As multiplications, which have a pipe of their own where permutes and logic fill theirs. The compiler
+// would make shifts of them if it knew the numbers, so they come from one that is zero.
+struct Nf4Multiplied {
+    u32 half, places, upper;
+    KILN_FN explicit Nf4Multiplied(u32 zero)
+        : half(0x80000000u | zero), places(0x32103210u | zero), upper(0x10000u | zero) {}
+    KILN_FN u32 which(u32 tops) const { return mad_hi(tops, half, places); }
+    KILN_FN u32 by16(u32 v) const { return mad_hi(v, upper, 0); }
+};
+
+template <typename Shifts>
+KILN_FN U32x4 nf4_word(const Nf4Table& table, u32 word, const Shifts& shift) {
+    u32 within = word & 0x77777777u;  // the nibble's place among its eight
+    u32 which = shift.which(word & 0x88888888u);
     U32x4 out;
     // Result byte i belongs to nibble i: elements 1, 0, 3, 2.
     u32 low = nf4_pick(table.low, within, which), high = nf4_pick(table.high, within, which);
     out.x = prmt(low, high, 0x4051);
     out.y = prmt(low, high, 0x6273);
-    within >>= 16;
-    which >>= 16;
+    within = shift.by16(within);
+    which = shift.by16(which);
     low = nf4_pick(table.low, within, which), high = nf4_pick(table.high, within, which);
     out.z = prmt(low, high, 0x4051);
     out.w = prmt(low, high, 0x6273);
     return out;
 }
+KILN_FN U32x4 nf4_word(const Nf4Table& table, u32 word) { return nf4_word(table, word, Nf4Shifts{}); }
 #endif

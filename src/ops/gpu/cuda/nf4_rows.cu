@@ -7,8 +7,8 @@
 // 256 of the contraction. In a step each thread has a whole quantisation block of two rows of W, 64 codes
 // that share a table (nf4.cuh), so its place in the contraction is unusual: number 8w + i of the thread's
 // block stands at places 2t, 2t + 1, 2t + 8, 2t + 9 of a fragment. X lies in shared memory in that order: 16
-// bytes for (word w, row of X, thread t), the low three bits of (row, t) exchanged by w so that neither the
-// copies in nor the reads meet in a bank.
+// bytes for (word w, row of X, thread t), a word's after a gap of 16, so that neither the copies in nor the
+// reads meet in a bank. Where W ends, X is zero there, so what a thread then holds of W may be anything finite.
 //
 // Launch: entry nf4_rows; grid (blocks of all weights, 1, 1): ceil(N_i / 32) each, with SwiGLU ceil(N / 16);
 // block (256, 1, 1).
@@ -16,7 +16,7 @@
 // u8[N*K/64], nested f32[ceil(N*K/64 / 256)]), with KILN_LOW left bf16[M*R], right bf16[N*R], with KILN_BIAS
 // bias (1: bf16, 2: f32); with KILN_DOUBLE_QUANT map f32[256]; with KILN_THEN=1 added bf16[M*N]; the outputs
 // bf16[M*N]; then by value the 64-bit words of Nf4RowsParams.
-// Shared memory: KILN_ROWS * 4,096 bytes; for 16 rows dynamic, ask for 66,560.
+// Shared memory: KILN_ROWS * 4,096 + 1,024 bytes; for 16 rows dynamic, ask for 67,584.
 // Needs: 0 < M <= KILN_ROWS, K a multiple of 64, ranks multiples of KILN_LOW, every pointer a multiple of 16,
 // N*K/64 < 2^32. Every element of Y is written.
 //
@@ -80,57 +80,80 @@ struct Nf4RowsWeight {
 
 namespace nf4_rows_ {
 constexpr u32 SPLITS = 4, STEP = SPLITS * 256, HALVES = KILN_ROWS / 8;
-constexpr u32 STAGE = KILN_ROWS * STEP * 2;
+// X of a word and a split, and of a step.
+constexpr u32 PLANE = HALVES * 512 + 16, STAGE = SPLITS * 8 * PLANE;
 
-// What a thread reads of W for a step: a quantisation block of two rows.
-struct Piece {
-    U32x4 words[2][2];
-#if KILN_DOUBLE_QUANT
-    u32 code[2], block[2];
-#else
-    float scale[2];
-#endif
-    bool exists;
+// A thread's copies of X: two rows are a step of 256 threads, one a row of 1,024 numbers.
+struct Copies {
+    u32 to, row, at, from;
+    KILN_FN explicit Copies(u32 k) {
+        const u32 q = threadIdx.x % 128, split = q / 32, t = q / 8 % 4, w = q % 8;
+        row = threadIdx.x / 128;
+        to = (split * 8 + w) * PLANE + row * 64 + t * 16;
+        at = q * 8;
+        from = row * k + at;
+    }
+    // Copies the numbers that the next step takes, zeros where there are none.
+    KILN_FN void load(u32 base, const u16* x, u32 m, u32 k) {
+#pragma unroll
+        for (u32 j = 0; j < KILN_ROWS / 2; j++) {
+            const bool exists = row + 2 * j < m && at < k;
+            cp_async(base + to + j * 128, x + (exists ? from + 2 * j * k : 0), exists ? 16 : 0);
+        }
+        at += STEP;
+        from += STEP;
+        cp_async_commit();
+    }
 };
 
-// Copies the numbers of X that step `step` takes, zeros where there are none.
-KILN_FN void load_x(u32 to, const u16* x, u32 m, u32 k, u32 step) {
-    for (u32 i = threadIdx.x; i < KILN_ROWS * (STEP / 8); i += 256) {
-        const u32 row = i / (STEP / 8), q = i % (STEP / 8);
-        const u32 split = q / 32, t = q / 8 % 4, w = q % 8, at = step * STEP + q * 8;
-        const u32 lane = row % 8 * 4 + t;
-        const bool exists = row < m && at < k;
-        const u16* from = x + (exists ? (u64)row * k + at : 0);
-        cp_async(to + ((split * 8 + w) * HALVES + row / 8) * 512 + (lane ^ w) * 16, from, exists ? 16 : 0);
-    }
-    cp_async_commit();
-}
+// What a thread holds of W: a quantisation block of two rows, and where it reads the next one.
+struct Piece {
+    U32x4 words[2][2];
+    float scale[2];
+#if KILN_DOUBLE_QUANT
+    u32 scale_code[2], scale_block[2];
+#endif
+    const u32* codes[2];
+    u32 at[2], block, blocks;
 
-KILN_FN Piece fetch(const Nf4RowsWeight& of, const u32 (&rows)[2], u32 k, u32 block) {
-    Piece piece;
-    piece.exists = block < k / 64;
+    KILN_FN Piece(const Nf4RowsWeight& of, const u32 (&rows)[2], u32 k, u32 first) : block(first), blocks(k / 64) {
 #pragma unroll
-    for (int r = 0; r < 2; r++) {
-        piece.words[r][0] = piece.words[r][1] = U32x4{0, 0, 0, 0};
+        for (int r = 0; r < 2; r++) {
+            words[r][0] = words[r][1] = U32x4{0, 0, 0, 0};
+            scale[r] = 0;
 #if KILN_DOUBLE_QUANT
-        piece.code[r] = piece.block[r] = 0;
-#else
-        piece.scale[r] = 0;
+            scale_code[r] = scale_block[r] = 0;
 #endif
-        if (!piece.exists) continue;
-        const u32* from = of.codes + ((u64)rows[r] * (k / 64) + block) * 8;
-        piece.words[r][0] = ld_global_nc(from);
-        piece.words[r][1] = ld_global_nc(from + 4);
-        const u32 at = rows[r] * (k / 64) + block;
-#if KILN_DOUBLE_QUANT
-        piece.code[r] = ld_global_nc_u8(of.scale_codes + at);
-        piece.block[r] = at / 256;
-#else
-        piece.scale[r] = ld_global_nc_f32(of.absmax + at);
-#endif
+            at[r] = rows[r] * blocks + block;
+            codes[r] = of.codes + ((u64)rows[r] * blocks + block) * 8;
+        }
     }
-    return piece;
-}
+    KILN_FN void read_half(int half) {
+        if (block >= blocks) return;
+#pragma unroll
+        for (int r = 0; r < 2; r++) words[r][half] = ld_global_nc(codes[r] + 4 * half);
+    }
+    KILN_FN void read_scale(const Nf4RowsWeight& of) {
+        if (block >= blocks) return;
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+#if KILN_DOUBLE_QUANT
+            scale_code[r] = ld_global_nc_u8(of.scale_codes + at[r]);
+            scale_block[r] = at[r] / 256;
+#else
+            scale[r] = ld_global_nc_f32(of.absmax + at[r]);
+#endif
+        }
+    }
+    KILN_FN void forward() {
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+            codes[r] += STEP / 8;
+            at[r] += STEP / 64;
+        }
+        block += STEP / 64;
+    }
+};
 
 // The product of low rank and the bias of one element.
 KILN_FN float beside(const Nf4RowsWeight& of, u32 row, u32 column) {
@@ -188,7 +211,7 @@ KILN_FN float beside(const Nf4RowsWeight& of, u32 row, u32 column) {
             as_float((u32)p.offset_bits[i])                                                      \
     }
 
-extern "C" __global__ void __launch_bounds__(256, 2)
+extern "C" __global__ void __launch_bounds__(256, KILN_ROWS == 8 ? 3 : 2)
 nf4_rows(const u16* __restrict__ x, KILN_WEIGHT(0)
 #if KILN_MEMBERS > 1
          KILN_WEIGHT(1)
@@ -248,45 +271,48 @@ nf4_rows(const u16* __restrict__ x, KILN_WEIGHT(0)
     for (u32 h = 0; h < HALVES; h++)
 #pragma unroll
         for (int i = 0; i < 4; i++) sums[h][i] = 0;
-    load_x(base, x, m, k, 0);
-    // Codes are read two steps ahead.
-    Piece next = fetch(of, rows, k, split * 4 + t), after = fetch(of, rows, k, STEP / 64 + split * 4 + t);
+    Copies copies(k);
+    copies.load(base, x, m, k);
+    Piece piece(of, rows, k, split * 4 + t);
+    piece.read_half(0);
+    piece.read_half(1);
+    piece.read_scale(of);
+    piece.forward();
+    const Nf4Multiplied shifts((u32)(p.m >> 32));
+    const u32 mine_of_x = base + split * (8 * PLANE) + lane * 16;
+    u32 stage = 0;
     for (u32 step = 0; step < steps; step++) {
+#if KILN_DOUBLE_QUANT
+#pragma unroll
+        for (int r = 0; r < 2; r++)
+            piece.scale[r] = add_rn(mul_rn(ld_global_nc_f32(map + piece.scale_code[r]),
+                                           ld_global_nc_f32(of.nested + piece.scale_block[r])),
+                                    of.offset);
+#endif
         cp_async_wait<0>();
         // All threads' copies are there, and all have read what the next ones overwrite.
         block_sync();
-        if (step + 1 < steps) load_x(base + (step + 1) % 2 * STAGE, x, m, k, step + 1);
-        const Piece now = next;
-        next = after;
-        after = fetch(of, rows, k, (step + 2) * (STEP / 64) + split * 4 + t);
-        Nf4Table table[2];
-#pragma unroll
-        for (int r = 0; r < 2; r++) {
-            float scale = 0;
-#if KILN_DOUBLE_QUANT
-            if (now.exists)
-                scale = add_rn(mul_rn(ld_global_nc_f32(map + now.code[r]), ld_global_nc_f32(of.nested + now.block[r])),
-                               of.offset);
-#else
-            scale = now.scale[r];
-#endif
-            table[r] = nf4_table(scale);
-        }
-        const u32 from = base + step % 2 * STAGE + split * (8 * HALVES * 512);
+        if (step + 1 < steps) copies.load(base + (STAGE - stage), x, m, k);
+        const Nf4Table table[2] = {nf4_table(piece.scale[0]), nf4_table(piece.scale[1])};
+        // Each part of the next block is read where this one's is no longer needed.
+        piece.read_scale(of);
 #pragma unroll
         for (u32 w = 0; w < 8; w++) {
-            const U32x4 &low = now.words[0][w / 4], &high = now.words[1][w / 4];
+            const U32x4 &low = piece.words[0][w / 4], &high = piece.words[1][w / 4];
             const u32 word[2] = {w % 4 == 0 ? low.x : w % 4 == 1 ? low.y : w % 4 == 2 ? low.z : low.w,
                                  w % 4 == 0 ? high.x : w % 4 == 1 ? high.y : w % 4 == 2 ? high.z : high.w};
-            const U32x4 a = nf4_word(table[0], word[0]), b = nf4_word(table[1], word[1]);
+            const U32x4 a = nf4_word(table[0], word[0], shifts), b = nf4_word(table[1], word[1], shifts);
             const u32 front[4] = {a.x, b.x, a.y, b.y}, back[4] = {a.z, b.z, a.w, b.w};
 #pragma unroll
             for (u32 h = 0; h < HALVES; h++) {
-                const U32x4 v = ld_shared(from + (w * HALVES + h) * 512 + (lane ^ w) * 16);
+                const U32x4 v = ld_shared(mine_of_x + stage + w * PLANE + h * 512);
                 mma_16816(sums[h], front, v.x, v.y);
                 mma_16816(sums[h], back, v.z, v.w);
             }
+            if (w % 4 == 3) piece.read_half(w / 4);
         }
+        piece.forward();
+        stage = STAGE - stage;
     }
 
     // The parts of the contraction, added in order: [split][row of X][32 columns].

@@ -147,6 +147,12 @@ KILN_FN float log2_approx(float x) {
     asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
 }
+// The upper half of the product, plus c.
+KILN_FN u32 mad_hi(u32 a, u32 b, u32 c) {
+    u32 v;
+    asm("mad.hi.u32 %0, %1, %2, %3;" : "=r"(v) : "r"(a), "r"(b), "r"(c));
+    return v;
+}
 // Byte i of the result is byte (selector nibble i, low 3 bits) of {b, a}; selectors stay below 8.
 KILN_FN u32 prmt(u32 a, u32 b, u32 selector) {
     u32 v;

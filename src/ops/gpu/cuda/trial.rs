@@ -38,10 +38,8 @@ pub fn run(like: &CubeTensor, family: Family, say: &mut dyn FnMut(&str)) -> Resu
         drawn: 0,
     };
     match family {
-        Family::Nf4Products(units) => {
-            trial.nf4_products(units)?;
-            trial.few_rows()
-        }
+        Family::Nf4Products(units) => trial.nf4_products(units),
+        Family::FewRows => trial.few_rows(),
         Family::Products(units) => trial.products(units),
         Family::Attention => {
             trial.attention(64, None)?;
@@ -115,7 +113,8 @@ impl Trial<'_> {
 
     /// Decoding's products: several weights at once, and all that they have beside them.
     fn few_rows(&mut self) -> Result<(), String> {
-        let k = 1344;
+        // Four steps, the last one ragged: each place in shared memory is filled twice.
+        let k = 3392;
         for (double, rows, rank) in [(true, 3, 16), (false, 8, 4), (true, 13, 8)] {
             let mut members = Vec::new();
             for n in [96, 40, 40] {
@@ -153,6 +152,25 @@ impl Trial<'_> {
                 })
                 .collect()
             };
+            // Without a bias, and low rank beside one weight alone, as where LoRA has some of them.
+            let plain = |member: usize, low: bool| {
+                let (_, dense, left, right, _) = &members[member];
+                let plain = CPU.gemm(&x, false, dense, true, 1.0);
+                match low {
+                    true => CPU.gemm_add(plain, &left.0, false, &right.0, true, 1.0),
+                    false => plain,
+                }
+            };
+            let mut some = of(0..2);
+            some.iter_mut().for_each(|member| member.bias = None);
+            some[1].low = None;
+            let name = format!("{rows} rows in NF4 with low rank beside one, double {double}");
+            (self.say)(&name);
+            let got = few_rows(&gx, &some, &Finish::Nothing);
+            let got = got.ok_or_else(|| format!("{name}: not taken"))?;
+            for (got, want) in got.into_iter().zip([plain(0, true), plain(1, false)]) {
+                compare(&name, got, &want)?;
+            }
             let gate = want(1);
             let gated = gate.clone() / (gate.neg().exp() + 1.0) * want(2);
             for (name, range, finish, wanted) in [

@@ -142,8 +142,10 @@ fn key(card: &str, driver: &str) -> u64 {
     for source in [
         include_str!("attention.rs"),
         include_str!("dynamic.rs"),
+        include_str!("few_rows.rs"),
         include_str!("gemm.rs"),
         include_str!("kernel.rs"),
+        include_str!("launch.rs"),
         include_str!("trial.rs"),
     ] {
         source.hash(&mut hasher);

@@ -1,5 +1,6 @@
 //! The same products by the matrix units of NVIDIA's cards, where the weights are in NF4.
 
+use burn::tensor::DType;
 use burn_cubecl::tensor::CubeTensor;
 
 use super::{Member, Then, Weight};
@@ -12,10 +13,10 @@ pub fn products(
     then: &Then<'_>,
 ) -> Option<Vec<CubeTensor>> {
     // What every launch asks comes first.
-    if !matches!(members.first()?.weight, Weight::Nf4(_)) {
+    let nf4 = matches!(members.first()?.weight, Weight::Nf4(_));
+    if !nf4 || x.dtype != DType::BF16 || !cuda::on(x, Family::FewRows) {
         return None;
     }
-    cuda::units(x, Family::Nf4Products)?;
     let of_member = |member: &'_ Member<'_>| match &member.weight {
         Weight::Nf4(weight) => weight.cuda_buffers(),
         Weight::Dense(_) => None,
