@@ -96,6 +96,19 @@ pub(super) fn find(names: &[String], wanted: &str) -> Option<usize> {
     })
 }
 
+/// Whether names end in 1, 2, .. behind the same letters.
+fn count_from_one<'n>(names: impl Iterator<Item = &'n str>) -> bool {
+    let mut stems = Vec::new();
+    for (i, name) in names.enumerate() {
+        let stem = name.trim_end_matches(|c: char| c.is_ascii_digit());
+        if stem.is_empty() || name[stem.len()..] != (i + 1).to_string() {
+            return false;
+        }
+        stems.push(stem);
+    }
+    stems.len() > 1 && stems.iter().all(|stem| stem.eq_ignore_ascii_case(stems[0]))
+}
+
 /// The columns of the options: what `data.columns.options` names (one column, or
 /// several with commas between), else `options` or `choices`, else a family such
 /// as `choice0..3`, `A..D`, `option_a..`. With them how the columns name the options.
@@ -111,14 +124,19 @@ pub(super) fn option_columns(
         if let Some(index) = find(names, wanted) {
             return Ok((vec![index], Labels::None));
         }
-        let columns: Result<_, DataError> = wanted
+        let columns: Result<Vec<usize>, DataError> = wanted
             .split(',')
             .map(|w| {
                 find(names, w.trim())
                     .ok_or_else(|| DataError::column(&spec.path, line, "options", w.trim(), names))
             })
             .collect();
-        return Ok((columns?, Labels::None));
+        let columns: Vec<usize> = columns?;
+        let labels = match count_from_one(columns.iter().map(|at| names[*at].trim())) {
+            true => Labels::FromOne,
+            false => Labels::None,
+        };
+        return Ok((columns, labels));
     }
     if let Some(index) = usual_names("options")
         .iter()

@@ -89,7 +89,7 @@ pub enum RowProblem {
     Utf8 { column: String },
     #[error("{what} is not valid UTF-8: save the file as UTF-8")]
     Utf8Line { what: &'static str },
-    #[error("bad JSON: {0}: write one complete JSON object a line")]
+    #[error("bad JSON: {0}: write complete JSON objects, one a line or in one list")]
     Json(String),
     #[error("{field} (column '{column}') is {found}, not {wanted}")]
     Type {
@@ -119,8 +119,18 @@ pub enum RowProblem {
         /// What may be written beside the text.
         number: &'static str,
     },
-    #[error("answer '{answer}' can mean {meanings}: write the letter of the option")]
-    AmbiguousAnswer { answer: String, meanings: String },
+    #[error("answer '{answer}' can mean {meanings}: write the {name} of the option")]
+    AmbiguousAnswer {
+        answer: String,
+        meanings: String,
+        /// What tells options apart.
+        name: &'static str,
+    },
+    #[error(
+        "answer '0', but the columns of the options are numbered from 1: where answers count from 0, \
+         rename the columns (option0, option1, ..), or write letters"
+    )]
+    ZeroOfOne,
     #[error(
         "column '{column}' names the task '{name}': {problem}, leave the cell empty, or answer all \
          questions with one adapter (adapter=DIR)"
@@ -149,7 +159,10 @@ impl DataError {
     /// closed has swallowed them.
     pub(crate) fn is_of_one_row(&self) -> bool {
         match self {
-            DataError::Row { problem, .. } => *problem != RowProblem::OpenQuote,
+            // Answers that count from 0 are all off by one, those that fit too.
+            DataError::Row { problem, .. } => {
+                !matches!(problem, RowProblem::OpenQuote | RowProblem::ZeroOfOne)
+            }
             // Of a JSON object: a table's header is read before its rows.
             DataError::Column { .. } | DataError::Question { .. } => true,
             _ => false,

@@ -6,7 +6,7 @@ use super::columns::{column, find, option_columns, refuse_doubles, refuse_shared
 use super::error::{DataError, RowProblem, list};
 use super::example::Example;
 use super::options::{
-    Labels, finish_options, literal_list, parse_options, resolve_answer, trimmed,
+    Labels, finish_options, labelled, literal_list, parse_options, resolve_answer, trimmed,
 };
 use super::spec::{Answers, Spec, Tasks};
 use crate::config::types::TaskKind;
@@ -270,7 +270,13 @@ impl Layout {
             let mut named = Labels::None;
             let options = match std::mem::replace(&mut cells[one], Cell::Missing) {
                 Cell::Missing => Err(RowProblem::EmptyField { field: "options" }),
-                Cell::Text(text) => parse_options(&text),
+                Cell::Text(text) => match labelled(&text) {
+                    Some((texts, labels)) => {
+                        named = Labels::Listed(labels);
+                        finish_options(texts)
+                    }
+                    None => parse_options(&text),
+                },
                 Cell::List(items) => finish_options(items),
                 Cell::Labelled { texts, labels } => {
                     named = Labels::Listed(labels);
@@ -419,6 +425,13 @@ mod tests {
                 (Some(1), Some('B'), vec!["y".to_string()])
             );
         }
+        let s = spec(TaskKind::Mcq, &[("options", "option1, option2")]);
+        let e = example(
+            &s,
+            "question,option1,option2,answer",
+            &["q?", "x", "y", "1"],
+        );
+        assert_eq!(e.unwrap().answer_index, Some(0));
         for (header, answer, want) in [
             ("question,option1,option2,answer", "1", 0),
             ("question,option_1,option_2,answer", "2", 1),

@@ -65,7 +65,15 @@ pub(super) fn objects(
             let text = String::from_utf8(bytes)
                 .map_err(|_| fail(RowProblem::Utf8Line { what: "the row" }))?;
             let map = serde_json::from_str(&text);
-            let map = map.map_err(|e| fail(RowProblem::Json(e.to_string())))?;
+            let map = map.map_err(|e: serde_json::Error| {
+                let what = e.to_string();
+                // It counts lines within the element.
+                let what = what.split(" at line ").next().unwrap_or(&what);
+                fail(RowProblem::Json(match text.trim().is_empty() {
+                    true => "nothing between two commas, or behind the last one".to_string(),
+                    false => what.to_string(),
+                }))
+            })?;
             Ok((row, map))
         })));
     }

@@ -40,6 +40,21 @@ pub fn parse_options(cell: &str) -> Result<Vec<String>, RowProblem> {
     finish_options(options)
 }
 
+/// The texts and labels of a cell with JSON as ARC's choices: `{"text": [..], "label": [..]}`.
+pub(super) fn labelled(cell: &str) -> Option<(Vec<String>, Vec<String>)> {
+    #[derive(serde::Deserialize)]
+    struct Choices {
+        text: Vec<String>,
+        label: Vec<String>,
+    }
+    let choices = cell
+        .trim()
+        .starts_with('{')
+        .then(|| serde_json::from_str(cell));
+    let Choices { text, label } = choices?.ok()?;
+    (text.len() == label.len()).then_some((text, label))
+}
+
 /// Trims options, removes labels that all of them carry, and checks them.
 pub fn finish_options(options: Vec<String>) -> Result<Vec<String>, RowProblem> {
     let options: Vec<String> = options.into_iter().map(trimmed).collect();
@@ -123,20 +138,19 @@ pub fn resolve_answer(
             mean(index, "text");
         }
     }
+    let name = |index: usize| match labels {
+        Labels::Listed(labels) => labels.get(index).map_or("", String::as_str).to_string(),
+        _ => option_letter(index).to_string(),
+    };
     match meanings[..] {
         [(index, _)] => Ok(index),
+        [] if *labels == Labels::FromOne && answer == "0" => Err(RowProblem::ZeroOfOne),
         [] => Err(RowProblem::NoSuchOption {
             answer: excerpt(answer, 60),
             options: options
                 .iter()
                 .enumerate()
-                .map(|(i, o)| match labels {
-                    Labels::Listed(labels) => {
-                        let label = labels.get(i).map_or("", String::as_str);
-                        format!("{}) {}", excerpt(label, 10), excerpt(o, 30))
-                    }
-                    _ => format!("{}) {}", option_letter(i), excerpt(o, 30)),
-                })
+                .map(|(i, o)| format!("{}) {}", excerpt(&name(i), 10), excerpt(o, 30)))
                 .collect::<Vec<_>>()
                 .join(", "),
             number: match labels {
@@ -149,9 +163,13 @@ pub fn resolve_answer(
             answer: excerpt(answer, 60),
             meanings: meanings
                 .iter()
-                .map(|&(i, how)| format!("option {} (by its {how})", option_letter(i)))
+                .map(|&(i, how)| format!("option {} (by its {how})", excerpt(&name(i), 10)))
                 .collect::<Vec<_>>()
                 .join(" or "),
+            name: match labels {
+                Labels::Listed(_) => "label",
+                _ => "letter",
+            },
         }),
     }
 }
@@ -548,7 +566,8 @@ mod tests {
         }
         // The number of the first, the text of the last.
         assert!(resolve_answer("1", &options, &Labels::FromOne).is_err());
-        assert!(resolve_answer("0", &options, &Labels::FromOne).is_err());
+        let zero = resolve_answer("0", &options, &Labels::FromOne);
+        assert_eq!(zero, Err(RowProblem::ZeroOfOne));
         let listed = |labels: &[&str]| Labels::Listed(strings(labels));
         for (labels, answer, want) in [
             (["1", "2", "3", "4"], "1", 0),
@@ -559,6 +578,10 @@ mod tests {
             let found = resolve_answer(answer, &options, &listed(&labels));
             assert_eq!(found, Ok(want), "{labels:?} {answer}");
         }
+        let cell = r#"{"text": ["x", "y"], "label": ["B", "A"]}"#;
+        let want = (strings(&["x", "y"]), strings(&["B", "A"]));
+        assert_eq!(labelled(cell), Some(want));
+        assert_eq!(labelled(r#"{"text": ["x"], "label": []}"#), None);
         let message = resolve_answer("A", &options, &listed(&["1", "2", "3", "4"]))
             .unwrap_err()
             .to_string();

@@ -147,6 +147,14 @@ pub fn restore(
     let mut values = Vec::with_capacity(params.len());
     for (i, old) in params.values().iter().enumerate() {
         let (name, shape, device) = (&params.names()[i], old.dims(), old.device());
+        if matches!(optimizer.moments[i], Moments::Plain { .. })
+            && found.0.contains_key(&format!("{name}.m.codes"))
+        {
+            return Err(mismatch(format!(
+                "its moments of {name} have 8 bits, as an earlier version kept those of embeddings; \
+                 begin anew without training.resume"
+            )));
+        }
         let mut floats = |kind: &str, shape: &[usize]| {
             let data = found.take(&format!("{name}.{kind}"), shape);
             data.and_then(Numbers::floats).map_err(mismatch)

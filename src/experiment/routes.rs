@@ -44,7 +44,11 @@ pub fn routes(job: &Job, path: &Path, base: bool) -> Result<Vec<Route>, Error> {
     }
     let want = Want {
         by_row: true,
-        tasks: Some(Arc::new(tasks(job))),
+        // A task that is named asks for its adapter, of which there is one for all.
+        tasks: match config.adapter {
+            Some(_) => None,
+            None => Some(Arc::new(tasks(job))),
+        },
         ..want
     };
     let mixed = all_questions(path, config, want)?;

@@ -1,7 +1,11 @@
 //! `lora.init_from`: the adapter that training starts from brings its own shape, and
 //! the config has to say so.
 
+use std::path::Path;
+
 use super::error::Error;
+use super::registry::Leaves;
+use super::run_dir::RunPaths;
 use crate::compose::{Node, Origin, Value};
 use crate::config::types::Method;
 use crate::config::{ConfigError, ConfigErrors, Job, JobError};
@@ -65,17 +69,38 @@ pub fn settle(job: &mut Job) -> Result<(), Error> {
             None => taken.push((key, value)),
         }
     }
-    // Not a part of the shape: what the user asks for holds, as in PEFT.
-    let dropout = job.resolved.select("lora.dropout");
-    if lora.dropout != adapter.lora_dropout
-        && !dropout.is_some_and(|node| is_of_user(job, &node.origin))
-    {
-        taken.push(("lora.dropout", number(adapter.lora_dropout)));
+    let dropout = dropout(job, &adapter);
+    if lora.dropout != dropout {
+        taken.push(("lora.dropout", number(dropout)));
     }
     if !errors.is_empty() {
         return Err(JobError::Config(ConfigErrors(errors)).into());
     }
     Ok(job.settle(taken)?)
+}
+
+/// What the adapter is trained with. It is no part of the shape: what the user asks for holds, as
+/// in PEFT, else the adapter's own; a run that is done again has what it had, whichever that was.
+fn dropout(job: &Job, adapter: &AdapterConfig) -> f64 {
+    let node = job.resolved.select("lora.dropout");
+    let origin = node.map_or(&Origin::BuiltIn, |node| &node.origin);
+    if is_of_user(job, origin) {
+        return job.config.lora.dropout;
+    }
+    let from = job.resolved.select("lora.init_from");
+    let again = match (origin, from.map(|node| &node.origin)) {
+        (Origin::File { path, .. }, Some(Origin::File { path: other, .. })) if path == other => {
+            let run = path.parent().and_then(Path::parent);
+            run.filter(|_| path.ends_with(".hydra/config.yaml"))
+        }
+        _ => None,
+    };
+    let then = again.and_then(|run| Leaves::read(&RunPaths::new(run).resolved_config()).ok());
+    let then = then.as_ref().and_then(|leaves| {
+        let mut all = leaves.iter();
+        all.find(|(key, _)| *key == "lora.dropout")?.1.as_f64()
+    });
+    then.unwrap_or(adapter.lora_dropout)
 }
 
 /// Whether the config asks for the adapter's modules, as far as can be told: what a

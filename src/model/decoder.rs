@@ -352,7 +352,7 @@ impl Decoder {
                 None => return loss,
             }
         }
-        let looked_up = self.without_padding(&batch.ids);
+        let looked_up = trained[0].0.and_then(|_| self.without_padding(&batch.ids));
         for (table, (id, ids)) in trained.into_iter().enumerate() {
             let Some(id) = id else { continue };
             let shape = self.params.get(id).dims();

@@ -50,9 +50,12 @@ pub struct Progress {
     pub best_step: Option<usize>,
     /// Validations in a row that were not better.
     pub worse: usize,
-    /// The loss of each step, the mean over its window, summed over all steps.
+    /// The loss of each step, the mean over its window, summed over so many steps: all but those
+    /// before a checkpoint that did not keep it.
     #[serde(default)]
     pub mean_sum: f64,
+    #[serde(default)]
+    pub mean_steps: u64,
     /// For the summary: the mean over the steps up to the last row, and what the last
     /// validation gave.
     pub train_loss: Option<f64>,
@@ -65,6 +68,8 @@ pub struct Progress {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Diverged {
     Loss(f64),
+    /// Its norm.
+    Gradient(f64),
     ValidationLoss(f64),
     /// What the step made of them; its loss was that of those before.
     Parameters,
@@ -74,6 +79,7 @@ impl fmt::Display for Diverged {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Loss(loss) => write!(f, "the loss is {loss}"),
+            Self::Gradient(norm) => write!(f, "the norm of the gradient is {norm}"),
             Self::ValidationLoss(loss) => write!(f, "the validation loss is {loss}"),
             Self::Parameters => f.write_str("parameters are infinite or no numbers"),
         }
@@ -150,13 +156,17 @@ impl Trainer<'_> {
             let lr = self.schedule.lr(self.progress.step);
             let outcome = self.step(&window, lr);
             if !outcome.loss_sum.is_finite() || !outcome.grad_norm.is_finite() {
-                let what = Diverged::Loss(outcome.loss_sum);
+                let what = match outcome.loss_sum.is_finite() {
+                    true => Diverged::Gradient(outcome.grad_norm),
+                    false => Diverged::Loss(outcome.loss_sum),
+                };
                 return Err(observer.diverged(self.progress.step + 1, what));
             }
             let progress = &mut self.progress;
             progress.step += 1;
             progress.loss_sum += outcome.loss_sum;
             progress.mean_sum += outcome.loss_sum / outcome.supervised.max(1) as f64;
+            progress.mean_steps += 1;
             progress.supervised += outcome.supervised;
             progress.tokens += outcome.tokens;
             seen += outcome.tokens;
@@ -165,7 +175,6 @@ impl Trainer<'_> {
             observer.step(step, total, mean, lr, outcome.tokens);
 
             let last = step == total;
-            let saves = self.config.save_steps > 0 && (last || due(step, self.config.save_steps));
             if due(step, self.config.logging_steps) || last {
                 let took = since.elapsed();
                 observer.event(&self.row(lr, outcome.grad_norm, seen, took))?;
@@ -191,8 +200,10 @@ impl Trainer<'_> {
                 observer.event(&self.row(lr, outcome.grad_norm, seen, took))?;
                 trained += took;
             }
+            let ends = stop || last;
+            let saves = self.config.save_steps > 0 && (ends || due(step, self.config.save_steps));
             // What is kept can be gone on from, and is not published ruined.
-            if (saves || stop || last) && !self.is_sound() {
+            if (saves || ends) && !self.is_sound() {
                 return Err(observer.diverged(step, Diverged::Parameters));
             }
             if saves {
@@ -228,7 +239,7 @@ impl Trainer<'_> {
             supervised_tokens: progress.supervised,
             tokens_per_s: seen as f64 / took.as_secs_f64().max(1e-9),
         };
-        progress.train_loss = Some(progress.mean_sum / progress.step.max(1) as f64);
+        progress.train_loss = Some(progress.mean_sum / progress.mean_steps.max(1) as f64);
         (progress.loss_sum, progress.supervised) = (0.0, 0);
         event
     }

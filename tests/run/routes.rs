@@ -110,6 +110,20 @@ fn each_question_of_a_mixed_file_is_answered_as_in_a_file_of_its_task() {
         }
     }
 
+    // Names of tasks ask for other adapters, and mean nothing then.
+    let named = sandbox
+        .read("mcq_test.csv")
+        .replacen("question,", "task,question,", 1);
+    let mut lines = named.lines();
+    let header = lines.next().unwrap().to_string();
+    let rest = lines.map(|line| format!("\ncommonsense,{line}"));
+    sandbox.write("other.csv", &(header + &rest.collect::<String>()));
+    let said = infer("other", "data.test_path=other.csv adapter=run_mcq/adapter");
+    assert!(
+        said.contains("adapter run_mcq/adapter, 7 questions"),
+        "{said}"
+    );
+
     // Both adapters matter: with either for all questions some answer differs.
     for task in ["mcq", "saq"] {
         let run = format!("named_{task}");

@@ -343,6 +343,19 @@ fn an_interrupted_sweep_goes_on_in_its_directory() {
         "{stderr}"
     );
     assert!(stderr.contains("lora.r: 2 -> 4"), "{stderr}");
+    // One that starts from an adapter has its shape.
+    let from = format!(
+        "train -m {MCQ} lora.init_from=sweep/0/adapter seed=1,2 hydra.sweep.dir=more \
+         training.resume=auto"
+    );
+    sandbox.ok(&from);
+    let said = sandbox.ok(&from);
+    assert!(said.contains("more/1 is finished; nothing to do"), "{said}");
+    // Cells that are gone from the sweep would be gone from its table.
+    let fewer = from.replace("seed=1,2", "seed=1");
+    let Finished { code, stderr, .. } = sandbox.run(&fewer);
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("more: sweep.csv has 2 cells"), "{stderr}");
     // Without a directory of its own a sweep has nothing to go on with, and says so.
     let fresh = sweep.replace(" hydra.sweep.dir=sweep", "");
     let said = sandbox.ok(&format!("{fresh} training.resume=auto"));

@@ -327,6 +327,10 @@ fn an_adapter_to_start_from_keeps_its_shape_and_the_config_says_so() {
         "{train} {drops} lora.dropout=0.1 hydra.run.dir=other"
     ));
     assert_eq!((dropout("as_it_was"), dropout("other")), (0.3, 0.1));
+    for run in ["as_it_was", "other"] {
+        sandbox.ok(&format!("train --from {run} hydra.run.dir={run}_again"));
+        assert_eq!(dropout(run), dropout(&format!("{run}_again")), "{run}");
+    }
     assert!(
         sandbox
             .read("as_it_was/config.resolved.yaml")

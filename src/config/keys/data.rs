@@ -53,7 +53,7 @@ pub(super) const SECTION: Section = Section {
             nullable: false,
             default: Default::Str("fail"),
             help: "A row that cannot be used ends the command (fail) or is left out (skip)",
-            about: "Rows with too few fields, wrong quotes, invalid UTF-8, an id that was used before, an empty answer, an answer that is none of the options, a conversation that the chat template refuses, or a megabyte of text. With `skip`, run.log names each with its reason and summary.json has their number (`skipped_rows`). A quote that is never closed is an error all the same: it takes the rest of the file with it.",
+            about: "Rows with too few fields, wrong quotes, invalid UTF-8, an id that was used before, an empty answer, an answer that is none of the options, or a megabyte of text; of the training file also a conversation that the chat template refuses, or a row without a field that the prompt names. With `skip`, run.log names each with its reason and summary.json has their number (`skipped_rows`). A quote that is never closed is an error all the same: it takes the rest of the file with it.",
             limit: Limit::None,
         },
         Key {

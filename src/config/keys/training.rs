@@ -227,7 +227,7 @@ pub(super) const SECTION: Section = Section {
             kind: Kind::Int(Range::at_least(0.0)),
             nullable: false,
             default: Default::Int(100),
-            help: "A checkpoint every so many steps; 0: none",
+            help: "A checkpoint every so many steps and at the end; 0: none",
             about: "What a crash can cost at most. A run goes on from it with training.resume.",
             limit: Limit::None,
         },

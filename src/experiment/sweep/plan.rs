@@ -10,6 +10,7 @@ use crate::config::types::Command;
 use crate::config::{Job, JobError, names_one_directory};
 use crate::experiment::registry::{ConfigError, Leaves};
 use crate::experiment::run_dir::RunPaths;
+use crate::experiment::start_from;
 
 /// A composed sweep. Its cells are composed when they are asked for.
 pub(super) struct Plan {
@@ -208,7 +209,11 @@ fn another_run(job: &Job) -> Option<String> {
         return None;
     }
     let leaves = |found: Result<Leaves, ConfigError>| found.map_err(|error| error.to_string());
+    // As the run was settled before it wrote its config.
+    let mut job = job.clone();
+    let settled = start_from::settle(&mut job).map_err(|error| error.to_string());
     let changes = leaves(Leaves::read(&there)).and_then(|then| {
+        settled?;
         let now = leaves(Leaves::parse(&job.resolved_yaml()))?;
         Ok(then.changes(&now))
     });

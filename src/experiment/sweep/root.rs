@@ -53,6 +53,15 @@ impl SweepDir {
         subdirs: &[PathBuf],
     ) -> Result<(), SweepError> {
         let goes_on = resumes && root.join(MASTER).is_file();
+        let rows = csv_rows(&root.join(TABLE));
+        if goes_on && rows > subdirs.len() {
+            return Err(SweepError::Directory(format!(
+                "{}: {TABLE} has {rows} cells, and this sweep {}: give it the same cells to go on, \
+                 or another hydra.sweep.dir",
+                root.display(),
+                subdirs.len()
+            )));
+        }
         if !given || goes_on || !root.exists() {
             return Ok(());
         }
@@ -87,4 +96,9 @@ impl SweepDir {
     pub fn write_master(&self, yaml: &str) -> Result<(), SweepError> {
         Ok(fsx::write(&self.root.join(MASTER), yaml.as_bytes())?)
     }
+}
+
+/// Rows of a table; none where it is not there or cannot be read.
+fn csv_rows(path: &Path) -> usize {
+    csv::Reader::from_path(path).map_or(0, |mut table| table.records().flatten().count())
 }
