@@ -2,6 +2,14 @@
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+/// As it stands in a config.
+#[derive(Deserialize)]
+#[serde(untagged)]
+pub(super) enum Written {
+    Bool(bool),
+    Word(String),
+}
+
 /// When a beam search that has as many answers as beams is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EarlyStopping {
@@ -25,12 +33,6 @@ impl Serialize for EarlyStopping {
 
 impl<'de> Deserialize<'de> for EarlyStopping {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Written {
-            Bool(bool),
-            Word(String),
-        }
         match Written::deserialize(deserializer)? {
             Written::Bool(true) => Ok(Self::True),
             Written::Bool(false) => Ok(Self::False),
@@ -47,12 +49,6 @@ impl<'de> Deserialize<'de> for EarlyStopping {
 pub(super) fn true_false_or_auto<'de, D: Deserializer<'de>>(
     input: D,
 ) -> Result<Option<bool>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Written {
-        Bool(bool),
-        Word(String),
-    }
     match Option::<Written>::deserialize(input)? {
         None => Ok(None),
         Some(Written::Bool(on)) => Ok(Some(on)),

@@ -8,7 +8,7 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use super::switches::EarlyStopping;
-use super::switches::true_false_or_auto;
+use super::switches::{Written, true_false_or_auto};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Config {
@@ -277,12 +277,6 @@ impl Serialize for LoraInit {
 
 impl<'de> Deserialize<'de> for LoraInit {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Written {
-            Bool(bool),
-            Word(String),
-        }
         let unknown = |word: &str| serde::de::Error::unknown_variant(word, &Self::WORDS);
         match Written::deserialize(deserializer)? {
             Written::Bool(true) => Ok(Self::True),

@@ -5,7 +5,7 @@ use crate::common;
 
 use burn::tensor::{Device, Tensor};
 use kiln::config::types::{ModelInit, QuantMethod};
-use kiln::model::{Adaptation, Grads, Keep, LoadOptions, Ragged, StepOptions, load};
+use kiln::model::{Adaptation, Decoder, Grads, Keep, LoadOptions, Ragged, StepOptions, load};
 use kiln::ops::Precision;
 use kiln::rng::Stream;
 
@@ -49,20 +49,24 @@ fn every_weight_has_the_gradient_of_finite_differences() {
     }
 }
 
-fn check(config: &str, seed: u64, keep: Keep) {
+/// A model with random weights, all of which train.
+fn random_model(config: &str, seed: u64) -> Decoder {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("config.json"), config).unwrap();
-    let device = Device::flex();
-    let mut model = load(&LoadOptions {
+    load(&LoadOptions {
         dir: dir.path(),
         init: ModelInit::Random,
         quantization: &common::quantization(QuantMethod::None),
         adaptation: Adaptation::Full,
         seed,
-        device: &device,
+        device: &Device::flex(),
         precision: Precision::F32,
     })
-    .unwrap();
+    .unwrap()
+}
+
+fn check(config: &str, seed: u64, keep: Keep) {
+    let mut model = random_model(config, seed);
     let random = Stream::new(seed, &[5]);
     // Biases start at 0 and gains at 1, where too much cancels.
     let moved: Vec<Tensor<2>> = (model.params.take().into_iter().enumerate())
@@ -125,23 +129,11 @@ fn number(x: Tensor<1>) -> f64 {
 #[test]
 fn lookups_of_padding_train_no_row() {
     let embedding_grad = |family: &str, pad: &str| {
-        let dir = tempfile::tempdir().unwrap();
         let sizes = r#", "vocab_size": 23, "hidden_size": 16, "n_embd": 16, "n_head": 2,
             "intermediate_size": 20, "num_hidden_layers": 1, "n_layer": 1, "n_positions": 9,
             "num_attention_heads": 2, "initializer_range": 0.3"#;
         let config = format!(r#"{{"model_type": "{family}", "pad_token_id": {pad}{sizes}}}"#);
-        std::fs::write(dir.path().join("config.json"), config).unwrap();
-        let device = Device::flex();
-        let mut model = load(&LoadOptions {
-            dir: dir.path(),
-            init: ModelInit::Random,
-            quantization: &common::quantization(QuantMethod::None),
-            adaptation: Adaptation::Full,
-            seed: 5,
-            device: &device,
-            precision: Precision::F32,
-        })
-        .unwrap();
+        let mut model = random_model(&config, 5);
         let mut batch = Ragged::default();
         batch.push_labelled(&[3, 7, 3, 9], &[3, 7, 3, 9]);
         model.reserve_positions(9);
