@@ -10,6 +10,7 @@ use super::error::{DataError, MAX_ROW, RowProblem};
 use super::example::Example;
 use super::fields::{Cell, Layout};
 use super::json_list::{Elements, ListError};
+use super::options::{labelled, scalars};
 use super::reader::{Input, Lines, Source};
 use super::spec::Spec;
 use crate::config::types::TaskKind;
@@ -94,34 +95,20 @@ pub(super) fn json_problem(error: &serde_json::Error) -> String {
         .replace(" at line 1 column ", " at column ")
 }
 
-fn scalar(value: &Value) -> Option<String> {
-    match value {
-        Value::String(s) => Some(s.clone()),
-        Value::Number(n) => Some(n.to_string()),
-        Value::Bool(b) => Some(b.to_string()),
-        Value::Null | Value::Array(_) | Value::Object(_) => None,
-    }
-}
-
 /// A list of scalars becomes a list, and so does `{"text": [..], ..}`, as Hugging Face's sets
 /// write answers and choices, with `label` where that is a list as long; other nesting stays JSON.
 fn cell(value: Value) -> Cell {
-    let list = |value: Option<&Value>| -> Option<Vec<String>> {
-        value?.as_array()?.iter().map(scalar).collect()
-    };
     match value {
         Value::Null => Cell::Missing,
         Value::String(s) => Cell::Text(s),
-        Value::Array(_) => match list(Some(&value)) {
+        Value::Array(_) => match scalars(&value) {
             Some(items) => Cell::List(items),
             None => Cell::Nested(value.to_string()),
         },
-        Value::Object(ref map) => match (list(map.get("text")), list(map.get("label"))) {
-            (Some(texts), Some(labels)) if texts.len() == labels.len() => {
-                Cell::Labelled { texts, labels }
-            }
-            (Some(texts), _) => Cell::List(texts),
-            (None, _) => Cell::Nested(value.to_string()),
+        Value::Object(_) => match (labelled(&value), value.get("text").and_then(scalars)) {
+            (Some((texts, labels)), _) => Cell::Labelled { texts, labels },
+            (None, Some(texts)) => Cell::List(texts),
+            (None, None) => Cell::Nested(value.to_string()),
         },
         Value::Bool(_) | Value::Number(_) => Cell::Text(value.to_string()),
     }

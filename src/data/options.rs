@@ -1,5 +1,7 @@
 //! The options of a multiple-choice question, and which of them the answer names.
 
+use serde_json::Value;
+
 use super::error::{RowProblem, excerpt};
 use super::example::option_letter;
 
@@ -40,19 +42,28 @@ pub fn parse_options(cell: &str) -> Result<Vec<String>, RowProblem> {
     finish_options(options)
 }
 
-/// The texts and labels of a cell with JSON as ARC's choices: `{"text": [..], "label": [..]}`.
-pub(super) fn labelled(cell: &str) -> Option<(Vec<String>, Vec<String>)> {
-    #[derive(serde::Deserialize)]
-    struct Choices {
-        text: Vec<String>,
-        label: Vec<String>,
+/// A string, number or truth value as text.
+pub(super) fn scalar(value: &Value) -> Option<String> {
+    match value {
+        Value::String(s) => Some(s.clone()),
+        Value::Number(n) => Some(n.to_string()),
+        Value::Bool(b) => Some(b.to_string()),
+        Value::Null | Value::Array(_) | Value::Object(_) => None,
     }
-    let choices = cell
-        .trim()
-        .starts_with('{')
-        .then(|| serde_json::from_str(cell));
-    let Choices { text, label } = choices?.ok()?;
-    (text.len() == label.len()).then_some((text, label))
+}
+
+/// A list of scalars.
+pub(super) fn scalars(value: &Value) -> Option<Vec<String>> {
+    value.as_array()?.iter().map(scalar).collect()
+}
+
+/// The texts and labels of choices as ARC has them: `{"text": [..], "label": [..]}`.
+pub(super) fn labelled(choices: &Value) -> Option<(Vec<String>, Vec<String>)> {
+    let [texts, labels] = [
+        scalars(choices.get("text")?)?,
+        scalars(choices.get("label")?)?,
+    ];
+    (texts.len() == labels.len()).then_some((texts, labels))
 }
 
 /// Trims options, removes labels that all of them carry, and checks them.
@@ -284,15 +295,9 @@ fn inline_labels(cell: &str) -> Option<Vec<String>> {
 
 /// A JSON list or mapping, else a Python list or mapping literal, of scalars.
 pub(super) fn literal_list(cell: &str) -> Option<Vec<String>> {
-    let scalar = |v: serde_json::Value| match v {
-        serde_json::Value::String(s) => Some(s),
-        serde_json::Value::Number(n) => Some(n.to_string()),
-        serde_json::Value::Bool(b) => Some(b.to_string()),
-        _ => None,
-    };
     match serde_json::from_str(cell) {
-        Ok(serde_json::Value::Array(items)) => items.into_iter().map(scalar).collect(),
-        Ok(serde_json::Value::Object(map)) => in_letter_order(map.into_iter().collect(), scalar),
+        Ok(list @ Value::Array(_)) => scalars(&list),
+        Ok(Value::Object(map)) => in_letter_order(map.into_iter().collect(), |v| scalar(&v)),
         Ok(_) => None,
         Err(_) => python_list(cell),
     }
@@ -578,10 +583,11 @@ mod tests {
             let found = resolve_answer(answer, &options, &listed(&labels));
             assert_eq!(found, Ok(want), "{labels:?} {answer}");
         }
-        let cell = r#"{"text": ["x", "y"], "label": ["B", "A"]}"#;
+        let choices = serde_json::json!({"text": ["x", "y"], "label": ["B", "A"]});
         let want = (strings(&["x", "y"]), strings(&["B", "A"]));
-        assert_eq!(labelled(cell), Some(want));
-        assert_eq!(labelled(r#"{"text": ["x"], "label": []}"#), None);
+        assert_eq!(labelled(&choices), Some(want));
+        let choices = serde_json::json!({"text": ["x"], "label": []});
+        assert_eq!(labelled(&choices), None);
         let message = resolve_answer("A", &options, &listed(&["1", "2", "3", "4"]))
             .unwrap_err()
             .to_string();

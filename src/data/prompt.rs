@@ -1,4 +1,4 @@
-//! Prompt templates: text with `{name}` placeholders; `{{` and `}}` are braces. What stands
+//! Prompt templates: text with fields as `{name}`; `{{` and `}}` are braces. What stands
 //! between `{?name}` and `{/name}` is left out where the field is absent or empty.
 
 use std::borrow::Cow;
@@ -76,7 +76,7 @@ impl Template {
     /// Parses `text`, the value of config key `key`.
     ///
     /// # Errors
-    /// A single brace, or a placeholder that is not a name.
+    /// A single brace, or a field that is not a name.
     pub fn parse(key: &'static str, text: &str) -> Result<Self, PromptError> {
         let mut parts = Vec::new();
         let mut literal = String::new();
@@ -151,7 +151,7 @@ impl Template {
         Ok(Self { key, parts })
     }
 
-    /// The names of the placeholders, in order.
+    /// The names of the fields, in order.
     pub fn fields(&self) -> impl Iterator<Item = &str> {
         self.parts.iter().filter_map(|p| match p {
             Part::Field(name) | Part::Open(name) => Some(name.as_str()),
@@ -159,7 +159,7 @@ impl Template {
         })
     }
 
-    /// Fills the placeholders by `value`. `names` are the fields there are, for the message.
+    /// Fills the fields by `value`. `names` are those there are, for the message.
     fn render<'a>(
         &self,
         value: impl Fn(&str) -> Option<Cow<'a, str>>,
@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn placeholders_are_filled_once_and_braces_kept() {
+    fn fields_are_filled_once_and_braces_kept() {
         let p = Prompter::new(&config(
             "{{{topic}}} {question}\n{options}\nAnswer:",
             " {letter}) {answer}",
