@@ -53,8 +53,11 @@ impl SweepDir {
         subdirs: &[PathBuf],
     ) -> Result<(), SweepError> {
         let goes_on = resumes && root.join(MASTER).is_file();
-        let rows = csv_rows(&root.join(TABLE));
-        if goes_on && rows > subdirs.len() {
+        let rows = match goes_on {
+            true => csv_rows(&root.join(TABLE)),
+            false => 0,
+        };
+        if rows > subdirs.len() {
             return Err(SweepError::Directory(format!(
                 "{}: {TABLE} has {rows} cells, and this sweep {}: give it the same cells to go on, \
                  or another hydra.sweep.dir",
