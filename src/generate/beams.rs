@@ -3,9 +3,11 @@
 //! to the power of `length_penalty`.
 
 use super::options::Beams;
-use super::sampling::{SamplingError, penalized};
+use super::sampling::{SamplingError, known, penalized};
+use super::scores::Row;
 use super::slot::{Context, Copy, Feed};
 use crate::config::types::EarlyStopping;
+use crate::ops::leading::Leading;
 
 /// A beam that goes on.
 #[derive(Clone)]
@@ -97,13 +99,12 @@ impl<'a> BeamSearch<'a> {
     pub(super) fn advance(
         &mut self,
         cx: &Context<'_>,
-        logits: &[&[f32]],
+        rows: &[Row<'_>],
     ) -> Result<Option<Vec<u32>>, SamplingError> {
         let options = cx.options;
         self.cached = self.running[0].ids.len();
-        // So many that `num_beams` are left where all of the best are an end.
-        let keep = self.settings.num_beams * (1 + options.eos_ids.len()).max(2);
-        let candidates = self.candidates(logits, keep)?;
+        let keep = self.settings.continuations(options.eos_ids.len());
+        let candidates = self.candidates(rows, keep)?;
         let length = self.cached + 1 - self.prompt.len();
         let mut next: Vec<(Running, usize)> = Vec::new();
         let mut all_end = true;
@@ -136,16 +137,19 @@ impl<'a> BeamSearch<'a> {
     }
 
     /// The `keep` best continuations of all beams, best first.
-    fn candidates(&self, logits: &[&[f32]], keep: usize) -> Result<Vec<Candidate>, SamplingError> {
-        let mut all = Vec::with_capacity(logits.iter().map(|l| l.len()).sum());
-        for (beam, (running, logits)) in self.running.iter().zip(logits).enumerate() {
-            let scores = log_softmax(logits).ok_or(SamplingError::NoFinite)?;
-            let scores = penalized(&scores, &running.ids, self.settings.repetition_penalty);
-            let scored = scores.iter().enumerate().filter(|(_, s)| s.is_finite());
-            all.extend(scored.map(|(token, score)| Candidate {
+    fn candidates(&self, rows: &[Row<'_>], keep: usize) -> Result<Vec<Candidate>, SamplingError> {
+        let penalty = self.settings.repetition_penalty;
+        let mut all = Vec::new();
+        for (beam, (running, row)) in self.running.iter().zip(rows).enumerate() {
+            let leading = row.leading();
+            let scored = match leading.and_then(|l| enough(l, &running.ids, penalty, keep)) {
+                Some(scored) => scored,
+                None => every(&row.all(), &running.ids, penalty).ok_or(SamplingError::NoFinite)?,
+            };
+            all.extend(scored.into_iter().map(|(token, score)| Candidate {
                 score: score + running.score,
                 beam,
-                token: token as u32,
+                token,
             }));
         }
         let better = |a: &Candidate, b: &Candidate| {
@@ -219,6 +223,24 @@ impl<'a> BeamSearch<'a> {
     }
 }
 
+/// The best continuations of a beam with their penalized log-probabilities; `None` where
+/// `keep` of them are not sure to be the best.
+fn enough(leading: &Leading, seen: &[u32], penalty: f32, keep: usize) -> Option<Vec<(u32, f32)>> {
+    let (_, largest) = *leading.numbers.first()?;
+    let log_sum = leading.total?.ln() as f32;
+    let scored = known(leading, seen, penalty, |logit| logit - largest - log_sum);
+    (leading.all || scored.len() >= keep).then_some(scored)
+}
+
+/// All continuations of a beam with their penalized log-probabilities; `None` where no
+/// logit is finite.
+fn every(logits: &[f32], seen: &[u32], penalty: f32) -> Option<Vec<(u32, f32)>> {
+    let scores = log_softmax(logits)?;
+    let scores = penalized(&scores, seen, penalty);
+    let scored = (0..).zip(scores.iter().copied());
+    Some(scored.filter(|(_, score)| score.is_finite()).collect())
+}
+
 /// `None` where no logit is finite. NaN counts as minus infinity.
 fn log_softmax(logits: &[f32]) -> Option<Vec<f32>> {
     let finite = logits.iter().copied().filter(|l| l.is_finite());
@@ -233,4 +255,37 @@ fn log_softmax(logits: &[f32]) -> Option<Vec<f32>> {
         false => f32::NEG_INFINITY,
     };
     Some(logits.iter().map(one).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng::Stream;
+
+    #[test]
+    fn the_largest_logits_hold_the_best_continuations() {
+        let random = Stream::new(3, &[]);
+        let mut sure = 0;
+        for case in 0..300_u64 {
+            let pick = |at: u64, n: u64| random.bits(case << 16 | at) % n;
+            let n = 1 + pick(0, 500);
+            let logit = |i: u64| random.normal(case << 16 | 1000 + i) * 4.0;
+            let logits: Vec<f32> = (0..n).map(logit).collect();
+            let seen: Vec<u32> = (0..pick(1, 40)).map(|i| pick(2 + i, n) as u32).collect();
+            let penalty = [1.0, 1.2, 9.0][pick(50, 3) as usize];
+            let keep = 1 + pick(51, 12) as usize;
+            let leading = Leading::of(&logits, keep + 5, Some(1.0));
+            let Some(mut got) = enough(&leading, &seen, penalty, keep) else {
+                continue;
+            };
+            sure += 1;
+            let mut want = every(&logits, &seen, penalty).unwrap();
+            for list in [&mut got, &mut want] {
+                list.sort_unstable_by(crate::ops::leading::descending);
+                list.truncate(keep);
+            }
+            assert_eq!(got, want, "case {case}");
+        }
+        assert!(sure > 200, "{sure}");
+    }
 }

@@ -8,6 +8,7 @@ use super::beams::BeamSearch;
 use super::options::GenerateOptions;
 use super::room::Room;
 use super::sampling::SamplingError;
+use super::scores::{Row, Scores, Wanted};
 use super::single::Single;
 use super::slot::{Context, Copy, Feed, Prompt};
 use crate::device::Memory;
@@ -75,14 +76,6 @@ struct Engine<'a> {
     outputs: Vec<Vec<u32>>,
 }
 
-/// What a pass gives for each sequence, one of the two.
-#[derive(Default)]
-struct Scores {
-    logits: Vec<f32>,
-    /// All that greedy continuations want.
-    likeliest: Vec<Option<u32>>,
-}
-
 impl<'a> Engine<'a> {
     fn new(
         model: &mut Decoder,
@@ -132,15 +125,17 @@ impl<'a> Engine<'a> {
         if batch.is_empty() {
             return Ok(false);
         }
-        let scores = self.scores(model, cx, &batch);
-        if self.cache.is_lost() {
+        let rows = batch.last_rows();
+        let cache = Some(&mut self.cache);
+        let logits = model.logits_on_device(&batch, &rows, cx.options.adapter, cache);
+        let Some(logits) = logits.filter(|_| !self.cache.is_lost()) else {
             self.cache.renew(model.ops(), &model.device);
             let work = self.work.iter_mut().flatten();
             work.for_each(|(_, state)| state.begin_again());
             return Ok(true);
-        }
-        let mut logits = scores.logits.chunks_exact(model.arch.vocab_size);
-        let mut likeliest = scores.likeliest.iter();
+        };
+        let scores = Scores::new(logits, wanted(cx.options), model.ops());
+        let mut next = 0;
         let mut copies = Copies::default();
         for (at, slot) in self.work.iter_mut().enumerate() {
             let Some((prompt, state)) = slot else {
@@ -149,10 +144,8 @@ impl<'a> Engine<'a> {
             let prompt = *prompt;
             let end = match state {
                 Work::Single(single) => {
-                    let token = match likeliest.next() {
-                        Some(token) => token.ok_or(SamplingError::NoFinite)?,
-                        None => single.choose(cx, logits.next().unwrap_or_default())?,
-                    };
+                    let token = single.choose(cx, scores.row(next))?;
+                    next += 1;
                     let end = single.advance(cx, token);
                     let (tokens, done) = (single.tokens(), end);
                     watch(Progress {
@@ -163,7 +156,9 @@ impl<'a> Engine<'a> {
                     end.then(|| tokens.to_vec())
                 }
                 Work::Beams(search) => {
-                    let rows: Vec<&[f32]> = logits.by_ref().take(search.lanes()).collect();
+                    let lanes = next..next + search.lanes();
+                    next = lanes.end;
+                    let rows: Vec<Row<'_>> = lanes.map(|at| scores.row(at)).collect();
                     let end = search.advance(cx, &rows)?;
                     let first = at * self.lanes * self.cache.capacity;
                     for copy in search.take_copies() {
@@ -190,18 +185,13 @@ impl<'a> Engine<'a> {
         }
         Ok(true)
     }
+}
 
-    /// A pass over the batch.
-    fn scores(&mut self, model: &Decoder, cx: &Context<'_>, batch: &Ragged) -> Scores {
-        let (options, rows) = (cx.options, batch.last_rows());
-        let cache = Some(&mut self.cache);
-        let mut scores = Scores::default();
-        if options.beams.is_none() && options.sampler.is_greedy() {
-            scores.likeliest = model.likeliest(batch, &rows, options.adapter, cache);
-        } else {
-            scores.logits = model.logits(batch, &rows, options.adapter, cache);
-        }
-        scores
+/// How much of the logits of a pass is looked at.
+fn wanted(options: &GenerateOptions) -> Wanted {
+    match options.beams {
+        Some(beams) => beams.wants(options.eos_ids.len()),
+        None => options.sampler.wants(),
     }
 }
 

@@ -5,6 +5,7 @@ pub mod engine;
 mod options;
 mod room;
 pub mod sampling;
+mod scores;
 mod single;
 mod slot;
 pub mod validate;

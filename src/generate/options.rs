@@ -1,6 +1,7 @@
 //! How prompts are continued.
 
-use super::sampling::Sampler;
+use super::sampling::{Sampler, leading_despite};
+use super::scores::Wanted;
 use crate::config::types::{EarlyStopping, InferenceConfig};
 
 /// How to continue prompts.
@@ -37,5 +38,17 @@ impl Beams {
             early_stopping: config.early_stopping,
             repetition_penalty: config.repetition_penalty as f32,
         })
+    }
+
+    /// Continuations of all beams that are looked at: so many that `num_beams` are left
+    /// where all of the best are an end.
+    pub(super) fn continuations(&self, ends: usize) -> usize {
+        self.num_beams * (1 + ends).max(2)
+    }
+
+    /// How much of the logits of a beam that mostly takes.
+    pub(super) fn wants(&self, ends: usize) -> Wanted {
+        let count = self.continuations(ends);
+        leading_despite(self.repetition_penalty, count, Some(1.0))
     }
 }

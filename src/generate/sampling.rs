@@ -5,14 +5,15 @@
 //! random number is a function of (stream, counter), so a run can be replayed.
 
 use std::borrow::Cow;
-use std::cmp::Ordering;
 use std::collections::HashSet;
 
 use thiserror::Error;
 
 use super::room::NoRoom;
+use super::scores::Wanted;
 use crate::config::types::InferenceConfig;
 use crate::ops::cpu::argmax;
+use crate::ops::leading::{Leading, MOST_LEADING, descending};
 use crate::rng::Stream;
 
 /// Logits or settings that give no token, or too many.
@@ -50,7 +51,12 @@ pub struct Sampler {
 }
 
 /// A token that may be drawn, with its logit.
-type Candidate = (u32, f32);
+pub(super) type Candidate = (u32, f32);
+
+/// Likeliest tokens that are looked at first where a share of all probability is wanted.
+const NUCLEUS: usize = 128;
+/// Tokens more that are looked at where some may be penalized.
+const PENALIZED: usize = 64;
 
 impl Sampler {
     /// Temperature 0 chooses the likeliest token, whatever `do_sample` says.
@@ -102,9 +108,45 @@ impl Sampler {
         }
     }
 
-    /// Whether the next token is the likeliest, so that no other logit matters.
-    pub fn is_greedy(&self) -> bool {
-        !self.do_sample && self.repetition_penalty == 1.0
+    /// How much of the logits the next token mostly depends on.
+    pub(super) fn wants(&self) -> Wanted {
+        let penalized = self.repetition_penalty != 1.0;
+        let (count, temperature) = match self.top_k {
+            _ if !self.do_sample && !penalized => return Wanted::Likeliest,
+            _ if !self.do_sample => (1, None),
+            Some(k) => (k, None),
+            None if self.top_p == 1.0 && self.min_p.is_some_and(|p| p > 0.0) => (NUCLEUS, None),
+            None if !penalized => (NUCLEUS, Some(self.temperature)),
+            None => return Wanted::All,
+        };
+        leading_despite(self.repetition_penalty, count, temperature)
+    }
+
+    /// [`Sampler::next_token`] by the largest logits of a row alone; `None` where others
+    /// matter.
+    ///
+    /// # Errors
+    /// No logit is finite.
+    pub(super) fn next_among(
+        &self,
+        leading: &Leading,
+        seen: &[u32],
+        bits: u64,
+    ) -> Result<Option<u32>, SamplingError> {
+        if leading.numbers.is_empty() {
+            return Err(SamplingError::NoFinite);
+        }
+        let penalty = self.repetition_penalty;
+        let mut candidates = known(leading, seen, penalty, |logit| logit);
+        candidates.sort_unstable_by_key(|(id, _)| *id);
+        Ok(self.pick(
+            Known {
+                candidates,
+                all: leading.all,
+                total: leading.total.filter(|_| penalty == 1.0),
+            },
+            bits,
+        ))
     }
 
     /// Chooses the next token from `logits`, one a token of the vocabulary. `seen`
@@ -124,28 +166,106 @@ impl Sampler {
         if !self.do_sample {
             return argmax(&logits).ok_or(SamplingError::NoFinite);
         }
-        let Some(best) = argmax(&logits) else {
-            return Err(SamplingError::NoFinite);
+        let finite = logits.iter().enumerate().filter(|(_, l)| l.is_finite());
+        let known = Known {
+            candidates: finite.map(|(i, l)| (i as u32, *l)).collect(),
+            all: true,
+            total: None,
         };
-        // Against the largest first: a tiny temperature must not overflow.
-        let largest = logits[best as usize];
-        let mut candidates: Vec<Candidate> = logits
-            .iter()
-            .enumerate()
-            .filter(|(_, l)| l.is_finite())
-            .map(|(i, l)| (i as u32, (l - largest) / self.temperature))
-            .collect();
-        if let Some(k) = self.top_k {
-            keep_top_k(&mut candidates, k);
+        self.pick(known, stream.bits(counter))
+            .ok_or(SamplingError::NoFinite)
+    }
+
+    /// One of the candidates; `None` where there is none, or others may matter.
+    fn pick(&self, known: Known, bits: u64) -> Option<u32> {
+        let Known {
+            mut candidates,
+            mut all,
+            total,
+        } = known;
+        let largest = largest(&candidates);
+        if !self.do_sample {
+            return candidates.iter().find(|c| c.1 == largest).map(|c| c.0);
         }
+        // Against the largest first: a tiny temperature must not overflow.
+        for (_, logit) in &mut candidates {
+            *logit = (*logit - largest) / self.temperature;
+        }
+        if let Some(k) = self.top_k {
+            if !all && candidates.len() < k {
+                return None;
+            }
+            keep_top_k(&mut candidates, k);
+            all = true;
+        }
+        let sum = |of: &[Candidate]| of.iter().map(weight).sum();
         if self.top_p < 1.0 {
-            keep_top_p(&mut candidates, self.top_p);
+            let total = if all { sum(&candidates) } else { total? };
+            match reaching(&mut candidates, self.top_p * total) {
+                Some(last) => candidates.truncate(last + 1),
+                None if all => {}
+                None => return None,
+            }
+            all = true;
         }
         if let Some(p) = self.min_p {
+            // What is not among the candidates is less than each of them.
+            all |= candidates.iter().any(|c| weight(c) < p);
             keep_min_p(&mut candidates, p);
         }
-        Ok(draw(&candidates, stream.bits(counter)))
+        let uniform = (bits >> 11) as f64 / (1u64 << 53) as f64;
+        let total = if all { sum(&candidates) } else { total? };
+        let drawn = reaching(&mut candidates, uniform * total);
+        // Rounding can leave a trifle: the last token that has any weight.
+        let last = || candidates.iter().rposition(|c| weight(c) > 0.0);
+        let drawn = drawn.or_else(|| last().filter(|_| all))?;
+        Some(candidates[drawn].0)
     }
+}
+
+/// Tokens of which the next is one, in order of their ids.
+struct Known {
+    candidates: Vec<Candidate>,
+    /// Whether there are no others. Else each other is less than each of these.
+    all: bool,
+    /// The sum of the weights of all, these and the others.
+    total: Option<f64>,
+}
+
+/// The largest logits that a choice of `count` tokens wants: more where a penalty may lower
+/// some, all where it raises some.
+pub(super) fn leading_despite(penalty: f32, count: usize, temperature: Option<f32>) -> Wanted {
+    let count = if penalty > 1.0 {
+        count + PENALIZED
+    } else {
+        count
+    };
+    if penalty < 1.0 || count > MOST_LEADING {
+        return Wanted::All;
+    }
+    Wanted::Leading { count, temperature }
+}
+
+/// The leading tokens with their scores, `score` of each logit, less the penalty of at
+/// least 1 on those in `seen`; without those that it lowers so far that tokens which are
+/// not leading may be above them.
+pub(super) fn known(
+    leading: &Leading,
+    seen: &[u32],
+    penalty: f32,
+    score: impl Fn(f32) -> f32,
+) -> Vec<Candidate> {
+    let scored = leading.numbers.iter().map(|(id, l)| (*id, score(*l)));
+    let mut scored: Vec<Candidate> = scored.collect();
+    let least = scored.last().map_or(f32::NEG_INFINITY, |c| c.1);
+    if penalty != 1.0 {
+        let seen: HashSet<_> = seen.iter().collect();
+        for (_, score) in scored.iter_mut().filter(|c| seen.contains(&c.0)) {
+            *score = one_penalized(*score, penalty);
+        }
+        scored.retain(|c| leading.all || c.1 >= least);
+    }
+    scored
 }
 
 /// Divides the positive logits of the tokens in `seen` by `penalty` and multiplies
@@ -157,15 +277,18 @@ pub(super) fn penalized<'a>(logits: &'a [f32], seen: &[u32], penalty: f32) -> Co
     }
     for id in seen.iter().collect::<HashSet<_>>() {
         if let Some(l) = logits.to_mut().get_mut(*id as usize) {
-            *l = if *l < 0.0 { *l * penalty } else { *l / penalty };
+            *l = one_penalized(*l, penalty);
         }
     }
     logits
 }
 
-/// Larger logits first, then smaller ids.
-fn descending(a: &Candidate, b: &Candidate) -> Ordering {
-    b.1.total_cmp(&a.1).then(a.0.cmp(&b.0))
+fn one_penalized(logit: f32, penalty: f32) -> f32 {
+    if logit < 0.0 {
+        logit * penalty
+    } else {
+        logit / penalty
+    }
 }
 
 /// Keeps the tokens whose logit is at least the k-th largest; equals all stay.
@@ -178,12 +301,15 @@ fn keep_top_k(candidates: &mut Vec<Candidate>, k: usize) {
     candidates.sort_unstable_by_key(|(id, _)| *id);
 }
 
-/// Keeps the fewest likeliest tokens whose probabilities together reach `p`; at
-/// least one (Holtzman et al., 2020). Sorts only as many as it needs.
-fn keep_top_p(candidates: &mut Vec<Candidate>, p: f64) {
-    let largest = largest(candidates);
-    let weight = |l: f32| f64::from(l - largest).exp();
-    let total: f64 = candidates.iter().map(|(_, l)| weight(*l)).sum();
+/// The weight of a token whose logit is relative to the largest.
+fn weight(candidate: &Candidate) -> f64 {
+    f64::from(candidate.1).exp()
+}
+
+/// Which candidate, in descending order, is the first with which their weights reach `sum`
+/// together. Sorts only as many as that takes; `None` where they do not reach it, all of
+/// them sorted.
+fn reaching(candidates: &mut [Candidate], sum: f64) -> Option<usize> {
     let n = candidates.len();
     let mut sorted = 64.min(n);
     loop {
@@ -191,24 +317,22 @@ fn keep_top_p(candidates: &mut Vec<Candidate>, p: f64) {
             candidates.select_nth_unstable_by(sorted - 1, descending);
         }
         candidates[..sorted].sort_unstable_by(descending);
-        let mut sum = 0.0;
-        let enough = candidates[..sorted].iter().position(|(_, l)| {
-            sum += weight(*l);
-            sum >= p * total
+        let mut so_far = 0.0;
+        let found = candidates[..sorted].iter().position(|candidate| {
+            so_far += weight(candidate);
+            so_far >= sum
         });
-        match enough {
-            Some(last) => return candidates.truncate(last + 1),
-            None if sorted == n => return,
-            None => sorted = (sorted * 8).min(n),
+        if found.is_some() || sorted == n {
+            return found;
         }
+        sorted = (sorted * 8).min(n);
     }
 }
 
 /// Keeps the tokens with at least the share `p` of the likeliest one's probability
 /// (Nguyen et al., 2024).
 fn keep_min_p(candidates: &mut Vec<Candidate>, p: f64) {
-    let largest = largest(candidates);
-    candidates.retain(|(_, l)| *l == largest || f64::from(l - largest).exp() >= p);
+    candidates.retain(|c| c.1 == 0.0 || weight(c) >= p);
 }
 
 fn largest(candidates: &[Candidate]) -> f32 {
@@ -218,237 +342,6 @@ fn largest(candidates: &[Candidate]) -> f32 {
         .fold(f32::NEG_INFINITY, f32::max)
 }
 
-/// Draws one of the candidates (at least one) by the softmax of their logits.
-fn draw(candidates: &[Candidate], bits: u64) -> u32 {
-    let largest = largest(candidates);
-    let weights: Vec<f64> = candidates
-        .iter()
-        .map(|(_, l)| f64::from(l - largest).exp())
-        .collect();
-    let uniform = (bits >> 11) as f64 / (1u64 << 53) as f64;
-    let mut left = uniform * weights.iter().sum::<f64>();
-    for ((id, _), weight) in candidates.iter().zip(&weights) {
-        left -= weight;
-        if left < 0.0 {
-            return *id;
-        }
-    }
-    // Rounding can leave a trifle: the last token that has any weight.
-    let last = weights.iter().rposition(|w| *w > 0.0).unwrap_or(0);
-    candidates[last].0
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn config() -> InferenceConfig {
-        serde_json::from_value(serde_json::json!({
-            "max_new_tokens": 8, "do_sample": true, "temperature": 1.0, "top_p": 1.0, "top_k": null, "min_p": null,
-            "num_beams": 1, "length_penalty": 1.0, "early_stopping": false, "stream": false,
-            "repetition_penalty": 1.0, "batch_size": 1, "use_stop_tokens": false, "stop": [], "clean": [],
-            "validation": {"enabled": false, "max_retries": 0}
-        }))
-        .unwrap()
-    }
-
-    fn random_logits(stream: Stream, at: u64, n: u64) -> Vec<f32> {
-        (0..n)
-            .map(|i| (stream.normal(at * 1000 + i) * 3.0 * 4.0).round() / 4.0)
-            .collect()
-    }
-
-    fn softmax(logits: &[f32]) -> Vec<f64> {
-        let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let e: Vec<f64> = logits.iter().map(|l| f64::from(l - max).exp()).collect();
-        let sum: f64 = e.iter().sum();
-        e.into_iter().map(|v| v / sum).collect()
-    }
-
-    /// transformers' TopPLogitsWarper, word for word: ascending order, cumulative
-    /// probability at most 1 - p goes, the last stays.
-    fn naive_top_p(logits: &[f32], p: f64) -> Vec<u32> {
-        let mut order: Vec<usize> = (0..logits.len()).collect();
-        order.sort_by(|&a, &b| logits[a].total_cmp(&logits[b]).then(b.cmp(&a)));
-        let probs = softmax(logits);
-        let mut cumulative = 0.0;
-        let mut kept = Vec::new();
-        for (rank, &i) in order.iter().enumerate() {
-            cumulative += probs[i];
-            if cumulative > 1.0 - p || rank + 1 == order.len() {
-                kept.push(i as u32);
-            }
-        }
-        kept.sort_unstable();
-        kept
-    }
-
-    fn naive_top_k(logits: &[f32], k: usize) -> Vec<u32> {
-        let mut sorted = logits.to_vec();
-        sorted.sort_by(|a, b| b.total_cmp(a));
-        let least = sorted[k.min(sorted.len()) - 1];
-        (0..logits.len() as u32)
-            .filter(|i| logits[*i as usize] >= least)
-            .collect()
-    }
-
-    fn ids(mut candidates: Vec<Candidate>) -> Vec<u32> {
-        candidates.sort_unstable_by_key(|c| c.0);
-        candidates.into_iter().map(|c| c.0).collect()
-    }
-
-    fn all(logits: &[f32]) -> Vec<Candidate> {
-        logits
-            .iter()
-            .enumerate()
-            .map(|(i, l)| (i as u32, *l))
-            .collect()
-    }
-
-    #[test]
-    fn top_k_and_top_p_equal_the_slow_rules() {
-        let stream = Stream::new(21, &[4]);
-        for case in 0..400 {
-            let logits = random_logits(stream, case, 1 + case * 3 % 700);
-            let k = 1 + (stream.bits(case) % 40) as usize;
-            // Off the grid of tied sums, where the two orders of adding may differ.
-            let p = 0.013_579 + f64::from(stream.uniform(case)) * 0.98;
-            let (mut by_k, mut by_p) = (all(&logits), all(&logits));
-            keep_top_k(&mut by_k, k);
-            keep_top_p(&mut by_p, p);
-            assert_eq!(ids(by_k), naive_top_k(&logits, k), "{case} k {k}");
-            assert_eq!(ids(by_p), naive_top_p(&logits, p), "{case} p {p}");
-        }
-    }
-
-    #[test]
-    fn draws_follow_the_probabilities() {
-        let logits = vec![0.0, 1.0, -1.0, f32::NEG_INFINITY, 2.0];
-        let sampler = Sampler::new(&InferenceConfig {
-            temperature: 0.5,
-            ..config()
-        })
-        .unwrap();
-        let want = softmax(&logits.iter().map(|l| l / 0.5).collect::<Vec<_>>());
-        let stream = Stream::new(1, &[]);
-        let n = 40_000;
-        let mut counts = [0.0; 5];
-        for counter in 0..n {
-            let id = sampler.next_token(&logits, &[], stream, counter).unwrap();
-            counts[id as usize] += 1.0 / n as f64;
-        }
-        for (got, want) in counts.iter().zip(&want) {
-            assert!((got - want).abs() < 0.01, "{counts:?} {want:?}");
-        }
-        let again = |c| sampler.next_token(&logits, &[], stream, c).unwrap();
-        assert_eq!(
-            (0..50).map(again).collect::<Vec<_>>(),
-            (0..50).map(again).collect::<Vec<_>>()
-        );
-    }
-
-    #[test]
-    fn narrow_settings_are_greedy() {
-        let stream = Stream::new(2, &[]);
-        let greedy = Sampler::new(&InferenceConfig {
-            do_sample: false,
-            ..config()
-        })
-        .unwrap();
-        assert!(!greedy.do_sample);
-        let narrow = [
-            Sampler::new(&InferenceConfig {
-                top_k: Some(1),
-                ..config()
-            })
-            .unwrap(),
-            Sampler::new(&InferenceConfig {
-                top_p: 1e-9,
-                ..config()
-            })
-            .unwrap(),
-            Sampler::new(&InferenceConfig {
-                temperature: 1e-4,
-                ..config()
-            })
-            .unwrap(),
-        ];
-        for case in 0..50 {
-            let logits: Vec<f32> = (0..99).map(|i| stream.normal(case * 99 + i)).collect();
-            let want = argmax(&logits).unwrap();
-            assert_eq!(greedy.next_token(&logits, &[], stream, case), Ok(want));
-            for sampler in &narrow {
-                assert_eq!(sampler.next_token(&logits, &[], stream, case), Ok(want));
-            }
-        }
-    }
-
-    #[test]
-    fn the_penalty_counts_each_token_once() {
-        let logits = [3.0, -2.0, 2.9, 0.0];
-        assert_eq!(
-            *penalized(&logits, &[0, 0, 1, 3, 77], 2.0),
-            [1.5, -4.0, 2.9, 0.0]
-        );
-        let sampler = Sampler::new(&InferenceConfig {
-            do_sample: false,
-            repetition_penalty: 2.0,
-            ..config()
-        })
-        .unwrap();
-        assert_eq!(
-            sampler.next_token(&logits, &[0], Stream::new(0, &[]), 0),
-            Ok(2)
-        );
-    }
-
-    #[test]
-    fn bad_logits_and_settings_are_errors() {
-        let stream = Stream::new(0, &[]);
-        for do_sample in [true, false] {
-            let sampler = Sampler::new(&InferenceConfig {
-                do_sample,
-                ..config()
-            })
-            .unwrap();
-            assert_eq!(
-                sampler.next_token(&[f32::NAN; 3], &[], stream, 0),
-                Err(SamplingError::NoFinite)
-            );
-        }
-        let bad = |c: InferenceConfig| Sampler::new(&c).unwrap_err();
-        assert_eq!(
-            bad(InferenceConfig {
-                temperature: -1.0,
-                ..config()
-            }),
-            SamplingError::Temperature(-1.0)
-        );
-        assert_eq!(
-            bad(InferenceConfig {
-                top_p: 1.5,
-                ..config()
-            }),
-            SamplingError::TopP(1.5)
-        );
-        assert_eq!(
-            bad(InferenceConfig {
-                repetition_penalty: 0.0,
-                ..config()
-            }),
-            SamplingError::RepetitionPenalty(0.0)
-        );
-        let cold = InferenceConfig {
-            temperature: 0.0,
-            ..config()
-        };
-        let cold = Sampler::new(&cold).unwrap();
-        assert!(!cold.do_sample && cold.sampling().do_sample);
-        let tiny = InferenceConfig {
-            temperature: 1e-38,
-            ..config()
-        };
-        let tiny = Sampler::new(&tiny).unwrap();
-        assert_eq!(tiny.next_token(&[1.0, 9.0, 8.5], &[], stream, 3), Ok(1));
-    }
-}
+#[path = "sampling_tests.rs"]
+mod tests;

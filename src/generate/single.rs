@@ -1,6 +1,7 @@
 //! One sequence continued token by token: greedy, or sampling.
 
 use super::sampling::SamplingError;
+use super::scores::Row;
 use super::slot::{Context, Feed, Prompt};
 use crate::rng::Stream;
 
@@ -46,10 +47,19 @@ impl<'a> Single<'a> {
     }
 
     /// The next token by the logits of the last.
-    pub(super) fn choose(&self, cx: &Context<'_>, logits: &[f32]) -> Result<u32, SamplingError> {
+    pub(super) fn choose(&self, cx: &Context<'_>, row: Row<'_>) -> Result<u32, SamplingError> {
+        if let Some(token) = row.likeliest() {
+            return token.ok_or(SamplingError::NoFinite);
+        }
         let counter = self.tokens().len() as u64;
         let sampler = &cx.options.sampler;
-        sampler.next_token(logits, &self.ids, self.stream, counter)
+        if let Some(leading) = row.leading() {
+            let bits = self.stream.bits(counter);
+            if let Some(token) = sampler.next_among(leading, &self.ids, bits)? {
+                return Ok(token);
+            }
+        }
+        sampler.next_token(&row.all(), &self.ids, self.stream, counter)
     }
 
     /// Takes the next token; whether the answer ends.

@@ -256,20 +256,9 @@ impl Decoder {
         logits.map_or_else(Vec::new, |logits| numbers(logits.into_data()))
     }
 
-    /// The likeliest next token at each of `rows`, as of [`Decoder::logits`]; `None` where
-    /// no logit is finite.
-    pub fn likeliest(
-        &self,
-        batch: &Ragged,
-        rows: &Indices,
-        adapter: bool,
-        cache: Option<&mut KvCache>,
-    ) -> Vec<Option<u32>> {
-        let logits = self.logits_on_device(batch, rows, adapter, cache);
-        logits.map_or_else(Vec::new, |logits| self.ops.likeliest(&logits))
-    }
-
-    fn logits_on_device(
+    /// As [`Decoder::logits`], left on the device: until the next pass over the cache, which
+    /// may write over them.
+    pub fn logits_on_device(
         &self,
         batch: &Ragged,
         rows: &Indices,

@@ -3,6 +3,7 @@
 
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData, activation};
 
+use super::leading::Leading;
 use super::moments8::{BLOCK, Codes};
 use super::nf4_map::{self, DynamicMap};
 use super::{
@@ -20,6 +21,25 @@ pub fn first_largest(numbers: &[f32]) -> Option<u32> {
         }
     }
     best.map(|i| i as u32)
+}
+
+/// The `count` largest finite numbers of a row and their equals, by sorting all of it.
+pub fn sorted(row: &[f32], count: usize, temperature: Option<f32>) -> Leading {
+    let mut numbers: Vec<(u32, f32)> = (0..).zip(row.iter().copied()).collect();
+    numbers.retain(|(_, x)| x.is_finite());
+    numbers.sort_by(|a, b| b.1.partial_cmp(&a.1).unwrap());
+    let weight = |x: f32, t: f32| ((f64::from(x) - f64::from(numbers[0].1)) / f64::from(t)).exp();
+    let total = temperature.map(|t| numbers.iter().map(|n| weight(n.1, t)).sum());
+    let all = numbers.len() <= count;
+    if !all {
+        let least = numbers[count - 1].1;
+        numbers.retain(|n| n.1 >= least);
+    }
+    Leading {
+        numbers,
+        all,
+        total,
+    }
 }
 
 /// The implementation of [`HotOps`] by composition.
@@ -274,6 +294,18 @@ impl HotOps for Composed {
         let numbers: Vec<f32> = logits.clone().into_data().iter::<f32>().collect();
         let rows = numbers.chunks(logits.dims()[1]);
         rows.map(first_largest).collect()
+    }
+
+    fn leading(
+        &self,
+        logits: &Tensor<2>,
+        count: usize,
+        temperature: Option<f32>,
+    ) -> Vec<Option<Leading>> {
+        let numbers: Vec<f32> = logits.clone().into_data().iter::<f32>().collect();
+        let rows = numbers.chunks(logits.dims()[1]);
+        rows.map(|row| Some(sorted(row, count, temperature)))
+            .collect()
     }
 
     fn gather_rows(&self, table: &Tensor<2>, ids: &Indices) -> Tensor<2> {

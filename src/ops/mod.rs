@@ -19,6 +19,7 @@ pub mod cpu;
 #[cfg(feature = "gpu")]
 pub mod gpu;
 mod indices;
+pub mod leading;
 mod linears;
 pub mod logits;
 pub mod moments;
@@ -57,6 +58,7 @@ pub use rope_table::RopeTable;
 pub use scalar::Scalar;
 
 use crate::rng::Stream;
+use leading::Leading;
 use offload::Stays;
 
 /// The type that frozen weights are held in, and on a GPU activations too; sums
@@ -390,6 +392,17 @@ pub trait HotOps: Send + Sync {
     /// The column of the largest finite number of each row, the first of equals; `None`
     /// where a row has none.
     fn likeliest(&self, logits: &Tensor<2>) -> Vec<Option<u32>>;
+
+    /// At least the `count` (up to [`MOST_LEADING`](leading::MOST_LEADING)) largest finite
+    /// numbers of each row and all that equal one of them; the sum of their weights where a
+    /// temperature is given. `None` where a device finds more than it has room for, as of
+    /// many equals.
+    fn leading(
+        &self,
+        logits: &Tensor<2>,
+        count: usize,
+        temperature: Option<f32>,
+    ) -> Vec<Option<Leading>>;
 
     /// Linear head and cross-entropy by chunks of rows, so that all logits never
     /// exist at once. `hidden` is `[rows, hidden]`, `head` `[vocab, hidden]`.

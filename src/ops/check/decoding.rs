@@ -5,6 +5,7 @@ use burn::tensor::Tensor;
 
 use super::{Check, Checker};
 use crate::ops::cpu::{self, CPU};
+use crate::ops::leading::Leading;
 use crate::ops::nf4::quantize;
 use crate::ops::{
     AttentionShape, HotOps, Indices, Low, Matrix, Nf4Tensor, Part, Precision, RopeTable, Span,
@@ -62,6 +63,7 @@ impl Checker {
         self.turned_keys();
         self.linears();
         self.likeliest();
+        self.leading();
     }
 
     /// Levels, so that equals occur, and numbers that are not finite.
@@ -97,6 +99,72 @@ impl Checker {
                 error: differ as f64,
                 bound: 0.0,
             });
+        }
+    }
+
+    /// All that reaches the least that is listed is listed, and at least so many as were
+    /// asked for.
+    fn leading(&mut self) {
+        let cases = [
+            ([1, 1], 1, Some(1.0)),
+            ([3, 5], 2, Some(0.7)),
+            ([4, 1026], 50, None),
+            ([2, 8193], 192, Some(1.3)),
+            ([3, 50_260], 128, Some(1.0)),
+        ];
+        for ([rows, vocab], count, temperature) in cases {
+            let (numbers, on_gpu) = self.activations([rows, vocab]);
+            let mut numbers = crate::ops::logits::numbers(numbers.into_data());
+            let mut on_gpu = on_gpu;
+            if vocab > 5 {
+                // Much that is not finite, in the last row nothing else, in the first so many
+                // equals that a device may give up.
+                for (i, kind) in self.indices(rows * vocab, 8).iter().enumerate() {
+                    match kind {
+                        _ if i < vocab => numbers[i] = numbers[i].signum(),
+                        0 => numbers[i] = f32::NAN,
+                        1 => numbers[i] = f32::INFINITY,
+                        2 => numbers[i] = f32::NEG_INFINITY,
+                        _ => {}
+                    }
+                }
+                numbers[(rows - 1) * vocab..].fill(f32::NAN);
+                numbers[rows * vocab - 3] = -2.0;
+                on_gpu = self
+                    .gpu
+                    .frozen(numbers.clone(), [rows, vocab], &self.device);
+            }
+            let got = self.gpu.leading(&on_gpu, count, temperature);
+            assert_eq!(got.len(), rows);
+            let (mut wrong, mut off) = (0.0, 0.0_f64);
+            for (at, (row, got)) in numbers.chunks(vocab).zip(&got).enumerate() {
+                let Some(got) = got else {
+                    wrong += f64::from(u8::from(at > 0 || vocab < 6));
+                    continue;
+                };
+                let finite = row.iter().filter(|x| x.is_finite()).count();
+                let least = got.numbers.last().map_or(f32::MIN, |n| n.1);
+                let bound = if got.all { f32::MIN } else { least };
+                let mut want = Leading::of(row, finite, temperature);
+                want.numbers.retain(|n| n.1 >= bound);
+                let few = got.numbers.len() < count.min(finite);
+                wrong += f64::from(u8::from(few || got.numbers != want.numbers));
+                if let (Some(got), Some(want)) = (got.total, want.total)
+                    && want > 0.0
+                {
+                    off = off.max((got - want).abs() / want);
+                }
+            }
+            let case = format!("{count} of {rows}x{vocab}");
+            for (op, error, bound) in [("leading", wrong, 0.0), ("leading, total", off, 1e-5)] {
+                let case = case.clone();
+                self.checks.push(Check {
+                    op,
+                    case,
+                    error,
+                    bound,
+                });
+            }
         }
     }
 

@@ -32,6 +32,7 @@ pub use host::tensor2;
 use host::{Host, HostBf16, bf16_tensor2, in_f32, into_host_mut, is_bf16};
 use weight_rows::Rows;
 
+use super::leading::Leading;
 use super::{
     AdamW, AttentionShape, Clip, CrossEntropy, CrossEntropyGrad, HotOps, Indices, Moments8,
     Nf4Tensor, RopeTable, Scalar, Spans,
@@ -282,6 +283,19 @@ impl HotOps for Cpu {
         let [_, vocab] = logits.dims();
         let logits = Host::new(&in_f32(logits));
         logits.slice().chunks(vocab.max(1)).map(argmax).collect()
+    }
+
+    fn leading(
+        &self,
+        logits: &Tensor<2>,
+        count: usize,
+        temperature: Option<f32>,
+    ) -> Vec<Option<Leading>> {
+        let [_, vocab] = logits.dims();
+        let logits = Host::new(&in_f32(logits));
+        let rows = logits.slice().chunks(vocab.max(1));
+        rows.map(|row| Some(Leading::of(row, count, temperature)))
+            .collect()
     }
 
     fn row_squares(&self, w: &Tensor<2>) -> Tensor<2> {

@@ -16,6 +16,7 @@ mod cuda;
 mod dropout;
 mod elementwise;
 mod few_rows;
+mod leading;
 mod likeliest;
 mod linears;
 mod loss;
@@ -45,6 +46,7 @@ use tensors::{
     buffer, empty, integers, only, tensor, upload_floats, upload_integers, view, writable,
 };
 
+use super::leading::Leading;
 use super::{
     AdamW, AttentionShape, Clip, CrossEntropy, CrossEntropyGrad, HotOps, Indices, Moments8,
     Nf4Tensor, Offloaded, Part, Precision, Recording, Room, RopeTable, Scalar, Spans, Then,
@@ -382,6 +384,15 @@ impl HotOps for Gpu {
 
     fn likeliest(&self, logits: &Tensor<2>) -> Vec<Option<u32>> {
         likeliest::likeliest(buffer(logits))
+    }
+
+    fn leading(
+        &self,
+        logits: &Tensor<2>,
+        count: usize,
+        temperature: Option<f32>,
+    ) -> Vec<Option<Leading>> {
+        leading::leading(buffer(logits), count, temperature)
     }
 
     fn scatter_add_rows(&self, dst: Tensor<2>, ids: &Indices, src: &Tensor<2>) -> Tensor<2> {
