@@ -117,6 +117,16 @@ fn fits(key: &Key, node: &Node) -> Result<(), Box<ConfigError>> {
                 option(key, item, words, item.as_str().unwrap_or_default())?;
             }
         }
+        (Kind::IntOrInts(range), Value::Int(i)) => in_range(key, node, *range, *i as f64)?,
+        (Kind::IntOrInts(range), Value::List(items)) => {
+            numbers(key, node, *range, true, "a list", items.iter())?;
+        }
+        (Kind::IntByName(range), Value::Map(map)) => {
+            numbers(key, node, *range, true, "a mapping", map.values())?;
+        }
+        (Kind::FloatByName(range), Value::Map(map)) => {
+            numbers(key, node, *range, false, "a mapping", map.values())?;
+        }
         (Kind::Device, Value::Str(s)) if is_device(s) => {}
         (Kind::Device, Value::Str(s)) => {
             option(key, node, &["auto", "cpu", "cuda", "cuda:N"], s)?;
@@ -167,6 +177,33 @@ fn option(key: &Key, node: &Node, words: &[&str], found: &str) -> Result<(), Box
     }))
 }
 
+/// Whether all items of a list or mapping are numbers within a range.
+fn numbers<'n>(
+    key: &Key,
+    node: &Node,
+    range: Range,
+    whole: bool,
+    holder: &str,
+    items: impl Iterator<Item = &'n Node>,
+) -> Result<(), Box<ConfigError>> {
+    for item in items {
+        match &item.value {
+            Value::Int(i) => in_range(key, item, range, *i as f64)?,
+            Value::Float(x) if !whole => in_range(key, item, range, *x)?,
+            _ => {
+                return Err(Box::new(ConfigError::WrongType {
+                    key: key.name.to_string(),
+                    origin: node.origin.clone(),
+                    expected: key.type_text(),
+                    found: format!("{holder} that holds {}", describe(item)),
+                    hint: example(key),
+                }));
+            }
+        }
+    }
+    Ok(())
+}
+
 fn strings(key: &Key, node: &Node, items: &[Node]) -> Result<(), Box<ConfigError>> {
     match items
         .iter()
@@ -214,6 +251,10 @@ fn example(key: &Key) -> String {
     match key.kind {
         Kind::Strings | Kind::Words(_) | Kind::StringsOr(_) => {
             format!("write a list: {}=[a,b]", key.name)
+        }
+        Kind::IntOrInts(_) => format!("write a number or a list: {}=[0,1]", key.name),
+        Kind::IntByName(_) | Kind::FloatByName(_) => {
+            format!("write a mapping: {}={{q_proj:8}}", key.name)
         }
         Kind::Str => format!("put it in quotes: '{}=\"...\"'", key.name),
         Kind::Path if key.nullable => format!("for none write {}=null", key.name),

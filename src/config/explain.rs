@@ -221,7 +221,7 @@ mod tests {
         assert_eq!(names("lora.r"), ["lora.r"]);
         assert_eq!(names("seed"), ["seed"]);
         assert_eq!(names("hydra.run.dir"), ["hydra.run.dir"]);
-        assert_eq!(names("hydra").len(), 5);
+        assert_eq!(names("hydra").len(), 7);
         assert_eq!(names("learning_rate"), ["training.learning_rate"]);
         assert_eq!(
             names("batch_size"),

@@ -196,6 +196,16 @@ fn figvalue(node: &Node, kind: &keys::Kind) -> Figvalue {
         Value::List(items) => {
             Figvalue::Array(tag, items.iter().map(|item| figvalue(item, kind)).collect())
         }
+        // Pairs, since the order of the patterns counts.
+        Value::Map(map)
+            if matches!(kind, keys::Kind::IntByName(_) | keys::Kind::FloatByName(_)) =>
+        {
+            let pairs = map.iter().map(|(name, number)| {
+                let name = Figvalue::String(tag, name.to_string());
+                Figvalue::Array(tag, vec![name, figvalue(number, kind)])
+            });
+            Figvalue::Array(tag, pairs.collect())
+        }
         Value::Map(map) => Figvalue::Dict(
             tag,
             map.iter()

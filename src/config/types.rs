@@ -190,6 +190,17 @@ pub struct LoraConfig {
     pub alpha: f64,
     pub dropout: f64,
     pub target_modules: TargetModules,
+    /// Modules that are left out, named as in `target_modules`.
+    pub exclude_modules: Vec<String>,
+    /// The only layers that get an adapter, from 0.
+    #[serde(deserialize_with = "one_or_some")]
+    pub layers_to_transform: Option<Vec<u64>>,
+    /// Ranks of the modules that a regular expression matches, by the first that does.
+    #[serde(deserialize_with = "none_is_empty")]
+    pub rank_pattern: Vec<(String, usize)>,
+    /// Likewise their alphas.
+    #[serde(deserialize_with = "none_is_empty")]
+    pub alpha_pattern: Vec<(String, f64)>,
     pub use_rslora: bool,
     pub use_dora: bool,
     pub init_lora_weights: LoraInit,
@@ -286,12 +297,42 @@ impl<'de> Deserialize<'de> for LoraInit {
     }
 }
 
+/// A list, or null.
+fn none_is_empty<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    input: D,
+) -> Result<Vec<T>, D::Error> {
+    Ok(Option::deserialize(input)?.unwrap_or_default())
+}
+
+/// A number, several, or null.
+fn one_or_some<'de, D: Deserializer<'de>>(input: D) -> Result<Option<Vec<u64>>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        One(u64),
+        Some(Vec<u64>),
+    }
+    Ok(Option::deserialize(input)?.map(|written| match written {
+        Written::One(one) => vec![one],
+        Written::Some(some) => some,
+    }))
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum TargetModules {
     /// `all-linear`, as PEFT writes it.
     Named(String),
     List(Vec<String>),
+}
+
+impl TargetModules {
+    pub fn names(&self) -> &[String] {
+        match self {
+            Self::Named(name) => std::slice::from_ref(name),
+            Self::List(names) => names,
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

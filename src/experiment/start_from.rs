@@ -69,6 +69,33 @@ pub fn settle(job: &mut Job) -> Result<(), Error> {
             None => taken.push((key, value)),
         }
     }
+    for (key, default) in [
+        ("lora.exclude_modules", Value::List(Vec::new())),
+        ("lora.layers_to_transform", Value::Null),
+        ("lora.rank_pattern", Value::Null),
+        ("lora.alpha_pattern", Value::Null),
+    ] {
+        let Some(node) = job
+            .resolved
+            .select(key)
+            .filter(|node| node.value != default)
+        else {
+            continue;
+        };
+        if is_of_user(job, &node.origin) {
+            errors.push(ConfigError::Conflict {
+                origin: node.origin.clone(),
+                message: format!(
+                    "`{key}` is {}, but the adapter of `lora.init_from` brings its own modules, \
+                     ranks and alphas",
+                    shown(&node.value)
+                ),
+                hint: format!("leave {key} out"),
+            });
+        } else {
+            taken.push((key, default));
+        }
+    }
     let dropout = dropout(job, &adapter);
     if lora.dropout != dropout {
         taken.push(("lora.dropout", number(dropout)));
@@ -122,7 +149,7 @@ fn same_modules(job: &Job, adapter: &AdapterConfig) -> bool {
 
 /// Whether a value was asked for, rather than being a default of the main configs or
 /// of the run that is done again.
-fn is_of_user(job: &Job, origin: &Origin) -> bool {
+pub(super) fn is_of_user(job: &Job, origin: &Origin) -> bool {
     match origin {
         Origin::BuiltIn => false,
         Origin::CommandLine { .. } => true,

@@ -10,10 +10,11 @@ use super::decoder::Decoder;
 use super::hf_config::ArchConfig;
 use super::layer::Layer;
 use super::lora::{Dora, Lora};
+use super::lora_modules::lora_modules;
 use super::mlp::MLP_ROWS;
 use super::options::{Adaptation, LoadOptions};
 use super::pass::Pass;
-use super::peft::{Adapter, AdapterConfig, LoraTensors, PeftError, resolve_targets};
+use super::peft::{Adapter, AdapterConfig, LoraTensors, PeftError};
 use super::peft_targets::names_of;
 use crate::config::types::QuantMethod;
 
@@ -39,16 +40,23 @@ pub(super) fn resolve_adapter(
         adapter.config.lora_dropout = lora.dropout;
         return Ok(Some((adapter, lora.dropout)));
     }
-    let targets = resolve_targets(&lora.target_modules, arch)?;
-    let modules: Vec<&str> = targets.iter().map(|l| l.module.as_str()).collect();
+    let modules = lora_modules(lora, arch)?;
+    let named = || modules.iter().map(|m| (m.linear.module.clone(), m));
+    let paths: Vec<&str> = modules.iter().map(|m| m.linear.module.as_str()).collect();
     let config = AdapterConfig {
         base_model_name_or_path: None,
         r: lora.r,
         lora_alpha: lora.alpha,
-        ranks: Default::default(),
-        alphas: Default::default(),
+        ranks: named()
+            .filter(|(_, m)| m.r != lora.r)
+            .map(|(module, m)| (module, m.r))
+            .collect(),
+        alphas: named()
+            .filter(|(_, m)| m.alpha != lora.alpha)
+            .map(|(module, m)| (module, m.alpha))
+            .collect(),
         lora_dropout: lora.dropout,
-        target_modules: names_of(&modules, arch),
+        target_modules: names_of(&paths, arch),
         use_rslora: lora.use_rslora,
         use_dora: lora.use_dora,
         // bitsandbytes' linears hold `[out, in]` whatever the checkpoint has.
@@ -260,6 +268,10 @@ mod tests {
             alpha: 4.0,
             dropout: 0.0,
             target_modules: TargetModules::List(names),
+            exclude_modules: Vec::new(),
+            layers_to_transform: None,
+            rank_pattern: Vec::new(),
+            alpha_pattern: Vec::new(),
             use_rslora: false,
             use_dora: false,
             init_lora_weights: LoraInit::True,

@@ -300,7 +300,12 @@ impl Decoder {
 
         let mut x = self.embed(&pass, batch);
         let mut kept: Vec<Kept> = Vec::with_capacity(self.layers.len());
-        for layer in &self.layers {
+        let lowest = self.lowest_trained();
+        for (i, layer) in self.layers.iter().enumerate() {
+            if i < lowest {
+                x = layer.output(&cx, x);
+                continue;
+            }
             // The device still has the layer before to work on.
             if let Some(Kept::Away(input)) = kept.last_mut() {
                 input.arrive();
@@ -327,14 +332,14 @@ impl Decoder {
             (self.positions.as_ref(), &batch.positions),
         ];
         let trained = tables.map(|(table, ids)| (table.and_then(Weight::param), ids));
-        for (i, layer) in self.layers.iter().enumerate().rev() {
-            let want_dx = i > 0 || trained.iter().any(|(id, _)| id.is_some());
+        for (i, layer) in self.layers.iter().enumerate().skip(lowest).rev() {
+            let want_dx = i > lowest || trained.iter().any(|(id, _)| id.is_some());
             let again = |x, dx, grads| layer.backward_again(&cx, x, dx, grads, want_dx);
             let back = match kept.pop() {
                 Some(Kept::Tape(tape)) => layer.backward(&cx, tape, dx, grads, want_dx),
                 Some(Kept::Input(x)) => again(x, dx, grads),
                 Some(Kept::Away(x)) => again(x.back(), dx, grads),
-                None => unreachable!("one entry a layer was kept"),
+                None => unreachable!("one entry a layer from the lowest was kept"),
             };
             match back {
                 Some(d) => dx = d,
@@ -358,6 +363,24 @@ impl Decoder {
             grads.set(id, Some(sum));
         }
         loss
+    }
+
+    /// The first layer that trains, or has something below it that does: what lies lower
+    /// needs no gradient.
+    fn lowest_trained(&self) -> usize {
+        let tables = [Some(&self.embedding), self.positions.as_ref()];
+        if tables
+            .into_iter()
+            .flatten()
+            .any(|table| table.param().is_some())
+        {
+            return 0;
+        }
+        let trains = |layer: &Layer| {
+            let mut linears = layer.linears();
+            linears.any(|l| l.weight.param().is_some() || l.loras.iter().any(Option::is_some))
+        };
+        self.layers.iter().position(trains).unwrap_or(0)
     }
 
     /// The rows whose lookups train the embedding, and their ids, where some do not: PyTorch

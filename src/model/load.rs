@@ -253,9 +253,12 @@ impl Loader<'_> {
             values = transpose(&values, shape[1], shape[0]);
         }
         if let (Some(at), Some(start), Some((adapter, _))) = (lora, &self.start, &mut self.adapter)
-            && let Some(weight) = start.take(&mut values, &mut adapter.modules[at])
         {
-            return Ok(held(weight, self.options.device));
+            let module = &mut adapter.modules[at];
+            let scale = adapter.config.scaling(&module.module) as f32;
+            if let Some(weight) = start.take(&mut values, module, scale) {
+                return Ok(held(weight, self.options.device));
+            }
         }
         if quantise {
             let weight = nf4::quantize(&values, shape, q.block_size, q.double_quant);

@@ -22,6 +22,7 @@ mod layer_context;
 mod linear;
 mod load;
 mod lora;
+pub mod lora_modules;
 mod mlp;
 mod norm;
 mod operands;

@@ -18,14 +18,15 @@ use crate::config::types::{LoraInit, TargetModules};
 
 #[path = "peft_config.rs"]
 mod config;
+#[path = "peft_open.rs"]
+mod open;
 
 pub use config::AdapterConfig;
 use config::{Written, read_config};
+use open::{named, open_both};
 
 pub const CONFIG_FILE: &str = "adapter_config.json";
 pub const WEIGHTS_FILE: &str = "adapter_model.safetensors";
-/// How PEFT saved weights before safetensors.
-const PICKLE: &str = "adapter_model.bin";
 /// PEFT's name for every linear layer but the output projection.
 const ALL_LINEAR: &str = "all-linear";
 const KEY_PREFIX: &str = "base_model.model.";
@@ -87,6 +88,29 @@ pub enum PeftError {
     },
     #[error("lora.target_modules: the list is empty; name modules such as q_proj, or all-linear")]
     NoTargets,
+    #[error(
+        "lora.exclude_modules: `{name}` matches no module of the model; there are: {available}"
+    )]
+    NoneToExclude { name: String, available: String },
+    #[error(
+        "lora.layers_to_transform: the model has no layer {layer}; its {layers} layers are numbered from 0"
+    )]
+    NoLayer { layer: u64, layers: usize },
+    #[error(
+        "lora.target_modules: lora.exclude_modules and lora.layers_to_transform leave none of the \
+         modules that it names; leave one of them out"
+    )]
+    NoneLeft,
+    #[error(
+        "{key}: `{pattern}` is no regular expression that can be read; write the end of a module's path, as q_proj"
+    )]
+    Pattern { key: &'static str, pattern: String },
+    #[error("{key}: `{pattern}` matches no module that gets an adapter; those are: {available}")]
+    NoneForPattern {
+        key: &'static str,
+        pattern: String,
+        available: String,
+    },
     #[error("{}: the directory holds something other than an adapter; choose another output or empty it", dir.display())]
     NotAnAdapter { dir: PathBuf },
     #[error(transparent)]
@@ -137,18 +161,20 @@ impl Adapter {
     /// A target that matches no module.
     pub fn initial(config: AdapterConfig, arch: &ArchConfig, seed: u64) -> Result<Self, PeftError> {
         let targets = TargetModules::List(config.target_modules.clone());
-        let r = config.r;
         let gaussian = config.init_lora_weights == LoraInit::Gaussian;
         let modules = resolve_targets(&targets, arch)?
             .into_iter()
-            .map(|linear| LoraTensors {
-                a: initial_lora_a(&linear.module, r, linear.in_features, gaussian, seed),
-                b: vec![0.0; linear.out_features * r],
-                magnitude: None,
-                r,
-                in_features: linear.in_features,
-                out_features: linear.out_features,
-                module: linear.module,
+            .map(|linear| {
+                let r = config.rank(&linear.module);
+                LoraTensors {
+                    a: initial_lora_a(&linear.module, r, linear.in_features, gaussian, seed),
+                    b: vec![0.0; linear.out_features * r],
+                    magnitude: None,
+                    r,
+                    in_features: linear.in_features,
+                    out_features: linear.out_features,
+                    module: linear.module,
+                }
             })
             .collect();
         Ok(Self {
@@ -191,10 +217,7 @@ impl Adapter {
     /// that does not fit, with its module and both shapes.
     pub fn read(dir: &Path, arch: &ArchConfig) -> Result<Self, PeftError> {
         let file = dir.join(CONFIG_FILE);
-        let text = std::fs::read_to_string(&file).map_err(|source| PeftError::Read {
-            file: file.clone(),
-            source,
-        })?;
+        let (text, weights) = open_both(dir)?;
         let mut written = read_config(&text, &file)?;
         let linears = arch.linears();
         written.settle(linears.iter().map(|linear| linear.module.as_str()));
@@ -204,7 +227,7 @@ impl Adapter {
             ..
         } = written;
         let file = dir.join(WEIGHTS_FILE);
-        let mut modules = read_weights(&file, &config, arch)?;
+        let mut modules = read_weights(&file, &weights?, &config, arch)?;
         let mut left_out = Vec::new();
         match targets {
             Targets::List(named) => {
@@ -312,15 +335,11 @@ pub fn resolve_targets(
     arch: &ArchConfig,
 ) -> Result<Vec<Linear>, PeftError> {
     let linears = arch.linears();
-    let names = match targets {
-        TargetModules::Named(name) if name.eq_ignore_ascii_case(ALL_LINEAR) => return Ok(linears),
-        TargetModules::Named(name) => std::slice::from_ref(name),
-        TargetModules::List(names) => names,
-    };
+    let names = targets.names();
     if names.is_empty() {
         return Err(PeftError::NoTargets);
     }
-    // A one-element list of the shorthand is what a command line gives.
+    // Alone or, as a command line gives it, in a list.
     if let [name] = names
         && name.eq_ignore_ascii_case(ALL_LINEAR)
     {
@@ -341,7 +360,7 @@ pub fn resolve_targets(
 }
 
 /// The distinct last parts of the modules' paths, in the model's order.
-fn available(linears: &[Linear]) -> String {
+pub(super) fn available(linears: &[Linear]) -> String {
     let mut names: Vec<&str> = Vec::new();
     for linear in linears {
         let name = last_part(&linear.module);
@@ -360,28 +379,13 @@ fn tensor_key(module: &str, matrix: &str) -> String {
     format!("{KEY_PREFIX}{module}.{matrix}.weight")
 }
 
+/// The matrices of the weights that are known as `file`.
 fn read_weights(
     file: &Path,
+    weights: &Checkpoint,
     config: &AdapterConfig,
     arch: &ArchConfig,
 ) -> Result<Vec<LoraTensors>, PeftError> {
-    if !file.is_file() {
-        let pickle = file.with_file_name(PICKLE);
-        if pickle.is_file() {
-            return Err(PeftError::Weights {
-                file: pickle,
-                problem: format!(
-                    "is a pickle, which is not read: load the adapter with PEFT and save it again \
-                     (save_pretrained), which writes {WEIGHTS_FILE}"
-                ),
-            });
-        }
-        return Err(PeftError::Read {
-            file: file.to_path_buf(),
-            source: io::ErrorKind::NotFound.into(),
-        });
-    }
-    let weights = Checkpoint::open_single(file)?;
     let problem = |problem: String| PeftError::Weights {
         file: file.to_path_buf(),
         problem,
@@ -437,13 +441,15 @@ fn read_weights(
                     expected: expected.to_vec(),
                 });
             }
-            Ok(weights.tensor_f32(&key, &expected)?)
+            let values = weights.tensor_f32(&key, &expected);
+            values.map_err(|error| named(error, file))
         };
         let r = config.rank(&linear.module);
         let magnitude = match config.use_dora {
             true => {
                 let key = magnitude_key(&linear.module);
-                Some(weights.tensor_f32(&key, &[linear.out_features])?)
+                let values = weights.tensor_f32(&key, &[linear.out_features]);
+                Some(values.map_err(|error| named(error, file))?)
             }
             false => None,
         };

@@ -4,6 +4,10 @@
 use regex::Regex;
 use serde_json::Value;
 
+/// What stands around a pattern.
+const BEFORE: &str = r"^(?:.*\.)?(?:";
+const AFTER: &str = ")$";
+
 /// Regular expressions and what they give, in the order of the file.
 #[derive(Clone, Debug)]
 pub(super) struct Patterns<T>(Vec<(Regex, T)>);
@@ -14,7 +18,25 @@ impl<T> Default for Patterns<T> {
     }
 }
 
+/// As PEFT matches a pattern: a module's path ends with it, after a dot or whole. `None`
+/// where it cannot be read.
+pub(super) fn ending(pattern: &str) -> Option<Regex> {
+    Regex::new(&format!("{BEFORE}{pattern}{AFTER}")).ok()
+}
+
 impl<T: Copy> Patterns<T> {
+    /// Of a config.
+    ///
+    /// # Errors
+    /// The pattern that cannot be read.
+    pub fn new(entries: &[(String, T)]) -> Result<Self, String> {
+        let entry = |(pattern, value): &(String, T)| -> Result<_, String> {
+            let regex = ending(pattern).ok_or_else(|| pattern.clone())?;
+            Ok((regex, *value))
+        };
+        Ok(Self(entries.iter().map(entry).collect::<Result<_, _>>()?))
+    }
+
     /// Reads an object whose values `value` reads. The error says what is wrong with the
     /// key that holds the object.
     pub fn read(
@@ -27,9 +49,7 @@ impl<T: Copy> Patterns<T> {
         let entry = |(pattern, given): (&String, &Value)| {
             let value = value(given)
                 .map_err(|problem| format!("gives `{pattern}` {given}, which {problem}"))?;
-            // As PEFT matches it: a module's path ends with it, after a dot or whole.
-            let whole = Regex::new(&format!(r"^(?:.*\.)?(?:{pattern})$"));
-            let regex = whole.map_err(|_| {
+            let regex = ending(pattern).ok_or_else(|| {
                 format!("has `{pattern}`, which is no regular expression that can be read")
             })?;
             Ok((regex, value))
@@ -37,6 +57,14 @@ impl<T: Copy> Patterns<T> {
         Ok(Self(
             object.iter().map(entry).collect::<Result<_, String>>()?,
         ))
+    }
+
+    /// The first pattern that matches none of the modules.
+    pub fn idle<'m>(&self, modules: impl Iterator<Item = &'m str> + Clone) -> Option<&str> {
+        let mut all = self.0.iter().map(|(regex, _)| regex);
+        let idle = all.find(|regex| !modules.clone().any(|module| regex.is_match(module)))?;
+        let written = idle.as_str().strip_prefix(BEFORE)?;
+        written.strip_suffix(AFTER)
     }
 
     /// Of the first pattern that matches the module.

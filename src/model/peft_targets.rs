@@ -21,10 +21,16 @@ pub(super) struct Named {
     layers: Option<Layers>,
 }
 
+/// The group of a layer's number: a pattern of the user may have groups of its own.
+const LAYER: &str = "kiln_layer";
+
+/// Finds a layer's number in a module's path where nothing says how its list is called.
+const ANY_LIST: &str = r"^.*?\.[^.]*\.(?P<kiln_layer>\d+)\.";
+
 /// Some layers only, by the number in a module's path.
-struct Layers {
+pub(super) struct Layers {
     numbers: Vec<u64>,
-    /// What finds the number; the first that does.
+    /// What finds the number; the first that matches.
     places: Vec<Regex>,
 }
 
@@ -80,6 +86,15 @@ impl Named {
 }
 
 impl Layers {
+    /// These, by the number after the second part of a path.
+    pub fn new(numbers: &[u64]) -> Self {
+        let place = Regex::new(ANY_LIST).expect("a constant pattern");
+        Self {
+            numbers: numbers.to_vec(),
+            places: vec![place],
+        }
+    }
+
     fn read(
         numbers: Option<&Value>,
         patterns: Option<&Value>,
@@ -105,10 +120,14 @@ impl Layers {
         };
         let patterns = patterns.ok_or((key, "must be a string, or a list of them".to_string()))?;
         let places = match patterns.is_empty() {
-            true => vec![Regex::new(r"^.*?\.[^.]*\.(\d+)\.")],
+            true => vec![Regex::new(ANY_LIST)],
+            // As PEFT puts it together: alternatives of the pattern are those of the whole.
             false => patterns
                 .iter()
-                .map(|pattern| Regex::new(&format!(r"^(?:|.*?\.)(?:{pattern})\.(\d+)\.")))
+                .map(|pattern| {
+                    let place = format!(r"^(?:(?:|.*?\.){pattern}\.(?P<{LAYER}>\d+)\.)");
+                    Regex::new(&place)
+                })
                 .collect(),
         };
         let places = places.into_iter().collect::<Result<_, _>>();
@@ -117,9 +136,10 @@ impl Layers {
         Ok(Some(Self { numbers, places }))
     }
 
-    fn take(&self, module: &str) -> bool {
+    pub fn take(&self, module: &str) -> bool {
         let mut found = self.places.iter().filter_map(|p| p.captures(module));
-        let number = found.next().and_then(|found| found[1].parse::<u64>().ok());
+        let number = found.next().and_then(|found| found.name(LAYER));
+        let number = number.and_then(|number| number.as_str().parse::<u64>().ok());
         number.is_some_and(|number| self.numbers.contains(&number))
     }
 }
@@ -200,6 +220,11 @@ mod tests {
             (json!("h"), &[]),
             (json!(""), &[1, 3]),
             (json!([]), &[1, 3]),
+            // Groups of their own; and one that matches without the number.
+            (json!("(h|layers)"), &[1, 3]),
+            (json!("(l)ayers|(h)"), &[]),
+            (json!(["layers|(h)", "layers"]), &[]),
+            (json!("(h)|model.layers"), &[1, 3]),
         ] {
             assert_eq!(
                 taken(&with("layers_pattern", pattern.clone())),

@@ -442,7 +442,7 @@ fn incomplete_directories_say_what_is_missing() {
     fs::remove_file(&weights).unwrap();
     let text = Adapter::read(dir.path(), &arch()).unwrap_err().to_string();
     assert!(text.contains(WEIGHTS_FILE), "{text}");
-    fs::write(dir.path().join(PICKLE), "").unwrap();
+    fs::write(dir.path().join("adapter_model.bin"), "").unwrap();
     let text = Adapter::read(dir.path(), &arch()).unwrap_err().to_string();
     assert!(text.contains("adapter_model.bin: is a pickle"), "{text}");
     fs::write(dir.path().join(CONFIG_FILE), "{\n").unwrap();

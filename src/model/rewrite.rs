@@ -18,7 +18,8 @@ use super::export::{ExportError, write_text};
 use super::gguf_error::GgufError;
 use super::hf_config::{ArchConfig, ConfigError, Linear, Parameter};
 use super::load::transpose;
-use super::peft::{Adapter, LoraTensors, PeftError, resolve_targets};
+use super::lora_modules::lora_modules;
+use super::peft::{Adapter, LoraTensors, PeftError};
 use super::shards::{Shard, Sink, Spec, Written, write};
 use super::start::Start;
 use crate::config::types::{LoraConfig, QuantMethod, QuantizationConfig};
@@ -167,11 +168,11 @@ impl Base {
         max_bytes: u64,
     ) -> Result<Written, RewriteError> {
         let start = Start::new(lora, quantization, seed);
-        let adapted = resolve_targets(&lora.target_modules, &self.arch)?;
+        let adapted = lora_modules(lora, &self.arch)?;
         let compute_type = self.stored_type()?;
         self.write_nf4(dir, quantization, compute_type, max_bytes, |linear| {
             let start = start.as_ref()?;
-            let adapted = adapted.iter().any(|l| l.module == linear.module);
+            let adapted = adapted.iter().any(|m| m.linear.module == linear.module);
             adapted.then_some(start)
         })
     }

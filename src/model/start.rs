@@ -15,8 +15,6 @@ use crate::ops::nf4::{self, Nf4};
 #[derive(Clone, Debug)]
 pub(super) struct Start {
     init: LoraInit,
-    /// What B A is multiplied by.
-    scale: f32,
     r: usize,
     /// LoftQ's rounds.
     rounds: usize,
@@ -30,10 +28,6 @@ impl Start {
         let init = lora.init_lora_weights;
         (init.decomposes() && lora.init_from.is_none()).then_some(Self {
             init,
-            scale: match lora.use_rslora {
-                true => (lora.alpha / (lora.r as f64).sqrt()) as f32,
-                false => (lora.alpha / lora.r as f64) as f32,
-            },
             r: lora.r,
             rounds: lora.loftq_iter,
             quantization: quantization.clone(),
@@ -41,16 +35,17 @@ impl Start {
         })
     }
 
-    /// Sets A and B from the dense `[out, in]` weight of their module. What the base
-    /// keeps is afterwards in `weight` (PiSSA) or is returned quantised (LoftQ).
-    pub fn take(&self, weight: &mut [f32], lora: &mut LoraTensors) -> Option<Nf4> {
+    /// Sets A and B from the dense `[out, in]` weight of their module, `scale` being what
+    /// B A is multiplied by. What the base keeps is afterwards in `weight` (PiSSA) or is
+    /// returned quantised (LoftQ, which takes the scale as 1).
+    pub fn take(&self, weight: &mut [f32], lora: &mut LoraTensors, scale: f32) -> Option<Nf4> {
         let how = match self.init {
             LoraInit::PissaSteps(steps) => Svd::Steps(steps),
             _ => Svd::Exact,
         };
         if self.init != LoraInit::Loftq {
-            self.decompose(weight, lora, how, self.scale);
-            lora.add_to(weight, -self.scale);
+            self.decompose(weight, lora, how, scale);
+            lora.add_to(weight, -scale);
             return None;
         }
         let shape = [lora.out_features, lora.in_features];
@@ -83,7 +78,7 @@ impl Start {
             in_features: linear.in_features,
             out_features: linear.out_features,
         };
-        let base = self.take(weight, &mut lora);
+        let base = self.take(weight, &mut lora, 1.0);
         base.expect("only LoftQ quantises another base")
     }
 
@@ -97,6 +92,14 @@ impl Start {
             values,
             right,
         } = triplets(weight, shape, lora.r, how, seed);
+        // Near the end of f32 a base without its part could be infinite: it stays whole,
+        // beside an adapter of zeros.
+        let sound = |value: f32| value.max(value / scale) < f32::MAX / 4.0;
+        if !values.iter().copied().all(sound) {
+            lora.a = vec![0.0; lora.r * lora.in_features];
+            lora.b.fill(0.0);
+            return;
+        }
         let roots: Vec<f32> = values.iter().map(|v| (v / scale).sqrt()).collect();
         let rows = right.chunks_exact(lora.in_features).zip(&roots);
         lora.a = rows

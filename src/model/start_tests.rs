@@ -40,6 +40,10 @@ fn lora(init: LoraInit) -> LoraConfig {
         alpha: 10.0,
         dropout: 0.0,
         target_modules: TargetModules::Named("all-linear".into()),
+        exclude_modules: Vec::new(),
+        layers_to_transform: None,
+        rank_pattern: Vec::new(),
+        alpha_pattern: Vec::new(),
         use_rslora: false,
         use_dora: false,
         init_lora_weights: init,
@@ -81,6 +85,27 @@ fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
 }
 
 #[test]
+fn a_weight_at_the_end_of_f32_stays_whole() {
+    let shape = [24, 40];
+    let dense = vec![3e38f32; shape[0] * shape[1]];
+    for init in [LoraInit::Pissa, LoraInit::PissaSteps(4)] {
+        let start = Start::new(&lora(init), &quantization(QuantMethod::None), 7).unwrap();
+        let (mut rest, mut found) = (dense.clone(), empty(shape, 4));
+        assert!(start.take(&mut rest, &mut found, 2.5).is_none());
+        assert!(rest == dense && found.a.len() == 4 * shape[1]);
+        assert!(found.a.iter().chain(&found.b).all(|v| *v == 0.0));
+    }
+    let double = QuantizationConfig {
+        double_quant: true,
+        ..quantization(QuantMethod::Nf4)
+    };
+    let start = Start::new(&lora(LoraInit::Loftq), &double, 7).unwrap();
+    let (mut rest, mut found) = (dense.clone(), empty(shape, 4));
+    assert!(start.take(&mut rest, &mut found, 1.0).is_some());
+    assert!(found.a.iter().chain(&found.b).all(|v| v.is_finite()));
+}
+
+#[test]
 fn what_peft_begins_with() {
     let bytes = fixture();
     let file = SafeTensors::deserialize(&bytes).unwrap();
@@ -100,7 +125,8 @@ fn what_peft_begins_with() {
             };
             let start = Start::new(&config, &quantization(QuantMethod::None), 7).unwrap();
             let (mut rest, mut found) = (dense.clone(), empty(shape, 4));
-            assert!(start.take(&mut rest, &mut found).is_none());
+            let scale = if config.use_rslora { 5.0 } else { 2.5 };
+            assert!(start.take(&mut rest, &mut found, scale).is_none());
             let off =
                 largest_difference(&product(&found), &golden(format!("{name}.{case}.product")));
             assert!(off < 5e-6, "{name} {case}: B A {off}");
@@ -119,7 +145,7 @@ fn what_peft_begins_with() {
             };
             let start = Start::new(&config, &quantization(QuantMethod::Nf4), 7).unwrap();
             let (mut weight, mut found) = (dense.clone(), empty(shape, 4));
-            let base = start.take(&mut weight, &mut found).unwrap();
+            let base = start.take(&mut weight, &mut found, 1.0).unwrap();
             assert_eq!(weight, dense);
             let mut values = vec![0.0; dense.len()];
             base.dequantize_into(&mut values);
@@ -141,7 +167,7 @@ fn steps_come_near_the_exact_start_and_nothing_is_lost() {
     let take = |init| {
         let start = Start::new(&lora(init), &quantization(QuantMethod::None), 7).unwrap();
         let (mut rest, mut found) = (dense.clone(), empty(shape, 4));
-        start.take(&mut rest, &mut found);
+        start.take(&mut rest, &mut found, 2.5);
         let mut whole = rest.clone();
         found.add_to(&mut whole, 2.5);
         assert!(largest_difference(&whole, &dense) < 1e-6);

@@ -15,7 +15,8 @@ mod workload;
 
 use crate::config::types::{Config, Method, ModelInit, Optimizer, QuantMethod};
 use crate::model::hf_config::ArchConfig;
-use crate::model::peft::{Adapter, PeftError, resolve_targets};
+use crate::model::lora_modules::lora_modules;
+use crate::model::peft::{Adapter, PeftError};
 use crate::ops::moments::{PAGE, Storage};
 
 pub use fit::{Change, fit};
@@ -143,8 +144,8 @@ impl Recipe {
                 }
             }
             None => {
-                for linear in resolve_targets(&lora.target_modules, arch)? {
-                    set(&linear.module, lora.r);
+                for module in lora_modules(lora, arch)? {
+                    set(&module.linear.module, module.r);
                 }
             }
         }
@@ -197,6 +198,13 @@ impl Recipe {
                 .sum()
         };
         self.ranks.iter().map(of_layer).sum()
+    }
+
+    /// The first layer that trains: `Decoder::lowest_trained`.
+    fn lowest_trained(&self) -> usize {
+        let mut layers = self.ranks.iter();
+        let adapted = layers.position(|ranks| ranks.iter().any(|rank| *rank > 0));
+        adapted.filter(|_| !self.full).unwrap_or(0)
     }
 
     /// DoRA's lengths at a linear of so many rows.

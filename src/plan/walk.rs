@@ -152,10 +152,14 @@ impl Walk<'_> {
         let rows = batch.tokens;
         let width = self.activation(rows, self.dims.d);
         let layers = self.recipe.arch.num_layers;
+        let lowest = self.recipe.lowest_trained();
         let mut kept = Vec::with_capacity(layers);
         let away = self.recipe.offloads && matches!(self.place, Place::Gpu);
         self.meter.hold(Part::Layer, width); // x
-        for layer in 0..layers {
+        for layer in 0..lowest {
+            self.layer_output(layer, batch, false);
+        }
+        for layer in lowest..layers {
             let tape = match self.recipe.checkpointing {
                 true => {
                     self.layer_output(layer, batch, !away);
@@ -169,7 +173,7 @@ impl Walk<'_> {
             kept.push(tape);
         }
         self.head_backward(batch); // x becomes dx
-        for layer in (0..layers).rev() {
+        for layer in (lowest..layers).rev() {
             let tape = kept.pop().unwrap_or_default();
             match away {
                 true => self.meter.hold(Part::Layer, width),

@@ -21,26 +21,28 @@ impl Recipe {
         let Dims { d, hq, vocab, .. } = self.dims();
         let shapes = self.linears();
         let layers = self.arch.num_layers as f64;
-        let numbers = |shapes: &[(u64, u64)]| -> f64 {
+        // Gradients go no lower than the lowest layer that trains.
+        let back = layers - self.lowest_trained() as f64;
+        let numbers = |shapes: &[(u64, u64)], layers: f64| -> f64 {
             let numbers: u64 = shapes.iter().map(|(out, inn)| out * inn).sum();
             2.0 * numbers as f64 * layers
         };
-        let linears = numbers(&shapes);
         let adapter = if self.full { 0 } else { self.trainable() };
         let adapter = 2.0 * adapter as f64;
-        // Forward, gradient to the input, gradient to the weight.
-        let passes = if self.full { 3.0 } else { 2.0 };
+        // Gradient to the input, gradient to the weight.
+        let gradients = if self.full { 2.0 } else { 1.0 };
         let again = if self.checkpointing { 1.0 } else { 0.0 };
         // What is computed again ends before a layer's last product, but with DoRA.
         let recomputed = match self.dora {
-            true => linears,
-            false => numbers(&shapes[..shapes.len() - 1]),
+            true => numbers(&shapes, back),
+            false => numbers(&shapes[..shapes.len() - 1], back),
         };
-        let token = linears * passes + recomputed * again + adapter * (3.0 + again);
+        let linears = numbers(&shapes, layers) + gradients * numbers(&shapes, back);
+        let token = linears + recomputed * again + adapter * (3.0 + again);
         // Causal attention, half of the square: two products forward, five backward
         // (the scores again, and the gradients to v, the scores, q and k).
-        let square = layers * hq as f64 * (2.0 + 5.0 + 2.0 * again);
-        let head = passes * 2.0 * (vocab * d) as f64;
+        let square = hq as f64 * (2.0 * layers + back * (5.0 + 2.0 * again));
+        let head = (1.0 + gradients) * 2.0 * (vocab * d) as f64;
         let total = token * workload.tokens as f64
             + square * workload.squares as f64
             + head * workload.supervised as f64;

@@ -223,7 +223,7 @@ fn the_plan_is_what_the_allocator_counts() {
         all(config);
         config.model.init = ModelInit::Pretrained;
     };
-    let cases: [Case; 18] = [
+    let cases: [Case; 20] = [
         ("QLoRA", &|_| {}),
         ("QLoRA from a checkpoint", &read),
         ("LoRA from a checkpoint", &|c| {
@@ -240,6 +240,20 @@ fn the_plan_is_what_the_allocator_counts() {
             all(c);
             c.training.gradient_checkpointing = false;
         }),
+        ("QLoRA, upper layers", &|c| {
+            all(c);
+            c.lora.layers_to_transform = Some(vec![2, 3]);
+        }),
+        (
+            "QLoRA, upper layers, ranks of their own, tapes kept",
+            &|c| {
+                all(c);
+                c.lora.layers_to_transform = Some(vec![1, 3]);
+                c.lora.exclude_modules = vec!["up_proj".into()];
+                c.lora.rank_pattern = vec![("q_proj".into(), 3), ("down_proj".into(), 40)];
+                c.training.gradient_checkpointing = false;
+            },
+        ),
         ("LoRA without dropout", &|c| {
             c.quantization.method = QuantMethod::None;
             c.lora.dropout = 0.0;

@@ -4,8 +4,10 @@
 use crate::common;
 
 use burn::tensor::{Device, Tensor};
-use kiln::config::types::{ModelInit, QuantMethod};
-use kiln::model::{Adaptation, Decoder, Grads, Keep, LoadOptions, Ragged, StepOptions, load};
+use kiln::config::types::{LoraConfig, ModelInit, QuantMethod, TargetModules};
+use kiln::model::{
+    Adaptation, Decoder, DropoutKey, Grads, Keep, LoadOptions, Ragged, StepOptions, load,
+};
 use kiln::ops::Precision;
 use kiln::rng::Stream;
 
@@ -51,13 +53,17 @@ fn every_weight_has_the_gradient_of_finite_differences() {
 
 /// A model with random weights, all of which train.
 fn random_model(config: &str, seed: u64) -> Decoder {
+    adapted_model(config, seed, Adaptation::Full)
+}
+
+fn adapted_model(config: &str, seed: u64, adaptation: Adaptation<'_>) -> Decoder {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("config.json"), config).unwrap();
     load(&LoadOptions {
         dir: dir.path(),
         init: ModelInit::Random,
         quantization: &common::quantization(QuantMethod::None),
-        adaptation: Adaptation::Full,
+        adaptation,
         seed,
         device: &Device::flex(),
         precision: Precision::F32,
@@ -109,6 +115,64 @@ fn check(config: &str, seed: u64, keep: Keep) {
             (slope - want).abs() < 0.01 * scale + 0.01,
             "{config}\n{name}: slope {slope}, gradient {want}"
         );
+    }
+}
+
+/// An adapter in the lower layer whose B is zero changes nothing that the upper one sees.
+#[test]
+fn adapters_of_upper_layers_alone_have_the_same_gradients() {
+    let config = &format!("{}{SIZES}", FAMILIES[3]);
+    let lora = LoraConfig {
+        r: 3,
+        dropout: 0.2,
+        target_modules: TargetModules::Named("all-linear".into()),
+        ..common::default_config().lora
+    };
+    let upper = LoraConfig {
+        layers_to_transform: Some(vec![1]),
+        ..lora.clone()
+    };
+    let batch = batch(Stream::new(2, &[]));
+    let found = |lora: &LoraConfig, keep| {
+        let mut model = adapted_model(config, 4, Adaptation::Lora(lora));
+        let names = model.params.names().to_vec();
+        let moved = model
+            .params
+            .take()
+            .into_iter()
+            .zip(&names)
+            .map(|(p, name)| {
+                let seed = name
+                    .bytes()
+                    .fold(7, |sum: u64, b| sum * 31 % 65_521 + u64::from(b));
+                match name.contains("layers.1.") {
+                    true => p.clone() + noise(&p, Stream::new(seed, &[])) * 0.2,
+                    false => p,
+                }
+            });
+        let moved = moved.collect();
+        model.params.put(moved);
+        model.reserve_positions(9);
+        let mut grads = Grads::new(&model.params);
+        let options = StepOptions {
+            scale: 1.0,
+            keep,
+            dropout: Some(DropoutKey {
+                seed: 6,
+                step: 2,
+                micro: 1,
+            }),
+        };
+        let loss = model.loss_backward(&batch, options, &mut grads).value();
+        let grads = grads.iter().map(|g| g.unwrap().clone().into_data());
+        let named = names.into_iter().zip(grads);
+        let upper = named.filter(|(name, _)| name.contains("layers.1."));
+        (loss, upper.collect::<Vec<_>>())
+    };
+    for keep in [Keep::Tapes, Keep::Inputs, Keep::InputsOnHost] {
+        let (want, got) = (found(&lora, keep), found(&upper, keep));
+        assert_eq!((got.1.len(), got.0), (14, want.0), "{keep:?}");
+        assert_eq!(got.1, want.1, "{keep:?}");
     }
 }
 

@@ -6,7 +6,8 @@ usage: python tests/python/peft_roundtrip.py RUN_BINARY MODEL_DIR...
 Needs torch, transformers, peft and safetensors (pip install torch transformers peft); makes no
 environment of its own. For each checkpoint, of any family:
 
-  1. `run train` trains a few steps, with LoRA, with DoRA and from PiSSA's start; PEFT loads the
+  1. `run train` trains a few steps, with LoRA, with DoRA, from PiSSA's start, and in one layer with ranks
+     and alphas of single modules, which are those that PEFT makes of the same settings; PEFT loads the
      adapter, with every matrix in its place;
   2. PEFT makes an adapter with other targets and rank; `run` loads it with adapter= and
      lora.init_from=;
@@ -188,6 +189,17 @@ class Case:
         peft.save_pretrained(self.work / name)
         return self.work / name
 
+    def same_modules(self, name, adapter, **settings):
+        """PEFT makes of the settings the modules, ranks and factors of the adapter."""
+        wanted = get_peft_model(self.base(), LoraConfig(task_type="CAUSAL_LM", **settings))
+        found = PeftModel.from_pretrained(self.base(), adapter)
+        scales = [
+            {key: (module.r["default"], module.scaling["default"]) for key, module in model.named_modules() if hasattr(module, "scaling")}
+            for model in (wanted, found)
+        ]
+        check(scales[0] == scales[1], f"{name}: modules, ranks and factors are {scales[1]}, PEFT makes {scales[0]}")
+        check(len({r for r, _ in scales[0].values()}) > 1, f"{name}: all ranks are the same")
+
 
 def main():
     if len(sys.argv) < 3:
@@ -200,6 +212,7 @@ def main():
         print(model_dir.name)
         with tempfile.TemporaryDirectory() as work:
             case = Case(run, model_dir, pathlib.Path(work))
+            gpt2 = json.loads((model_dir / "config.json").read_text())["model_type"] == "gpt2"
             steps = ["training.max_steps=8", "training.learning_rate=1e-2", "lora.target_modules=all-linear"]
             kinds = {
                 "kiln": [],
@@ -210,7 +223,17 @@ def main():
                 more = ["lora.r=8", *kind]
                 trained = case.train(name, "task=saq", "data.path=questions.csv", *more, *steps)
                 case.compare(name, trained / "adapter")
-            gpt2 = json.loads((model_dir / "config.json").read_text())["model_type"] == "gpt2"
+            last = "mlp.c_proj" if gpt2 else "down_proj"
+            own = {
+                "exclude_modules": [last], "layers_to_transform": [1],
+                "rank_pattern": {"1.mlp.*": 9, "c_attn" if gpt2 else "q_proj": 5},
+                "alpha_pattern": {"c_fc" if gpt2 else "up_proj": 20},
+            }  # fmt: skip
+            (case.work / "own.yaml").write_text("defaults: [config, _self_]\nlora: " + json.dumps(own) + "\n")
+            file = ["--config-dir", case.work, "--config-name", "own"]
+            trained = case.train("kiln_own", *file, "task=saq", "data.path=questions.csv", "lora.r=8", *steps)
+            case.same_modules("kiln_own", trained / "adapter", r=8, lora_alpha=32, target_modules="all-linear", **own)
+            case.compare("kiln_own", trained / "adapter")
             names = ["c_attn", "mlp.c_proj"] if gpt2 else ["q_proj", "v_proj", "down_proj"]
             targets = dict(r=4, lora_alpha=12, target_modules=names, fan_in_fan_out=gpt2)
             case.compare("peft", case.peft_adapter("made", **targets))

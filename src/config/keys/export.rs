@@ -12,7 +12,7 @@ pub(super) const SECTION: Section = Section {
             nullable: false,
             default: Default::Str("safetensors"),
             help: "Merged model as safetensors (a directory) or gguf (a file for llama.cpp)",
-            about: "A GGUF file contains the tokenizer. Llama models with a byte-level BPE or a SentencePiece-like tokenizer can be written.",
+            about: "A GGUF file contains the tokenizer. Llama, Mistral, Qwen2 and Qwen3 models with a byte-level BPE or a SentencePiece-like tokenizer can be written.",
             limit: Limit::None,
         },
         Key {

@@ -54,6 +54,12 @@ pub enum Kind {
     Words(&'static [&'static str]),
     /// A list of strings, or this one word in its place.
     StringsOr(&'static str),
+    /// A whole number, or a list of them.
+    IntOrInts(Range),
+    /// A mapping from patterns of names to whole numbers.
+    IntByName(Range),
+    /// A mapping from patterns of names to numbers.
+    FloatByName(Range),
     /// `auto`, `cpu`, `cuda` or `cuda:N`.
     Device,
 }
@@ -208,6 +214,11 @@ impl fmt::Display for Kind {
             Kind::Strings => f.write_str("a list of strings"),
             Kind::Words(words) => write!(f, "a list out of {}", words.join(", ")),
             Kind::StringsOr(word) => write!(f, "a list of strings, or {word}"),
+            Kind::IntOrInts(range) => write!(f, "a whole number {range}, or a list of them"),
+            Kind::IntByName(range) => {
+                write!(f, "a mapping of names to whole numbers, each {range}")
+            }
+            Kind::FloatByName(range) => write!(f, "a mapping of names to numbers, each {range}"),
             Kind::Device => f.write_str("one of auto, cpu, cuda, cuda:N"),
         }
     }

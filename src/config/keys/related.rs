@@ -63,6 +63,8 @@ pub const BUNDLES: &[Bundle] = &[
         keys: &[
             "lora.r",
             "lora.alpha",
+            "lora.rank_pattern",
+            "lora.alpha_pattern",
             "lora.use_rslora",
             "lora.use_dora",
             "lora.init_lora_weights",
@@ -284,6 +286,9 @@ impl Key {
             "task.metrics" => Some("[exact_match,f1]"),
             "inference.stop" => Some("'[\"\\n\\n\"]'"),
             "lora.target_modules" => Some("all-linear"),
+            "lora.exclude_modules" => Some("[layers.0.self_attn.q_proj]"),
+            "lora.rank_pattern" => Some("{q_proj:8}"),
+            "lora.alpha_pattern" => Some("{q_proj:16}"),
             "lora.init_lora_weights" => Some("pissa"),
             "training.resume" => Some("auto"),
             "training.bf16" => Some("true"),
@@ -350,6 +355,8 @@ impl Key {
             Kind::Words(words) => format!("[{}]", other(words)),
             Kind::Device => "cpu".to_string(),
             Kind::Path => "PATH".to_string(),
+            Kind::IntOrInts(_) => "[0,1]".to_string(),
+            Kind::IntByName(_) | Kind::FloatByName(_) => "{q_proj:8}".to_string(),
             Kind::Str | Kind::Strings | Kind::StringsOr(_) => {
                 self.name.rsplit('.').next().unwrap_or("x").to_string()
             }

@@ -137,13 +137,13 @@ pub(super) fn curves(rows: &[MetricRow]) -> Vec<Chart> {
         },
         points: of(Some(split), &|row| Some(row.loss)),
     };
-    let one = |title: &str, y: &str, value: &dyn Fn(&MetricRow) -> Option<f64>| {
+    let one = |title: &str, y: &str, split, value: &dyn Fn(&MetricRow) -> Option<f64>| {
         chart(
             title,
             y,
             vec![Series {
                 name: title.to_string(),
-                points: of(None, value),
+                points: of(split, value),
             }],
         )
     };
@@ -153,12 +153,17 @@ pub(super) fn curves(rows: &[MetricRow]) -> Vec<Chart> {
             "nats a token",
             vec![loss(Split::Train), loss(Split::Val)],
         ),
-        one("Learning rate", "learning rate", &|row| row.learning_rate),
-        one("Gradient norm", "L2 norm before clipping", &|row| {
+        one("Learning rate", "learning rate", None, &|row| {
+            row.learning_rate
+        }),
+        one("Gradient norm", "L2 norm before clipping", None, &|row| {
             row.grad_norm
         }),
-        one("Speed", "tokens/s", &|row| row.tokens_per_s),
-        one("Peak memory", "MB", &|row| {
+        // Validation has another speed.
+        one("Speed", "tokens/s", Some(Split::Train), &|row| {
+            row.tokens_per_s
+        }),
+        one("Peak memory", "MB", None, &|row| {
             Some(row.peak_memory_bytes? as f64 / 1e6)
         }),
     ];

@@ -14,6 +14,7 @@ const MAX_WIDTH: usize = 1 << 22;
 const MAX_VOCAB: usize = 1 << 25;
 const MAX_LAYERS: usize = 4096;
 const MAX_HEAD_DIM: usize = 4096;
+const MAX_RANGE: f64 = 1e3;
 
 /// What the families of Llama's shape have by default or for good.
 struct Defaults {
@@ -157,7 +158,7 @@ fn read_llama_shape(keys: &Keys, defaults: &Defaults) -> Result<ArchConfig, Conf
         qkv_bias: false,
         out_bias: false,
         mlp_bias: false,
-        initializer_range: keys.positive("initializer_range")?.unwrap_or(0.02),
+        initializer_range: initializer_range(keys)?,
         dropout: dropout(keys, &[("attention_dropout", 0.0)])?,
         bos_token_id: token(keys, "bos_token_id", defaults.bos)?,
         eos_token_ids: tokens(keys, "eos_token_id", defaults.eos)?,
@@ -218,7 +219,7 @@ fn read_gpt2(keys: &Keys) -> Result<ArchConfig, ConfigError> {
         qkv_bias: true,
         out_bias: true,
         mlp_bias: true,
-        initializer_range: keys.positive("initializer_range")?.unwrap_or(0.02),
+        initializer_range: initializer_range(keys)?,
         dropout: dropout(
             keys,
             &[
@@ -244,6 +245,18 @@ fn choice(
     match supported.contains(&found.as_str()) {
         true => Ok(()),
         false => Err(keys.unsupported(key, &found, supported)),
+    }
+}
+
+/// The deviation of new weights: they are drawn in f32, and squares of them summed.
+fn initializer_range(keys: &Keys) -> Result<f64, ConfigError> {
+    let key = "initializer_range";
+    match keys.positive(key)? {
+        Some(range) if range > MAX_RANGE => Err(keys.error(
+            key,
+            format!("is {range:e}; it must be at most {MAX_RANGE}, and is 0.02 in most models"),
+        )),
+        range => Ok(range.unwrap_or(0.02)),
     }
 }
 

@@ -169,6 +169,11 @@ fn bad_files_name_key_and_remedy() {
         (json!({"head_dim": 15}), "even number"),
         (json!({"rms_norm_eps": 0}), "above 0"),
         (json!({"rope_theta": -1}), "above 0"),
+        (json!({"initializer_range": -0.02}), "above 0"),
+        (
+            json!({"initializer_range": 1e308}),
+            "`initializer_range` is 1e308; it must be at most 1000",
+        ),
         (json!({"tie_word_embeddings": "yes"}), "true or false"),
         (json!({"eos_token_id": [1, "x"]}), "token id"),
         (

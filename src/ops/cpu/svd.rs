@@ -19,6 +19,9 @@ const ROOM: usize = 160;
 /// Triplets are exact when `|W v - s u|` is below this share of the largest value,
 /// a few roundings of f32.
 const TOLERANCE: f64 = 4e-6;
+/// A weight with a larger number is made smaller first: products of such numbers leave
+/// f32.
+const LARGE: f32 = 1e12;
 /// Restarts after which nearly equal values are left as they are: any of their
 /// vectors serve as well.
 const RESTARTS: usize = 60;
@@ -28,6 +31,7 @@ const RESTARTS: usize = 60;
 pub struct Triplets {
     /// `[k, rows]`.
     pub left: Vec<f32>,
+    /// Infinite where a weight near the end of f32 has one beyond it.
     pub values: Vec<f32>,
     /// `[k, columns]`.
     pub right: Vec<f32>,
@@ -51,6 +55,14 @@ pub fn triplets(weight: &[f32], shape: [usize; 2], k: usize, how: Svd, seed: u64
     let [rows, columns] = shape;
     assert_eq!(weight.len(), rows * columns, "elements of the weight");
     assert!(k <= rows.min(columns), "triplets of the weight");
+    let power = power_above(weight);
+    if power > 0 {
+        let (down, up) = (2f32.powi(-power), 2f32.powi(power));
+        let smaller: Vec<f32> = weight.iter().map(|w| w * down).collect();
+        let mut found = triplets(&smaller, shape, k, how, seed);
+        found.values.iter_mut().for_each(|value| *value *= up);
+        return found;
+    }
     let weight = Weight {
         mat: Mat::row_major(weight, rows, columns),
         wide: rows <= columns,
@@ -73,7 +85,19 @@ pub fn triplets(weight: &[f32], shape: [usize; 2], k: usize, how: Svd, seed: u64
     }
 }
 
-/// Bytes that [`triplets`] takes at most beside the weight and what it returns.
+/// The power of two below the largest number of a weight, where that is more than
+/// [`LARGE`]; else 0. Dividing by it rounds nothing that counts.
+fn power_above(weight: &[f32]) -> i32 {
+    let largest = weight.iter().fold(0.0f32, |m, w| m.max(w.abs()));
+    match largest > LARGE && largest.is_finite() {
+        // Of a larger power the inverse would not be normal.
+        true => (largest.log2() as i32).min(126),
+        false => 0,
+    }
+}
+
+/// Bytes that [`triplets`] takes at most beside the weight and what it returns, for a
+/// weight whose numbers are no larger than a model's are.
 pub fn bytes(shape: [usize; 2], k: usize) -> usize {
     let (short, long) = (shape[0].min(shape[1]), shape[0].max(shape[1]));
     let block = (k + SPARE).min(short);
@@ -138,6 +162,10 @@ impl Weight<'_> {
                 images.extend_from_slice(&newest);
             }
             let (mut short, values, mut long) = self.ritz(&basis, &images, block);
+            // Of a weight that is not finite no vectors are left.
+            if values.len() < k {
+                return self.filled((short, values, long), k);
+            }
             // Once more from the best vectors sharpens the small values.
             let last = restart >= RESTARTS;
             if restart > 0 && (last || self.converged(&short, &values, &long, k)) {
@@ -220,8 +248,12 @@ impl Weight<'_> {
             long: self.short,
         };
         let images = self.back(&long);
-        let (mut long, mut values, mut short) = turned.ritz(&long, &images, k);
-        // Of a weight of lower rank the rest is zero.
+        let (long, values, short) = turned.ritz(&long, &images, k);
+        self.filled((short, values, long), k)
+    }
+
+    /// `k` triplets: of a weight of lower rank the rest is zero.
+    fn filled(&self, (mut short, mut values, mut long): Found, k: usize) -> Found {
         values.resize(k, 0.0);
         long.resize(k * self.long, 0.0);
         short.resize(k * self.short, 0.0);

@@ -120,6 +120,37 @@ fn weights_of_low_rank_and_equal_values_have_triplets_too() {
 }
 
 #[test]
+fn huge_weights_have_the_triplets_of_small_ones() {
+    let shape = [40, 24];
+    let small = random(shape[0] * shape[1], 13);
+    // The squares of these are beyond f32.
+    let huge: Vec<f32> = small.iter().map(|w| w * 2f32.powi(110)).collect();
+    for how in [Svd::Exact, Svd::Steps(4)] {
+        let (small, huge) = (
+            triplets(&small, shape, 5, how, 1),
+            triplets(&huge, shape, 5, how, 1),
+        );
+        for (got, want) in huge.values.iter().zip(&small.values) {
+            let got = got * 2f32.powi(-110);
+            assert!((got / want - 1.0).abs() < 1e-4, "{how:?}: {got} {want}");
+        }
+        assert!(huge.left.iter().chain(&huge.right).all(|v| v.is_finite()));
+    }
+    // With a largest value beyond f32, and weights that are none.
+    for number in [3e38, -f32::MAX, f32::INFINITY, f32::NAN] {
+        let weight = vec![number; shape[0] * shape[1]];
+        for how in [Svd::Exact, Svd::Steps(4)] {
+            let found = triplets(&weight, shape, 5, how, 1);
+            assert_eq!(found.values.len(), 5, "{number} {how:?}");
+            assert_eq!(found.left.len(), 5 * shape[0], "{number} {how:?}");
+            assert_eq!(found.right.len(), 5 * shape[1], "{number} {how:?}");
+            let beyond = number.is_finite() && found.values[0] != f32::INFINITY;
+            assert!(!beyond, "{number} {how:?}");
+        }
+    }
+}
+
+#[test]
 fn the_number_of_threads_changes_no_bit() {
     let shape = [170, 260];
     let weight = random(shape[0] * shape[1], 5);
