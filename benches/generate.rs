@@ -27,7 +27,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 
 fn main() {
     kiln::device::keep_freed_memory();
-    kiln::device::compute_here();
+    kiln::device::compute_here().expect("threads");
     let given = options();
     let options: HashMap<&str, &str> = given
         .iter()

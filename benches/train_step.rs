@@ -22,7 +22,7 @@ use kiln::train::Optimizer;
 
 fn main() {
     kiln::device::keep_freed_memory();
-    kiln::device::compute_here();
+    kiln::device::compute_here().expect("threads");
     let given = options();
     let options: HashMap<&str, &str> = given
         .iter()

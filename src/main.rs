@@ -9,8 +9,11 @@ fn main() -> ExitCode {
         return code;
     }
     kiln::device::keep_freed_memory();
-    kiln::device::compute_here();
-    match cli::guard(|| cli::parse(std::env::args_os()).and_then(cli::call)) {
+    let run = || {
+        kiln::device::compute_here()?;
+        cli::call(cli::parse(std::env::args_os())?)
+    };
+    match cli::guard(run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             error.report();

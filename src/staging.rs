@@ -203,18 +203,17 @@ fn sweep_names(dir: &Path, wanted: impl Fn(&str) -> bool) -> usize {
 /// its own name. A missing directory is not an error.
 ///
 /// # Errors
-/// The path that could not be moved or removed, and why.
-pub fn remove_dir(path: &Path) -> Result<(), (PathBuf, io::Error)> {
+/// It cannot be moved out of its name.
+pub fn remove_dir(path: &Path) -> io::Result<()> {
     let doomed = temp_path(path, TEMP_TAG);
     match fs::rename(path, &doomed) {
         Ok(()) => {}
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
-        Err(e) => return Err((path.to_path_buf(), e)),
+        Err(e) => return Err(e),
     }
-    match fs::remove_dir_all(&doomed) {
-        Err(e) if e.kind() != ErrorKind::NotFound => Err((doomed, e)),
-        _ => Ok(()),
-    }
+    // What is busy, as an open file on NFS, is swept later.
+    let _ = fs::remove_dir_all(&doomed);
+    Ok(())
 }
 
 /// The name of the target that the file name `name` stands for temporarily.
@@ -348,10 +347,9 @@ fn rename_away(temp: &Path, target: &Path) -> io::Result<()> {
         fs::rename(&aside, target)?;
         return Err(e);
     }
-    match remove_any(&aside) {
-        Err(e) if e.kind() != ErrorKind::NotFound => Err(e),
-        _ => Ok(()),
-    }
+    // The new one has its name: what cannot be removed now is swept later.
+    let _ = remove_any(&aside);
+    Ok(())
 }
 
 /// Makes a rename in `dir` last through a power cut.

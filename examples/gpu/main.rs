@@ -65,10 +65,10 @@ fn main() -> ExitCode {
         return code;
     }
     kiln::device::keep_freed_memory();
-    kiln::device::compute_here();
     let command = Cli::parse().command;
     let mut passed = true;
     let outcome = cli::guard(|| {
+        kiln::device::compute_here()?;
         passed = match command {
             Command::Ops(args) => ops::call(&args)?,
             Command::Training(args) => training::call(&args)?,

@@ -11,6 +11,7 @@ use super::error::Error;
 /// Those of `work`, or the panic.
 pub fn guard(work: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
     crash::remember_panics();
+    crash::tell_aborts();
     crash::catch(work).unwrap_or_else(|what| Err(Error::Internal(what)))
 }
 

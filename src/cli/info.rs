@@ -112,7 +112,8 @@ fn branch(tree: &DefaultsTree, depth: usize, text: &mut String) {
 fn table<const N: usize>(rows: &[[String; N]]) -> String {
     let widths: Vec<usize> = (0..N)
         .map(|column| rows.iter().map(|row| row[column].chars().count()).max())
-        .map(Option::unwrap_or_default)
+        // A formatted width is no longer than this.
+        .map(|widest| widest.unwrap_or_default().min(u16::MAX.into()))
         .collect();
     // Each column has a space on both sides and a bar before it.
     let line = "-".repeat(widths.iter().map(|width| width + 3).sum::<usize>() + 1);

@@ -9,7 +9,7 @@ use super::error::Error;
 /// Writes the base of `model.path` with an adapter merged in to `output`.
 pub(super) fn call(args: JobArgs) -> Result<(), Error> {
     match args.job(Command::Merge)? {
-        Some(job) => Ok(located(job, |job| experiment::merge(&job.config))?),
+        Some(job) => Ok(located(job, experiment::merge)?),
         None => Ok(()),
     }
 }

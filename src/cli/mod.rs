@@ -158,11 +158,26 @@ fn about_sweeps(command: &mut clap::Command, argv: &[OsString], error: clap::Err
     let words = || argv.iter().skip(1).filter_map(|word| word.to_str());
     let named = words().find(|word| command.find_subcommand(word).is_some());
     match named {
-        Some(name) if matches!(flag.as_str(), "-m" | "--multirun") => {
-            let text = args::no_sweep(name);
-            command.error(ErrorKind::UnknownArgument, text)
-        }
+        Some(name) if matches!(flag.as_str(), "-m" | "--multirun") => error_of(
+            command,
+            name,
+            ErrorKind::UnknownArgument,
+            &args::no_sweep(name),
+        ),
         _ => error,
+    }
+}
+
+/// A usage error of one command, with that command's usage.
+fn usage_error(name: &str, kind: ErrorKind, text: &str) -> Error {
+    Error::Usage(error_of(&mut Cli::command(), name, kind, text))
+}
+
+fn error_of(command: &mut clap::Command, name: &str, kind: ErrorKind, text: &str) -> clap::Error {
+    command.build();
+    match command.find_subcommand_mut(name) {
+        Some(command) => command.error(kind, text),
+        None => command.error(kind, text),
     }
 }
 

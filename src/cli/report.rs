@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use clap::Args;
 use clap::error::ErrorKind;
-use clap::{Args, CommandFactory};
 
 use crate::experiment;
 
@@ -50,6 +50,5 @@ pub(super) fn call(args: ReportArgs) -> Result<(), Error> {
 }
 
 fn usage(text: &str) -> Error {
-    let text = format!("{text}\n");
-    Error::Usage(super::Cli::command().error(ErrorKind::InvalidValue, text))
+    super::usage_error("report", ErrorKind::InvalidValue, text)
 }

@@ -1,7 +1,7 @@
 //! The commands that run a job, or with `--multirun` one for every cell of a sweep.
 
+use clap::Args;
 use clap::error::ErrorKind;
-use clap::{Args, CommandFactory};
 
 use crate::compose::is_multirun;
 use crate::config::{Command, Job};
@@ -38,7 +38,7 @@ impl SweepArgs {
                 let work = |job| located(job, work);
                 Ok(sweep::run(command, &request, work)?)
             }
-            (None, true) if !self.job.only_prints() => Err(alone()),
+            (None, true) if !self.job.only_prints() => Err(alone(command)),
             (None, _) => match self.job.job(command)? {
                 Some(job) => Ok(located(job, work)?),
                 None => Ok(()),
@@ -48,11 +48,14 @@ impl SweepArgs {
 }
 
 /// `--dry-run` where there is no sweep.
-fn alone() -> Error {
+fn alone(command: Command) -> Error {
     let text = "--dry-run lists the cells of a sweep: add --multirun (-m), \
                 or see the config of one run with --cfg job";
-    let error = super::Cli::command().error(ErrorKind::MissingRequiredArgument, text);
-    Error::Usage(error)
+    super::usage_error(
+        &command.to_string(),
+        ErrorKind::MissingRequiredArgument,
+        text,
+    )
 }
 
 #[cfg(test)]

@@ -256,7 +256,7 @@ fn round_float(f: f64, places: i64) -> f64 {
         .and_then(|(_, e)| e.parse().ok())
         .unwrap_or(0);
     // Digits after the first one that stay.
-    let digits = exponent + places;
+    let digits = exponent.saturating_add(places);
     if digits >= 0 {
         let digits = digits.min(1100) as usize;
         return format!("{f:.digits$e}").parse().unwrap_or(f);
@@ -337,6 +337,8 @@ mod tests {
             ("round", vec![Float(50.0), Int(-2)], Float(0.0)),
             ("round", vec![Float(50.1), Int(-2)], Float(100.0)),
             ("round", vec![Float(9.96), Int(1)], Float(10.0)),
+            ("round", vec![Float(0.5), Int(i64::MIN)], Float(0.0)),
+            ("round", vec![Float(0.5), Int(i64::MAX)], Float(0.5)),
             ("round", vec![Float(1.5), Int(400)], Float(1.5)),
             ("round", vec![Int(1250), Int(-2)], Int(1200)),
             ("round", vec![Int(-1350), Int(-2)], Int(-1400)),

@@ -103,26 +103,6 @@ pub(super) fn check(config: &Config, tree: &Node) -> Vec<ConfigError> {
     if let Some((message, hint)) = only {
         found.conflict(&["export.dtype", "export.format"], message, hint);
     }
-    let prompt = &config.prompt;
-    if config.task.kind != TaskKind::Text && !prompt.chat_template {
-        for (key, set) in [
-            ("prompt.system", prompt.system.is_some()),
-            (
-                "prompt.chat_template_file",
-                prompt.chat_template_file.is_some(),
-            ),
-        ] {
-            if set {
-                found.conflict(
-                    &[key],
-                    &format!(
-                        "`{key}` is set, but `prompt.chat_template` is false, so no chat is written"
-                    ),
-                    "add prompt.chat_template=true, or unset it",
-                );
-            }
-        }
-    }
     if config.inference.use_stop_tokens && config.inference.stop.is_empty() {
         found.conflict(
             &["inference.use_stop_tokens"],
@@ -220,6 +200,18 @@ impl Found<'_> {
                 "`lora.loftq_iter` above 1 quantises another base than the checkpoint's, but `model.init` is random",
                 "lora.loftq_iter=1, or model.init=pretrained",
             );
+        }
+        for (key, set) in [
+            ("lora.rank_pattern", !lora.rank_pattern.is_empty()),
+            ("lora.alpha_pattern", !lora.alpha_pattern.is_empty()),
+        ] {
+            if set {
+                self.conflict(
+                    &[key, "lora.init_lora_weights"],
+                    &format!("`{key}` cannot be used with `lora.init_lora_weights=loftq`, which begins with one rank and no scale"),
+                    &format!("leave {key} out, or use lora.init_lora_weights=pissa"),
+                );
+            }
         }
         let (r, alpha) = (lora.r as f64, lora.alpha);
         let wanted = if lora.use_rslora { r.sqrt() } else { r };

@@ -6,7 +6,7 @@ use crate::compose::{self, Composed, Node, Origin, Value};
 use super::check::{origin_below, same};
 use super::error::ConfigError;
 use super::keys;
-use super::types::{Command, Config, ExportFormat, Method, SWEEPING};
+use super::types::{Command, Config, ExportFormat, Method, SWEEPING, TaskKind};
 
 /// What keeps `command` from running with this config. `tree` is asked where values
 /// were written.
@@ -19,6 +19,7 @@ pub(super) fn fits_command(command: Command, config: &Config, tree: &Node) -> Ve
     found.adapter(command, config);
     found.output(command, config);
     found.export(command, config);
+    found.prompt(command, config);
     let training = matches!(command, Command::Train | Command::Plan | Command::Preview);
     if training && config.method == Method::Full && config.lora.init_from.is_some() {
         found.conflict(
@@ -144,6 +145,32 @@ impl Found<'_> {
                 "`export.check` compares a merged model in safetensors, and none is written",
                 "leave export.check out",
             );
+        }
+    }
+
+    fn prompt(&mut self, command: Command, config: &Config) {
+        let prompt = &config.prompt;
+        // A chat and conversations are always written by the template.
+        let chat = command == Command::Chat || config.task.kind == TaskKind::Text;
+        if chat || prompt.chat_template {
+            return;
+        }
+        for (key, set) in [
+            ("prompt.system", prompt.system.is_some()),
+            (
+                "prompt.chat_template_file",
+                prompt.chat_template_file.is_some(),
+            ),
+        ] {
+            if set {
+                self.conflict(
+                    key,
+                    &format!(
+                        "`{key}` is set, but `prompt.chat_template` is false, so no chat is written"
+                    ),
+                    "add prompt.chat_template=true, or unset it",
+                );
+            }
         }
     }
 
@@ -306,6 +333,7 @@ mod tests {
         let adapter = [("adapter", text("a"))];
         let output = [("output", text("o"))];
         let compute = [("export.compute_dtype", text("f16"))];
+        let system = [("prompt.system", text("Be brief."))];
         let gguf = |key, value| [("export.format", text("gguf")), (key, value)];
         let shards = gguf("export.max_shard_gb", Value::Float(0.5));
         let check = gguf("export.check", Value::Bool(true));
@@ -324,6 +352,7 @@ mod tests {
             (&shards, &[Merge], "`export.max_shard_gb` does nothing"),
             (&check, &[Merge], "`export.check` compares"),
             (&check, &[Quantize], "`export.check` compares"),
+            (&system, &[Train, Infer, Eval], "no chat is written"),
         ] {
             let mut set = set.to_vec();
             set.push(data.clone());
@@ -342,6 +371,7 @@ mod tests {
             ),
             (&full, &[Infer, Eval]),
             (&compute, &[Quantize, Train]),
+            (&system, &[Chat]),
             (&shards, &[Train]),
         ] {
             let mut set = set.to_vec();

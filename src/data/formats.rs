@@ -6,6 +6,7 @@ use std::fs::File;
 use std::hash::{Hash, Hasher};
 use std::io::{BufRead, BufReader};
 use std::ops::Range;
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -71,12 +72,22 @@ impl Examples {
     /// the first bytes. Lines are counted from 1.
     ///
     /// # Errors
-    /// The file is missing, a directory, empty, of an unknown format, or has not
-    /// the columns that a task of this `kind` needs.
+    /// The file is missing, a directory, a device, empty, of an unknown format, or has
+    /// not the columns that a task of this `kind` needs.
     pub fn open(path: &Path, data: &DataConfig, want: Want) -> Result<Self, DataError> {
         let file = File::open(path).map_err(|e| DataError::io(path, e))?;
-        if file.metadata().is_ok_and(|m| m.is_dir()) {
+        let kind = file.metadata().map_err(|e| DataError::io(path, e))?;
+        let kind = kind.file_type();
+        if kind.is_dir() {
             return Err(DataError::Directory(path.to_path_buf()));
+        }
+        // A device like /dev/zero has no end, and neither has its first line.
+        if !kind.is_file() && !kind.is_fifo() {
+            return Err(format_error(
+                path,
+                "is a device, not a file",
+                "name a file or a pipe",
+            ));
         }
         let mut input = BufReader::with_capacity(HEAD, file);
         let head = input.fill_buf().map_err(|e| DataError::io(path, e))?;
@@ -289,8 +300,8 @@ fn check_task(spec: &Spec, format: DataFormat) -> Result<(), DataError> {
     }
 }
 
-const NAME_FORMAT: &str =
-    "set data.format to csv, tsv, jsonl, squad, text, chat, tokens or parquet";
+const NAME_FORMAT: &str = "set data.format=text if it is plain text, else to csv, tsv, jsonl, \
+     squad, chat, tokens or parquet";
 
 /// The format of a file by its extension, and for JSON and unknown extensions by
 /// its first bytes (without byte order mark).
@@ -396,5 +407,70 @@ fn guess_json(path: &Path, head: &[u8]) -> Result<DataFormat, DataError> {
             "is one JSON object over several lines, and not SQuAD",
             NAME_FORMAT,
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Write, pipe};
+    use std::os::fd::AsRawFd;
+    use std::path::PathBuf;
+
+    use indexmap::IndexMap;
+
+    use super::*;
+
+    fn open(path: &Path, format: Option<DataFormat>) -> Result<Examples, DataError> {
+        let data = DataConfig {
+            path: None,
+            test_path: None,
+            format,
+            on_error: OnError::Fail,
+            cache: "off".to_string(),
+            columns: IndexMap::new(),
+        };
+        let want = Want::new(TaskKind::Text, Answers::Required);
+        Examples::open(path, &data, want)
+    }
+
+    #[test]
+    fn devices_are_refused_and_pipes_read() {
+        for name in ["/dev/zero", "/dev/null"] {
+            for format in [None, Some(DataFormat::Text), Some(DataFormat::Jsonl)] {
+                let error = open(Path::new(name), format).err();
+                assert_eq!(
+                    error.map(|e| e.to_string()),
+                    Some(format!(
+                        "{name}: is a device, not a file: name a file or a pipe"
+                    ))
+                );
+            }
+        }
+        let (reader, mut writer) = pipe().unwrap();
+        writer.write_all(b"{\"text\": \"one\"}\n").unwrap();
+        drop(writer);
+        let path = PathBuf::from(format!("/dev/fd/{}", reader.as_raw_fd()));
+        let mut examples = open(&path, None).unwrap();
+        assert_eq!(examples.next().unwrap().unwrap().text.unwrap(), "one");
+    }
+
+    #[test]
+    fn plain_text_goes_by_its_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let format = |name: &str, text: &str| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            open(&path, None).map(|examples| examples.format())
+        };
+        for name in ["a.txt", "a.text", "a.md", "A.TXT"] {
+            assert_eq!(format(name, "One, two.\n").unwrap(), DataFormat::Text);
+        }
+        let json = format("a.jsonl", "{\"text\": \"one\"}\n");
+        assert_eq!(json.unwrap(), DataFormat::Jsonl);
+        let error = format("a.dat", "One, two.\n").unwrap_err().to_string();
+        assert!(
+            error.contains("set data.format=text if it is plain text"),
+            "{error}"
+        );
     }
 }

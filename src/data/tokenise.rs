@@ -5,7 +5,6 @@ use std::fmt::Display;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
 
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
@@ -19,6 +18,7 @@ use super::formats::{Examples, Want};
 use super::hex::hex;
 use super::store::{self, Damage, Said, Store, Writer};
 use crate::config::types::{DataConfig, OnError};
+use crate::staging::{self, Staged, parent_of};
 
 /// Examples are encoded together up to this number and these bytes of text.
 const EXAMPLES: usize = 512;
@@ -26,10 +26,8 @@ const BYTES: usize = 1 << 20;
 /// To be raised where the same file and settings come to other samples than before, so
 /// that those in the cache are left alone.
 const READING: &str = "3";
-/// Temporary files begin with this.
-const MAKING: &str = "making-";
-/// A temporary file that nobody has written to for so long was left behind.
-const STALE: Duration = Duration::from_secs(24 * 3600);
+/// The names of the cache's files end with this.
+const ENDING: &str = ".tokens";
 
 /// A file and how it is encoded.
 pub struct Source<'a> {
@@ -44,7 +42,7 @@ pub struct Cache {
     pub dir: PathBuf,
     /// What samples depend on besides the file and its columns; see [`Source::key`].
     pub settings: String,
-    /// Without a place to write to, the samples are kept in memory instead.
+    /// Where they cannot be written, the samples are kept in memory instead.
     pub optional: bool,
 }
 
@@ -69,23 +67,39 @@ pub enum TokeniseError {
 
 /// A place where tokens cannot be kept.
 #[derive(Debug, Error)]
-#[error("{path}: cannot keep tokens there: {error}: free some space, or set data.cache to another directory or to off",
-    path = path.display())]
+#[error("{path}: cannot keep tokens there: {error}: {room}set data.cache to another directory or to off",
+    path = path.display(), room = room(error))]
 pub struct CacheError {
     path: PathBuf,
     error: io::Error,
+}
+
+/// What may help against `error` besides another place.
+fn room(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "free some space, or ",
+        _ => "",
+    }
 }
 
 impl Source<'_> {
     /// The samples, from `cache` where they are there.
     ///
     /// # Errors
-    /// The first row that cannot be read or encoded, or a cache that cannot be written.
+    /// The first row that cannot be read or encoded, or a cache that cannot be written and
+    /// is not optional.
     pub fn tokenise(&self, cache: Option<&Cache>) -> Result<Tokenised, TokeniseError> {
         let Some(cache) = cache else {
             return self.in_memory(Vec::new());
         };
-        let name = format!("{}.tokens", self.key(&cache.settings)?);
+        // A pipe gives its bytes once. What is missing or a directory is refused there.
+        if !self.path.is_file() {
+            return self.in_memory(vec![format!(
+                "tokens are kept in memory: {} is not a regular file",
+                self.path.display()
+            )]);
+        }
+        let name = format!("{}{ENDING}", self.key(&cache.settings)?);
         let path = cache.dir.join(name);
         let mut notes = Vec::new();
         match store::open(&path) {
@@ -106,34 +120,50 @@ impl Source<'_> {
                 notes.push(format!("{}: {what}; made again", path.display()));
             }
         }
-        let file = match begin(&cache.dir) {
-            Ok(file) => file,
-            Err(error) if cache.optional => {
+        let (store, unnamed) = match self.in_file(&path) {
+            Ok(made) => made,
+            Err(TokeniseError::Cache(CacheError { error, .. })) if cache.optional => {
                 notes.push(format!(
                     "tokens are kept in memory: {}: {error}",
                     cache.dir.display()
                 ));
                 return self.in_memory(notes);
             }
-            Err(error) => return Err(failed(&cache.dir, error)),
+            Err(error) => return Err(error),
         };
-        let io = |error| failed(&path, error);
-        let writer = Writer::new(BufWriter::with_capacity(1 << 20, file), true).map_err(io)?;
-        let (writer, said) = self.fill(writer, &path)?;
-        let (out, _) = writer.finish(&said).map_err(io)?;
-        let file = out.into_inner().map_err(|e| io(e.into_error()))?;
-        file.as_file().sync_all().map_err(io)?;
-        file.persist(&path).map_err(|e| io(e.error))?;
-        notes.push(format!("tokens kept in {}", path.display()));
-        let store = store::open(&path).map_err(|damage| match damage {
-            Damage::Io(error) => io(error),
-            Damage::What(what) => io(io::Error::other(what)),
-        })?;
+        notes.push(match unnamed {
+            None => format!("tokens kept in {}", path.display()),
+            Some(error) => format!(
+                "{}: {error}; the next run may have to tokenise again",
+                path.display()
+            ),
+        });
         Ok(Tokenised {
             store,
             cached: false,
             notes,
         })
+    }
+
+    /// The samples in a file that becomes `path`; they can be read also where it could
+    /// not get that name, with why.
+    fn in_file(&self, path: &Path) -> Result<(Store, Option<io::Error>), TokeniseError> {
+        let dir = parent_of(path);
+        let io = |error| failed(dir, error);
+        let staged = begin(path).map_err(io)?;
+        let out = BufWriter::with_capacity(1 << 20, staged.handle());
+        let writer = Writer::new(out, true).map_err(io)?;
+        let (writer, said) = self.fill(writer, dir)?;
+        writer.finish(&said).map_err(io)?;
+        // Not left to the renaming: what is not on the disk must not be used.
+        staged.handle().sync_all().map_err(io)?;
+        // Opened anew: the handle's lock would last as long as the samples.
+        let file = File::open(staged.path()).map_err(io)?;
+        let store = store::map(&file).map_err(|damage| match damage {
+            Damage::Io(error) => io(error),
+            Damage::What(what) => io(io::Error::other(what)),
+        })?;
+        Ok((store, staged.replace().err()))
     }
 
     fn in_memory(&self, notes: Vec<String>) -> Result<Tokenised, TokeniseError> {
@@ -147,7 +177,7 @@ impl Source<'_> {
         })
     }
 
-    /// Encodes the file into `writer`, which writes to `path`.
+    /// Encodes the file into `writer`, whose errors name `path`.
     fn fill<W: Write>(
         &self,
         mut writer: Writer<W>,
@@ -224,21 +254,20 @@ impl Source<'_> {
     }
 }
 
-/// A temporary file in `dir`, which is made where it is missing and rid of what a
-/// killed run left.
-fn begin(dir: &Path) -> io::Result<tempfile::NamedTempFile> {
+/// A file that is to become `path`, in a directory that is made where it is missing and
+/// rid of what killed runs left.
+fn begin(path: &Path) -> io::Result<Staged> {
+    let dir = parent_of(path);
     fs::create_dir_all(dir)?;
-    let now = SystemTime::now();
     for entry in fs::read_dir(dir)?.flatten() {
-        let changed = entry.metadata().and_then(|m| m.modified());
-        let age = changed.ok().and_then(|at| now.duration_since(at).ok());
-        let ours = entry.file_name().to_string_lossy().starts_with(MAKING);
-        if ours && age.is_some_and(|age| age > STALE) {
-            // Another run may have been faster.
-            let _ = fs::remove_file(entry.path());
+        let name = entry.file_name();
+        // A directory that the user chose may hold temporary names of others.
+        let target = name.to_str().and_then(staging::target_name);
+        if let Some(target) = target.filter(|target| target.ends_with(ENDING)) {
+            staging::sweep_beside(&dir.join(target));
         }
     }
-    tempfile::Builder::new().prefix(MAKING).tempfile_in(dir)
+    Staged::file(path)
 }
 
 fn is_absent(error: &io::Error) -> bool {
@@ -273,195 +302,5 @@ fn weight(example: &Example) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use indexmap::IndexMap;
-
-    use super::*;
-    use crate::config::types::{PromptConfig, TaskKind};
-    use crate::data::store::Samples;
-    use crate::data::tokenizer::tests::write_words;
-    use crate::data::{Answers, Tokenizer, read_examples};
-
-    struct Fixture {
-        folder: tempfile::TempDir,
-        tokenizer: Tokenizer,
-        data: DataConfig,
-    }
-
-    /// Three good rows and a bad one.
-    const ROWS: &str = "question,answer\nq1 q2,a1\nq3,\nq4 q1,a2\nq2 q2 q2,a1\n";
-
-    impl Fixture {
-        fn new() -> Self {
-            let folder = tempfile::tempdir().unwrap();
-            write_words(folder.path(), true, &["q1", "q2", "q3", "q4", "a1", "a2"]);
-            let config = folder.path().join("tokenizer_config.json");
-            std::fs::write(config, r#"{"eos_token": "</s>"}"#).unwrap();
-            std::fs::write(folder.path().join("d.csv"), ROWS).unwrap();
-            Self {
-                tokenizer: Tokenizer::load(folder.path()).unwrap(),
-                folder,
-                data: DataConfig {
-                    path: None,
-                    test_path: None,
-                    format: None,
-                    on_error: OnError::Skip,
-                    cache: "off".to_string(),
-                    columns: IndexMap::new(),
-                },
-            }
-        }
-
-        fn encoder(&self) -> Encoder<'_> {
-            let prompt = PromptConfig {
-                template: "{question} ".to_string(),
-                answer: "{answer}".to_string(),
-                ..PromptConfig::default()
-            };
-            Encoder::new(&prompt, TaskKind::Saq, Some(&self.tokenizer), 64).unwrap()
-        }
-
-        fn cache(&self, settings: &str) -> Cache {
-            Cache {
-                dir: self.folder.path().join("cache/tokens"),
-                settings: settings.to_string(),
-                optional: false,
-            }
-        }
-
-        fn run(&self, cache: Option<&Cache>) -> Result<Tokenised, TokeniseError> {
-            let encoder = self.encoder();
-            let source = Source {
-                path: &self.folder.path().join("d.csv"),
-                data: &self.data,
-                want: Want::new(TaskKind::Saq, Answers::Required),
-                encoder: &encoder,
-            };
-            source.tokenise(cache)
-        }
-
-        fn kept(&self) -> Vec<PathBuf> {
-            let dir = std::fs::read_dir(self.cache("").dir).unwrap();
-            let mut kept: Vec<_> = dir.map(|e| e.unwrap().path()).collect();
-            kept.sort();
-            kept
-        }
-    }
-
-    #[test]
-    fn the_samples_are_those_of_encoding_the_whole_file_at_once() {
-        let f = Fixture::new();
-        let path = f.folder.path().join("d.csv");
-        let want = Want::new(TaskKind::Saq, Answers::Required);
-        let read = read_examples(&path, &f.data, want).unwrap();
-        let whole = f.encoder().encode(&read.examples, &path).unwrap();
-        let cache = f.cache("");
-        for (cache, cached) in [(None, false), (Some(&cache), false), (Some(&cache), true)] {
-            let run = f.run(cache).unwrap();
-            assert_eq!(run.cached, cached);
-            let found: Vec<_> = (0..3).map(|i| run.store.get(i).into_owned()).collect();
-            assert_eq!((run.store.len(), found), (3, whole.samples.clone()));
-            assert_eq!(run.store.said.report, whole.report);
-            assert_eq!(run.store.said.examples, 3);
-            let skipped = ":3: answer is empty: fill it or remove the row";
-            assert_eq!(run.store.said.skipped, [skipped]);
-        }
-        assert_eq!(f.kept().len(), 1);
-    }
-
-    #[test]
-    fn a_row_that_cannot_be_encoded_can_be_skipped() {
-        let mut f = Fixture::new();
-        let path = f.folder.path().join("d.jsonl");
-        let row = |more: &str| format!("{{\"question\": \"q1\", \"answer\": \"a1\"{more}}}\n");
-        let prompt = PromptConfig {
-            template: "{topic} {question}".to_string(),
-            answer: " {answer}".to_string(),
-            ..PromptConfig::default()
-        };
-        let run = |f: &Fixture, rows: &[&str]| {
-            std::fs::write(&path, rows.iter().map(|more| row(more)).collect::<String>()).unwrap();
-            let encoder = Encoder::new(&prompt, TaskKind::Saq, Some(&f.tokenizer), 64).unwrap();
-            let source = Source {
-                path: &path,
-                data: &f.data,
-                want: Want::new(TaskKind::Saq, Answers::Required),
-                encoder: &encoder,
-            };
-            source
-                .tokenise(None)
-                .map(|t| t.store)
-                .map_err(|e| e.to_string())
-        };
-        let topic = ", \"topic\": \"q2\"";
-        let store = run(&f, &[topic, "", topic]).unwrap();
-        assert_eq!((store.len(), store.said.examples), (2, 2));
-        let said = &store.said.skipped;
-        assert!(
-            said.len() == 1 && said[0].starts_with(":2: prompt.template: no field"),
-            "{said:?}"
-        );
-        // With none left the first one's error says why.
-        assert!(run(&f, &["", ""]).is_err_and(|e| e.contains("d.jsonl:1: prompt.template")));
-        f.data.on_error = OnError::Fail;
-        assert!(run(&f, &[topic, ""]).is_err_and(|e| e.contains("d.jsonl:2: prompt.template")));
-    }
-
-    #[test]
-    fn what_the_samples_depend_on_names_them() {
-        let mut f = Fixture::new();
-        let cached = |f: &Fixture, settings: &str| f.run(Some(&f.cache(settings))).unwrap().cached;
-        assert!(!cached(&f, "a"));
-        assert!(cached(&f, "a"));
-        assert!(!cached(&f, "b"));
-        let path = f.folder.path().join("d.csv");
-        std::fs::write(&path, ROWS.replace("q4", "q3")).unwrap();
-        assert!(!cached(&f, "a"));
-        std::fs::write(&path, ROWS).unwrap();
-        assert!(cached(&f, "a"), "by content, not by time");
-        f.data.columns.insert("id".to_string(), None);
-        assert!(!cached(&f, "a"));
-        assert_eq!(f.kept().len(), 4);
-    }
-
-    #[test]
-    fn a_damaged_file_is_made_again() {
-        let f = Fixture::new();
-        let cache = f.cache("");
-        f.run(Some(&cache)).unwrap();
-        let path = &f.kept()[0];
-        let whole = std::fs::read(path).unwrap();
-        std::fs::write(path, &whole[..whole.len() / 2]).unwrap();
-        let again = f.run(Some(&cache)).unwrap();
-        assert!(!again.cached);
-        let said = format!(
-            "{}: its checksum does not match; made again",
-            path.display()
-        );
-        assert_eq!(again.notes[0], said);
-        assert_eq!(std::fs::read(path).unwrap(), whole);
-        assert!(f.run(Some(&cache)).unwrap().cached);
-    }
-
-    #[test]
-    fn an_error_leaves_nothing_behind() {
-        let mut f = Fixture::new();
-        f.data.on_error = OnError::Fail;
-        assert!(f.run(Some(&f.cache(""))).is_err());
-        assert!(f.kept().is_empty());
-        // A file where the directory should be.
-        std::fs::write(f.folder.path().join("file"), "").unwrap();
-        f.data.on_error = OnError::Skip;
-        let mut cache = f.cache("");
-        cache.dir = f.folder.path().join("file/tokens");
-        let error = f.run(Some(&cache)).err().unwrap().to_string();
-        assert!(
-            error.contains("set data.cache to another directory"),
-            "{error}"
-        );
-        cache.optional = true;
-        let run = f.run(Some(&cache)).unwrap();
-        assert!(run.notes[0].starts_with("tokens are kept in memory"));
-        assert_eq!(run.store.len(), 3);
-    }
-}
+#[path = "tokenise_tests.rs"]
+mod tests;

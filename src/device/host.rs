@@ -22,7 +22,7 @@ pub struct Memory {
     pub total_bytes: u64,
     /// What can still be taken without swapping.
     pub available_bytes: u64,
-    /// Whether a container or service manager set `total_bytes`.
+    /// Whether a container, a service manager or `ulimit -v` set `total_bytes`.
     pub limited: bool,
 }
 
@@ -83,7 +83,8 @@ impl Memory {
     /// `None` where the system does not say (it is asked through /proc).
     pub fn probe() -> Option<Memory> {
         let system = meminfo(&read_to_string("/proc/meminfo").ok()?)?;
-        Some(system.within(cgroup_limit(Path::new("/sys/fs/cgroup"))))
+        let system = system.within(cgroup_limit(Path::new("/sys/fs/cgroup")));
+        Some(system.within(address_limit()))
     }
 
     /// Under a limit of (bytes allowed, bytes taken).
@@ -110,6 +111,26 @@ fn meminfo(text: &str) -> Option<Memory> {
         available_bytes: field("MemAvailable:")?,
         limited: false,
     })
+}
+
+/// The limit on this process's addresses (`ulimit -v`), and how many it has.
+#[cfg(target_os = "linux")]
+fn address_limit() -> Option<(u64, u64)> {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: the call fills in the struct.
+    let known = unsafe { libc::getrlimit(libc::RLIMIT_AS, &mut limit) } == 0;
+    let status = read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|l| l.strip_prefix("VmSize:"))?;
+    let taken: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    (known && limit.rlim_cur != libc::RLIM_INFINITY).then_some((limit.rlim_cur, taken << 10))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn address_limit() -> Option<(u64, u64)> {
+    None
 }
 
 /// The limit that control groups set on this process, and what its group holds

@@ -181,20 +181,47 @@ pub fn keep_freed_memory() {
     }
 }
 
+/// Threads a core that `RAYON_NUM_THREADS` may ask for: more only wait for one another.
+const THREADS_PER_CORE: usize = 16;
+
 /// Makes the calling thread one of those that compute on the CPU, which spares each of
 /// its operations the way to another thread and back. Call once, in `main`, before the
 /// first of them. `RAYON_NUM_THREADS` says how many there are, else all cores are used.
-pub fn compute_here() {
+///
+/// # Errors
+/// The system does not give so many threads.
+pub fn compute_here() -> Result<(), ThreadsError> {
     let given = std::env::var("RAYON_NUM_THREADS").ok();
     let given = given.and_then(|n| n.parse().ok()).filter(|n| *n > 0);
-    let cores = || std::thread::available_parallelism().map_or(1, |n| n.get());
-    let threads = given.unwrap_or_else(cores);
+    let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+    let most = cores * THREADS_PER_CORE;
+    let threads: usize = given.unwrap_or(cores);
+    if threads > most {
+        return Err(ThreadsError::TooMany { threads, most });
+    }
     // A single one would not get to work of other threads while it waits for them.
     if threads > 1 {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
-        // Where there is a pool already, that one is used.
-        let _ = pool.use_current_thread().build_global();
+        let pool = pool.use_current_thread().build_global();
+        return pool.map_err(|error| ThreadsError::Refused { threads, error });
     }
+    Ok(())
+}
+
+/// Threads that cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum ThreadsError {
+    #[error(
+        "RAYON_NUM_THREADS={threads}: more threads than are of use here; set it to at most {most}, or unset it"
+    )]
+    TooMany { threads: usize, most: usize },
+    #[error(
+        "cannot start {threads} threads ({error}): raise the limit on processes (ulimit -u, or the container's), or set RAYON_NUM_THREADS=1"
+    )]
+    Refused {
+        threads: usize,
+        error: rayon::ThreadPoolBuildError,
+    },
 }
 
 /// Gives back what [`keep_freed_memory`] kept. Between runs in one process: the

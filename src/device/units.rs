@@ -15,8 +15,9 @@ pub fn memory_size(bytes: u64) -> String {
     format!("{value:.1} {}", UNITS[unit])
 }
 
-/// Reads `24GiB`, `24 GB`, `24G`, `512MiB`, or a number of bytes. A unit without
-/// the i is binary as well: a card of "24 GB" has 24 GiB.
+/// Reads `24GiB`, `24 GB`, `24G`, `512MiB`, or a number of bytes that is a size of memory: `24`
+/// is more likely one without its unit. A unit without the i is binary as well: a card of
+/// "24 GB" has 24 GiB.
 ///
 /// # Errors
 /// What a size looks like.
@@ -37,7 +38,8 @@ pub fn parse_memory_size(text: &str) -> Result<u64, String> {
         _ => return Err(wrong()),
     };
     let bytes = number * (1u64 << shift) as f64;
-    match bytes >= 1.0 && bytes < u64::MAX as f64 {
+    let least = if shift == 0 { 1u64 << 20 } else { 1 } as f64;
+    match bytes >= least && bytes < u64::MAX as f64 {
         true => Ok(bytes as u64),
         false => Err(wrong()),
     }

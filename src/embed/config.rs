@@ -94,8 +94,9 @@ impl BertConfig {
 pub(super) struct Layout {
     pub transformer: PathBuf,
     pub pooling: Pooling,
-    /// The longest text in tokens, special ones included.
-    max_tokens: Option<usize>,
+    /// The longest text in tokens, special ones included, with the file and the key that
+    /// say so.
+    max_tokens: Option<(usize, PathBuf, &'static str)>,
     pub lower_case: bool,
 }
 
@@ -103,8 +104,33 @@ impl Layout {
     /// The longest text in tokens that an encoder of this shape reads.
     pub fn max_tokens(&self, config: &BertConfig) -> usize {
         let positions = config.positions;
-        self.max_tokens
-            .map_or(positions, |most| most.min(positions))
+        let said = self.max_tokens.as_ref();
+        said.map_or(positions, |(most, ..)| (*most).min(positions))
+    }
+
+    /// Checks that a text has room beside the `special` tokens around it.
+    ///
+    /// # Errors
+    /// Names the file and the key that leave it none.
+    pub fn check_room(&self, config: &BertConfig, special: usize) -> Result<(), EmbedError> {
+        let most = self.max_tokens(config);
+        if most > special {
+            return Ok(());
+        }
+        let (file, key) = match &self.max_tokens {
+            Some((said, file, key)) if *said == most => (file.clone(), *key),
+            _ => {
+                let file = self.transformer.join("config.json");
+                (file, "max_position_embeddings")
+            }
+        };
+        Err(EmbedError::Layout {
+            file,
+            what: format!(
+                "`{key}` allows {most} tokens and the special tokens around a text are {special}, so that \
+                 nothing of it would be read: copy the file again from the model's page"
+            ),
+        })
     }
 
     pub fn read(dir: &Path) -> Result<Self, EmbedError> {
@@ -186,16 +212,19 @@ impl Layout {
         if file.is_file() {
             let object = parse_object(&read(&file)?, &file)?;
             let keys = Keys::new(&object, &file);
-            self.max_tokens = keys.optional_size("max_seq_length", MOST)?;
+            let key = "max_seq_length";
+            let most = keys.optional_size(key, MOST)?;
             self.lower_case = keys.boolean("do_lower_case")?.unwrap_or(false);
+            self.max_tokens = most.map(|most| (most, file.clone(), key));
         }
         let file = self.transformer.join("tokenizer_config.json");
         if self.max_tokens.is_none() && file.is_file() {
             let object = parse_object(&read(&file)?, &file)?;
-            let most = object.get("model_max_length").and_then(Value::as_f64);
+            let key = "model_max_length";
+            let most = object.get(key).and_then(Value::as_f64);
             self.max_tokens = most
                 .filter(|most| *most < LONGEST)
-                .map(|most| most as usize);
+                .map(|most| (most as usize, file, key));
         }
         Ok(())
     }

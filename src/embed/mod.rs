@@ -94,6 +94,8 @@ impl Parts {
         if tokenizer.prefix().is_empty() || tokenizer.suffix().is_empty() {
             return Err(EmbedError::NoSpecialTokens(file));
         }
+        let special = tokenizer.prefix().len() + tokenizer.suffix().len();
+        layout.check_room(&config, special)?;
         let weights = Checkpoint::open(&layout.transformer)?;
         bert::check(&weights, &config)?;
         Ok(Self {

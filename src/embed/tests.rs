@@ -272,6 +272,31 @@ fn what_cannot_be_computed_is_refused() {
 }
 
 #[test]
+fn an_encoder_without_room_for_a_text_is_refused() {
+    for (file, key) in [
+        ("config.json", "max_position_embeddings"),
+        ("sentence_bert_config.json", "max_seq_length"),
+        ("tokenizer_config.json", "model_max_length"),
+    ] {
+        for most in [1, 2] {
+            let dir = copy();
+            if key == "model_max_length" {
+                fs::remove_file(dir.path().join("sentence_bert_config.json")).unwrap();
+            }
+            edit(dir.path(), file, |v| v[key] = json!(most));
+            let text = refusal(dir.path());
+            let wanted = format!("{file}: `{key}` allows {most} tokens and the special tokens");
+            assert!(text.contains(&wanted), "{text}");
+        }
+    }
+    let dir = copy();
+    edit(dir.path(), "sentence_bert_config.json", |v| {
+        v["max_seq_length"] = json!(3)
+    });
+    SentenceEncoder::check(dir.path()).unwrap();
+}
+
+#[test]
 fn damaged_weights_are_named() {
     let dir = copy();
     let path = dir.path().join("model.safetensors");

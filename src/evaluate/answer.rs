@@ -117,7 +117,7 @@ impl Questions<'_> {
     /// al., 2021). Ties go to the first.
     ///
     /// # Errors
-    /// A question that cannot be encoded.
+    /// A question that cannot be encoded, or logits that are not finite.
     pub fn rank_options(
         &self,
         model: &mut Decoder,
@@ -134,9 +134,11 @@ impl Questions<'_> {
             model.reserve_positions(longest.unwrap_or(1));
             let single = options.iter().flatten().all(|o| o.labels.len() == 1);
             if single {
-                chosen.extend(rank_by_next_token(model, &options, adapter));
+                chosen.extend(rank_by_next_token(model, &options, adapter)?);
             } else {
-                chosen.extend(options.iter().map(|o| rank_by_sequence(model, o, adapter)));
+                for options in &options {
+                    chosen.push(rank_by_sequence(model, options, adapter)?);
+                }
             }
         }
         Ok(chosen)
@@ -302,7 +304,7 @@ fn rank_by_next_token(
     model: &Decoder,
     questions: &[Vec<OptionTokens>],
     adapter: bool,
-) -> Vec<usize> {
+) -> Result<Vec<usize>, SamplingError> {
     let mut batch = Ragged::default();
     let asked: Vec<&Vec<OptionTokens>> = questions.iter().filter(|q| !q.is_empty()).collect();
     for options in &asked {
@@ -310,7 +312,7 @@ fn rank_by_next_token(
         batch.push(&ids[..ids.len() - 1]);
     }
     if batch.is_empty() {
-        return vec![0; questions.len()];
+        return Ok(vec![0; questions.len()]);
     }
     let rows = batch.last_rows();
     let logits = model.logits(&batch, &rows, adapter, None);
@@ -318,15 +320,22 @@ fn rank_by_next_token(
     questions
         .iter()
         .map(|options| match options.is_empty() {
-            true => 0,
-            false => scored.next().map_or(0, |row| {
+            true => Ok(0),
+            false => scored.next().map_or(Ok(0), |row| {
                 best(options.iter().map(|o| f64::from(row[o.labels[0] as usize])))
             }),
         })
         .collect()
 }
 
-fn rank_by_sequence(model: &Decoder, options: &[OptionTokens], adapter: bool) -> usize {
+fn rank_by_sequence(
+    model: &Decoder,
+    options: &[OptionTokens],
+    adapter: bool,
+) -> Result<usize, SamplingError> {
+    if options.is_empty() {
+        return Ok(0);
+    }
     best(options.iter().map(|option| {
         let mut labels = vec![-100; option.ids.len()];
         let from = option.ids.len() - option.labels.len();
@@ -339,15 +348,26 @@ fn rank_by_sequence(model: &Decoder, options: &[OptionTokens], adapter: bool) ->
     }))
 }
 
-/// Index of the first largest score.
-fn best(scores: impl Iterator<Item = f64>) -> usize {
+/// Index of the first largest score. An option may be impossible, at minus infinity.
+///
+/// # Errors
+/// A score is NaN, or none is finite: the order of the options would decide.
+fn best(scores: impl Iterator<Item = f64>) -> Result<usize, SamplingError> {
     let mut best = (0, f64::NEG_INFINITY);
+    let mut finite = false;
     for (i, score) in scores.enumerate() {
+        if score.is_nan() {
+            return Err(SamplingError::NoFinite);
+        }
+        finite |= score.is_finite();
         if score > best.1 {
             best = (i, score);
         }
     }
-    best.0
+    match finite {
+        true => Ok(best.0),
+        false => Err(SamplingError::NoFinite),
+    }
 }
 
 #[cfg(test)]
@@ -416,5 +436,16 @@ mod tests {
             "{error}"
         );
         assert!(sequences(&[], 4).unwrap().is_empty());
+    }
+
+    #[test]
+    fn scores_that_say_nothing_choose_nothing() {
+        let (nan, never) = (f64::NAN, f64::NEG_INFINITY);
+        let best = |scores: &[f64]| best(scores.iter().copied());
+        assert_eq!(best(&[-3.0, -1.0, -1.0]), Ok(1));
+        assert_eq!(best(&[never, -1e30]), Ok(1));
+        for scores in [[nan, nan], [nan, -1.0], [-1.0, nan], [never, never]] {
+            assert_eq!(best(&scores), Err(SamplingError::NoFinite), "{scores:?}");
+        }
     }
 }

@@ -104,14 +104,9 @@ pub fn f1(prediction: &str, references: &[String]) -> f64 {
     best(prediction, references, f1_one)
 }
 
-/// The share of questions whose chosen option is the right one; `None` marks a
-/// prediction that names no option, which is wrong. No questions give `None`.
-pub fn accuracy(pairs: impl IntoIterator<Item = (Option<usize>, usize)>) -> Option<f64> {
-    mean(
-        pairs
-            .into_iter()
-            .map(|(chosen, right)| f64::from(u8::from(chosen == Some(right)))),
-    )
+/// 1 where the right option was chosen, else 0.
+pub fn accuracy(chosen: Option<usize>, right: usize) -> f64 {
+    f64::from(u8::from(chosen == Some(right)))
 }
 
 /// The mean of the scores, or `None` without any.
@@ -208,11 +203,9 @@ mod tests {
 
     #[test]
     fn accuracy_counts_missing_answers_as_wrong() {
-        assert_eq!(
-            accuracy([(Some(1), 1), (None, 0), (Some(2), 0), (Some(3), 3)]),
-            Some(0.5)
-        );
-        assert_eq!(accuracy([]), None);
-        assert_eq!(mean([0.25, 0.75]), Some(0.5));
+        let pairs = [(Some(1), 1), (None, 0), (Some(2), 0), (Some(3), 3)];
+        let scores = pairs.map(|(chosen, right)| accuracy(chosen, right));
+        assert_eq!(scores, [1.0, 0.0, 0.0, 1.0]);
+        assert_eq!((mean(scores), mean([])), (Some(0.5), None));
     }
 }

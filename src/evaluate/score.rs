@@ -70,9 +70,13 @@ pub fn metric_name(metric: Metric) -> &'static str {
 fn value(metric: Metric, examples: &[Example], answers: &[Answer]) -> Option<f64> {
     let pairs = examples.iter().zip(answers);
     match metric {
-        Metric::Accuracy => metrics::accuracy(pairs.filter_map(|(example, answer)| {
-            let right = example.answer_index?;
-            Some((chosen_option(&answer.text, &example.options), right))
+        Metric::Accuracy => metrics::mean(pairs.filter_map(|(example, answer)| {
+            if example.options.is_empty() {
+                // The answer is the label itself.
+                return Some(metrics::exact_match(&answer.text, &references(example)));
+            }
+            let chosen = chosen_option(&answer.text, &example.options);
+            Some(metrics::accuracy(chosen, example.answer_index?))
         })),
         Metric::ExactMatch => {
             metrics::mean(pairs.map(|(e, a)| metrics::exact_match(&a.text, &references(e))))

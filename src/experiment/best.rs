@@ -37,16 +37,18 @@ pub fn is_kept(paths: &RunPaths, step: usize) -> Result<bool, Error> {
     Ok(kept.iter().any(|checkpoint| checkpoint.step == step))
 }
 
-/// Removes the parameters of all steps but `step`.
+/// Removes the parameters of all steps but `step`, and what earlier removals left.
 ///
 /// # Errors
 /// They cannot be removed.
 pub fn keep_only(paths: &RunPaths, step: usize) -> Result<(), Error> {
-    for other in checkpoints::list(&paths.best())? {
+    let dir = paths.best();
+    for other in checkpoints::list(&dir)? {
         if other.step != step {
             fsx::remove_dir(&other.path).map_err(CheckpointError::from)?;
         }
     }
+    fsx::sweep(&dir);
     Ok(())
 }
 

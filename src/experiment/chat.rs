@@ -5,7 +5,9 @@
 //! system message. Without a template each question stands alone in the task's prompt,
 //! as in training. Everything random comes from the seed and the number of the turn.
 
+use std::fs;
 use std::io::{self, BufRead, ErrorKind, Write};
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
 use serde_json::Value;
@@ -78,10 +80,11 @@ pub fn chat(
     output: &mut dyn Write,
 ) -> Result<(), Error> {
     let adapter = adapter_or_base(config, asked.base)?;
-    if let Some(file) = config.output.as_deref().filter(|file| file.is_dir()) {
-        return Err(Error::OutputIsDirectory(file.to_path_buf()));
+    if let Some(file) = &config.output {
+        check_output(file)?;
     }
     let setup = Setup::new(config, ModelUse::Run)?;
+    setup.check_answers(config)?;
     let device = setup.chosen.name.clone();
     let templated = setup.has_chat()?;
     let file = QuestionFile {
@@ -146,6 +149,20 @@ pub fn chat(
         Err(Error::Fs(error)) if error.cause.kind() == ErrorKind::BrokenPipe => Ok(()),
         other => other,
     }
+}
+
+/// Finds out whether the conversations can be kept in `file`, before they are held.
+fn check_output(file: &Path) -> Result<(), Error> {
+    if file.is_dir() {
+        return Err(Error::OutputIsDirectory(file.to_path_buf()));
+    }
+    if fs::metadata(file).is_ok_and(|there| there.file_type().is_fifo()) {
+        let what = "a pipe, and the conversations are written anew after each answer";
+        let cause = io::Error::new(ErrorKind::Unsupported, what);
+        return Err(FsError::new("write", file, cause).into());
+    }
+    fsx::create_dir_all(fsx::parent_of(file))?;
+    Ok(fsx::check_writable(file)?)
 }
 
 /// To the person, not among the answers. If that fails there is nobody to tell.

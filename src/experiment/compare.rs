@@ -21,7 +21,7 @@ use super::train::comparison;
 use super::win_rate::{check_judge, win_rates};
 use super::{fsx, predictions};
 use crate::config::Job;
-use crate::config::types::{Config, TaskKind};
+use crate::config::types::{Config, Metric, TaskKind};
 use crate::data::Answers;
 use crate::data::example::Example;
 use crate::evaluate::{Answer, by_question, references};
@@ -193,9 +193,11 @@ impl Pairs<'_> {
         }
     }
 
-    /// On how many questions the first metric rose and fell.
+    /// On how many questions the first metric that each of them has rose and fell.
     fn changes(&self, config: &Config) -> Option<String> {
-        let metric = *config.task.metrics.first()?;
+        let mut metrics = config.task.metrics.iter();
+        // Verdicts come later.
+        let metric = *metrics.find(|metric| **metric != Metric::WinRate)?;
         let base = by_question(metric, self.examples, self.base);
         let tuned = by_question(metric, self.examples, self.tuned);
         let pairs = || {

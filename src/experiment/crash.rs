@@ -20,6 +20,35 @@ pub fn remember_panics() {
     }));
 }
 
+/// From here on what ends the process by a signal ends it with a sentence and exit code 1
+/// instead: memory that cannot be had, a stack that is used up. The standard library has
+/// said which before. A file that would be longer than a limit allows is an error of the
+/// write, not a signal.
+pub fn tell_aborts() {
+    #[cfg(unix)]
+    // SAFETY: the handler only calls what a signal handler may.
+    unsafe {
+        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = stopped as *const () as libc::sighandler_t;
+        // The stack at hand may be the one that is used up.
+        action.sa_flags = libc::SA_ONSTACK;
+        libc::sigaction(libc::SIGABRT, &action, std::ptr::null_mut());
+    }
+}
+
+#[cfg(unix)]
+extern "C" fn stopped(_: libc::c_int) {
+    const TEXT: &[u8] =
+        b"error: the line above is why the run ended. Where memory was short: lower \
+        training.batch_size or training.max_seq_length; run plan says what a run needs\n";
+    // SAFETY: both functions may be called in a signal handler.
+    unsafe {
+        libc::write(libc::STDERR_FILENO, TEXT.as_ptr().cast(), TEXT.len());
+        libc::_exit(1);
+    }
+}
+
 /// Runs `work`; the error is what a panic in it said, as one line, with its
 /// place after [`remember_panics`].
 ///

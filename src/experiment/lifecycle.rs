@@ -44,6 +44,7 @@ pub fn begin(job: &mut Job, run: RunDir, console: &Console) -> Result<RunDir, Er
 }
 
 fn prepare(job: &mut Job, run: &RunDir, console: &Console) -> Result<(), Error> {
+    publish::check_apart(Path::new(OUTPUTS), run.root())?;
     if job.command == Command::Train && job.config.method == Method::Lora {
         // Found now, not after an hour of training.
         publish::check_writable(Path::new(OUTPUTS), &job.config.task.name)?;
@@ -70,6 +71,8 @@ fn prepare(job: &mut Job, run: &RunDir, console: &Console) -> Result<(), Error> 
                 return Err(Error::OutputIsInput { key, output });
             }
         }
+        // Found now, not after an hour of answers.
+        fsx::check_writable(output)?;
     }
     run.write_snapshot(&Snapshot {
         config: &job.config_yaml(),
@@ -90,8 +93,16 @@ pub fn close(
     device: &Device,
     mut summary: Summary,
     began: Instant,
-    outcome: Result<(), Error>,
+    mut outcome: Result<(), Error>,
 ) -> Result<(), Error> {
+    let answers = run.predictions();
+    if let Err(Error::Fs(error)) = &mut outcome
+        && summary.command != "train"
+        && error.path != answers
+        && answers.is_file()
+    {
+        error.kept = Some(format!("the answers are kept in {}", answers.display()).into());
+    }
     // Until here it holds what earlier sessions of a resumed run took.
     let before = summary.duration_s.unwrap_or_default();
     summary.duration_s = Some(before + began.elapsed().as_secs_f64());

@@ -10,6 +10,8 @@ use super::fsx::{self, FsError, human_bytes};
 use super::log::Console;
 use super::quantize::{copy_side_files, shard_bytes, size_line};
 use super::setup::{ModelUse, Setup, model_dir};
+use super::trained_on;
+use crate::config::Job;
 use crate::config::types::{
     Config, ExportFormat, ExportType, Method, ModelInit, QuantMethod, QuantizationConfig,
 };
@@ -34,20 +36,26 @@ const PROMPTS: [&str; 4] = [
 const LONGEST: usize = 64;
 
 /// Merges the adapter into the model of `model.path` and writes the result to
-/// `output`, which appears only once it is whole. With `quantization=nf4`, or where
-/// the base is quantised already, the adapter is merged onto the dequantised base:
-/// onto what training saw.
+/// `output`, which appears only once it is whole. Where the user leaves `quantization`
+/// out, it is that of the adapter's run, or none. With `quantization=nf4`, or where the
+/// base is quantised already, the adapter is merged onto the dequantised base: onto what
+/// training saw.
 ///
 /// # Errors
 /// See [`Error`].
-pub fn merge(config: &Config) -> Result<(), Error> {
+pub fn merge(mut job: Job) -> Result<(), Error> {
     let console = Console::stdio();
-    let output = config.output.as_ref();
-    let output = output.ok_or(Error::Missing("output", "models/merged"))?;
-    let base = Base::open(&model_dir(config, ModelUse::Run)?)?;
-    let adapter_dir = adapter_dir(config)?;
+    let output = job.config.output.clone();
+    let output = &output.ok_or(Error::Missing("output", "models/merged"))?;
+    let base = Base::open(&model_dir(&job.config, ModelUse::Run)?)?;
+    let adapter_dir = adapter_dir(&job.config)?;
     let adapter = Adapter::read(&adapter_dir, &base.arch).map_err(RewriteError::from)?;
-    let mut config = config.clone();
+    let taken = match &base.quantised {
+        // It is what it is, whatever the adapter was trained on.
+        Some(_) => None,
+        None => trained_on::settle(&mut job, &adapter_dir)?,
+    };
+    let mut config = job.config;
     // What is written is dense whatever the base is.
     config.method = Method::Lora;
     // Nor is there any data whose length the model would have to take.
@@ -83,6 +91,9 @@ pub fn merge(config: &Config) -> Result<(), Error> {
         adapter_dir.display(),
         base.dir.display()
     ));
+    if let Some(taken) = &taken {
+        console.line(taken);
+    }
     if let Some(note) = merged.adapter.note() {
         console.line(&note);
     }
@@ -274,7 +285,7 @@ impl Pair<'_> {
                 device: &self.setup.chosen.device,
                 precision: self.setup.precision,
             })?;
-            model.reserve_positions(LONGEST);
+            model.reserve_positions(LONGEST.min(self.setup.arch.max_position_embeddings));
             let rows: Indices = (0..batch.len() as u32).collect::<Vec<_>>().into();
             Ok(model.logits(batch, &rows, true, None))
         })

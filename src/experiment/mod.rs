@@ -43,6 +43,7 @@ pub mod sweep;
 mod synth;
 pub mod table;
 mod train;
+mod trained_on;
 mod watch;
 mod win_rate;
 

@@ -4,9 +4,9 @@ use std::fmt::Write;
 use std::path::Path;
 
 use super::error::Error;
-use super::ready::skipped_rows;
+use super::ready::{check_questions, skipped_rows, test_questions};
 use super::setup::{ModelUse, Setup};
-use crate::config::types::Config;
+use crate::config::types::{Config, Method, TaskKind};
 use crate::data::Encoder;
 use crate::data::example::Example;
 use crate::data::formats::{Examples, Want};
@@ -14,11 +14,12 @@ use crate::data::pack::packs;
 use crate::data::shown::{self, Marks};
 use crate::data::split::split;
 use crate::data::{Answers, Sample, Samples, Store};
+use crate::model::lora_modules::lora_modules;
 
 /// Tokens are listed in lines of this many characters.
 const WIDTH: usize = 96;
 
-/// The text, and why training would refuse the set, if it would.
+/// The text, and why training would refuse to begin, if it would.
 pub struct Preview {
     pub text: String,
     pub refused: Option<Error>,
@@ -60,7 +61,7 @@ pub fn preview(config: &Config, examples: usize, colour: bool) -> Result<Preview
         text += &format!("skipped {row}\n");
     }
     let largest = store.said.report.largest_id;
-    let refused = match encoder.refuse_unsupervised(store.briefs(), path) {
+    let of_set: Option<Error> = match encoder.refuse_unsupervised(store.briefs(), path) {
         Err(error) => Some(error.into()),
         Ok(()) if store.said.examples == 0 => Some(crate::data::ScheduleError::NoSamples.into()),
         Ok(()) if largest as usize >= setup.arch.vocab_size => Some(Error::Vocabulary {
@@ -70,7 +71,33 @@ pub fn preview(config: &Config, examples: usize, colour: bool) -> Result<Preview
         }),
         Ok(()) => None,
     };
+    // A set is looked at before there are questions for afterwards.
+    let mut without = config.clone();
+    let test = without.data.test_path.take_if(|file| !file.exists());
+    if let Some(file) = test.filter(|_| config.task.kind != TaskKind::Text) {
+        let file = file.display();
+        text += &format!(
+            "test        {file} is not there: training asks for it, or for data.test_path=null\n"
+        );
+    }
+    let refused = of_set.or_else(|| check_others(&without, &setup).err());
     Ok(Preview { text, refused })
+}
+
+/// What training needs beside the set and can be checked without weights.
+///
+/// # Errors
+/// Test questions that cannot be asked, or no module of the model for a new adapter.
+fn check_others(config: &Config, setup: &Setup) -> Result<(), Error> {
+    let test = test_questions(config)?;
+    let lora = &config.lora;
+    if config.method == Method::Lora && lora.init_from.is_none() {
+        lora_modules(lora, &setup.arch)?;
+    }
+    match test {
+        Some(test) => check_questions(&test, setup, config, setup.arch.vocab_size),
+        None => Ok(()),
+    }
 }
 
 struct Shown<'a> {

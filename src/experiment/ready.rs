@@ -67,6 +67,33 @@ fn of_rows(path: &Path, config: &Config, mut rows: HashSet<usize>) -> Result<Que
     })
 }
 
+/// The questions that are asked after training; `None` where there are none.
+///
+/// # Errors
+/// The file cannot be read as the task's questions.
+pub(super) fn test_questions(config: &Config) -> Result<Option<QuestionFile>, Error> {
+    match &config.data.test_path {
+        Some(path) if config.task.kind != TaskKind::Text => {
+            Ok(Some(questions(path, config, Answers::Required)?))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// # Errors
+/// A question that a model with `vocab` tokens cannot be asked.
+pub(super) fn check_questions(
+    test: &QuestionFile,
+    setup: &Setup,
+    config: &Config,
+    vocab: usize,
+) -> Result<(), Error> {
+    let encoder = setup.encoder(config)?;
+    let questions = test.with(setup, &encoder, config)?;
+    questions.check(vocab, config.task.kind == TaskKind::Mcq)?;
+    Ok(())
+}
+
 impl Ready {
     /// # Errors
     /// The first input that cannot be used.
@@ -116,12 +143,7 @@ impl Ready {
                 Some(of_rows(path, config, rows)?)
             }
         };
-        let test = match &config.data.test_path {
-            Some(path) if config.task.kind != TaskKind::Text => {
-                Some(questions(path, config, Answers::Required)?)
-            }
-            _ => None,
-        };
+        let test = test_questions(config)?;
         let sas = match (&test, &sampled) {
             (None, None) => None,
             _ => SasModel::find(config, use_of)?,
@@ -167,9 +189,7 @@ impl Ready {
         }
         // Found now, not after an hour of training.
         if let Some(test) = &self.test {
-            let encoder = self.setup.encoder(config)?;
-            let questions = test.with(&self.setup, &encoder, config)?;
-            questions.check(vocab, config.task.kind == TaskKind::Mcq)?;
+            check_questions(test, &self.setup, config, vocab)?;
         }
         Ok(())
     }

@@ -5,6 +5,7 @@ mod config_diff;
 mod diff;
 mod error;
 mod find;
+mod inputs;
 mod list;
 mod record;
 mod resume_plan;
@@ -15,6 +16,7 @@ pub use self::config_diff::{ConfigError, Difference, Leaves, shown as shown_valu
 pub use self::diff::RunDiff;
 pub use self::error::RegistryError;
 pub use self::find::{RunEntry, find_runs, locate, run_dirs};
+pub use self::inputs::Inputs;
 pub use self::list::{RunList, RunRow};
 pub use self::record::{Record, State};
 pub use self::resume_plan::{ResumePlan, ResumeRequest, plan_resume};

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::checkpoints::{self, Checkpoint, NamedTensor, Numbers};
 use super::error::Error;
+use super::registry::Inputs;
 use super::run_dir::RunPaths;
 use crate::config::types::Optimizer as Kind;
 use crate::model::Params;
@@ -22,6 +23,9 @@ struct State {
     optimizer: Kind,
     #[serde(default)]
     data: Option<DataSize>,
+    /// Compared before anything is loaded, by the registry.
+    #[serde(default)]
+    inputs: Option<Inputs>,
 }
 
 /// The samples that a run trains and validates on. Where they are other ones when it
@@ -102,6 +106,7 @@ pub fn save(
         updates: optimizer.steps,
         optimizer: optimizer.kind,
         data: Some(data),
+        inputs: Some(Inputs::of_run(paths)),
     };
     let state = serde_json::to_value(state).unwrap_or_default();
     let dir = paths.checkpoints();

@@ -142,7 +142,8 @@ pub struct RunDir {
 /// How this process came by a run directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Origin {
-    Made,
+    /// With so many directories, itself and those above it.
+    Made(usize),
     /// It was there, without a run in it.
     Given,
     Reopened,
@@ -166,15 +167,18 @@ impl RunDir {
     /// Makes `wanted`, or `wanted-1`, `wanted-2`, ... when it exists. The call
     /// to use for the default pattern, where two runs may begin in one second.
     pub fn create_numbered(wanted: &Path) -> Result<Self, RunDirError> {
-        Self::lock(make_numbered(wanted)?, Origin::Made)
+        Self::lock(make_numbered(wanted)?, Origin::Made(1))
     }
 
     /// Makes the directory that the user named. One that exists will do when
     /// it holds nothing that a run would overwrite.
     pub fn create_given(path: &Path) -> Result<Self, RunDirError> {
-        let origin = match path.exists() {
-            true => Origin::Given,
-            false => Origin::Made,
+        let missing = path
+            .ancestors()
+            .take_while(|dir| !dir.as_os_str().is_empty() && !dir.exists());
+        let origin = match missing.count() {
+            0 => Origin::Given,
+            made => Origin::Made(made),
         };
         fsx::create_dir_all(path)?;
         let run = Self::lock(path.to_path_buf(), origin)?;
@@ -197,7 +201,7 @@ impl RunDir {
     /// process left half-written.
     pub fn reopen(path: &Path) -> Result<Self, RunDirError> {
         let run = Self::lock(path.to_path_buf(), Origin::Reopened)?;
-        for dir in [run.root.clone(), run.hydra(), run.checkpoints()] {
+        for dir in [run.root.clone(), run.hydra(), run.checkpoints(), run.best()] {
             fsx::sweep(&dir);
         }
         Ok(run)
@@ -215,8 +219,8 @@ impl RunDir {
     }
 
     /// Takes back a run that fails before its first step: what
-    /// [`RunDir::write_snapshot`] and the log wrote goes, and the directory with
-    /// it where this process made it. A reopened run stays as it is.
+    /// [`RunDir::write_snapshot`] and the log wrote goes, and the directories with
+    /// it that this process made. A reopened run stays as it is.
     pub fn abandon(self) {
         if self.origin == Origin::Reopened {
             return;
@@ -226,10 +230,14 @@ impl RunDir {
         for file in [self.resolved_config(), self.log()] {
             let _ = fs::remove_file(file);
         }
-        let (root, made) = (self.paths.root, self.origin == Origin::Made);
+        let made = match self.origin {
+            Origin::Made(made) => made,
+            Origin::Given | Origin::Reopened => 0,
+        };
+        let root = self.paths.root;
         drop(self.lock);
-        if made {
-            let _ = fs::remove_dir(root);
+        for dir in root.ancestors().take(made) {
+            let _ = fs::remove_dir(dir);
         }
     }
 
@@ -413,7 +421,7 @@ mod tests {
             hydra: text,
             resolved: text,
         };
-        let made = dir.path().join("made");
+        let made = dir.path().join("deep/made");
         let given = dir.path().join("given");
         fs::create_dir(&given).unwrap();
         fs::write(given.join("notes.txt"), "mine").unwrap();
@@ -422,7 +430,7 @@ mod tests {
             run.write_snapshot(&snapshot).unwrap();
             run.abandon();
         }
-        assert!(!made.exists());
+        assert!(!dir.path().join("deep").exists());
         assert_eq!(fs::read_dir(&given).unwrap().count(), 1);
         drop(RunDir::create_given(&made).unwrap());
         let run = RunDir::reopen(&made).unwrap();
@@ -437,11 +445,14 @@ mod tests {
         let path = dir.path().join("r");
         drop(RunDir::create_given(&path).unwrap());
         fs::write(path.join(".lock"), "process of a killed run").unwrap();
+        let best = path.join("checkpoints/best");
+        fs::create_dir_all(best.join(".step-000003.tmp-1-2")).unwrap();
         fs::create_dir_all(path.join("checkpoints/.step-000004.tmp-1-1")).unwrap();
         fs::write(path.join(".summary.json.tmp-1-0"), "{").unwrap();
         let run = RunDir::reopen(&path).unwrap();
         assert!(!path.join(".summary.json.tmp-1-0").exists());
-        assert_eq!(fs::read_dir(run.checkpoints()).unwrap().count(), 0);
+        assert_eq!(fs::read_dir(run.checkpoints()).unwrap().count(), 1);
+        assert_eq!(fs::read_dir(run.best()).unwrap().count(), 0);
         assert!(matches!(
             RunDir::reopen(&path),
             Err(RunDirError::Busy { .. })

@@ -118,6 +118,14 @@ impl Setup {
         }
     }
 
+    /// Whether the model has positions for answers, whatever the task.
+    ///
+    /// # Errors
+    /// It has not.
+    pub(super) fn check_answers(&self, config: &Config) -> Result<(), Error> {
+        check_answer(config, &self.arch, config.inference.max_new_tokens)
+    }
+
     /// Whether the device has room for one answer of so many tokens, with nothing else
     /// on it: what is certain before the prompts are read.
     ///
@@ -298,11 +306,15 @@ fn quantization(
 
 /// Prompts are cut to `max_seq_length` before an answer is generated.
 fn check_length(config: &Config, arch: &ArchConfig) -> Result<(), Error> {
-    let longest = config.training.max_seq_length;
     let answer = match config.task.kind {
         TaskKind::Text => 0,
         _ => config.inference.max_new_tokens,
     };
+    check_answer(config, arch, answer)
+}
+
+fn check_answer(config: &Config, arch: &ArchConfig, answer: usize) -> Result<(), Error> {
+    let longest = config.training.max_seq_length;
     match arch.longest_sequence() {
         Some(most) if longest + answer > most => Err(Error::TooLong {
             longest,

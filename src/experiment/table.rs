@@ -1,5 +1,8 @@
 //! The closing table: each metric before and after tuning.
 
+/// Most characters that a cell is filled up to: what a formatted width can be.
+pub(super) const WIDEST: usize = u16::MAX as usize;
+
 /// One metric of the base and the tuned model. None prints as `-`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Comparison {
@@ -50,7 +53,7 @@ pub fn render(title: &str, rows: &[Comparison]) -> String {
     }));
     let width = |column: usize| {
         let widths = cells.iter().map(|row| row[column].chars().count());
-        widths.max().unwrap_or(0)
+        widths.max().unwrap_or(0).min(WIDEST)
     };
     let widths = [0, 1, 2, 3].map(width);
     let line = |row: &[String; 4]| {

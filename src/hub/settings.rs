@@ -38,7 +38,11 @@ impl Settings {
                 )
             })
         };
-        let user = PathBuf::from(given("HOME").unwrap_or_default());
+        // A relative folder would lie wherever the program was started.
+        let user = given("HOME")
+            .map(PathBuf::from)
+            .filter(|home| home.is_absolute())
+            .unwrap_or_else(std::env::temp_dir);
         let path = |text: String| match text.strip_prefix("~/") {
             Some(rest) => user.join(rest),
             None => PathBuf::from(text),
@@ -46,6 +50,7 @@ impl Settings {
         let home = given("HF_HOME").map(path).unwrap_or_else(|| {
             let caches = given("XDG_CACHE_HOME").map(path);
             caches
+                .filter(|folder| folder.is_absolute())
                 .unwrap_or_else(|| user.join(".cache"))
                 .join("huggingface")
         });
@@ -67,6 +72,31 @@ impl Settings {
             offline: on("HF_HUB_OFFLINE") || on("TRANSFORMERS_OFFLINE"),
             certificates: net::certificates(given).map(|file| path(file.display().to_string())),
             pause: Duration::from_secs(1),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_that_are_empty_or_relative_are_none() {
+        let temporary = std::env::temp_dir().join(".cache/huggingface/hub");
+        let temporary = temporary.to_str().unwrap();
+        for (caches, home, cache) in [
+            ("/c", "/h", "/c/huggingface/hub"),
+            ("~/c", "/h", "/h/c/huggingface/hub"),
+            ("c", "/h", "/h/.cache/huggingface/hub"),
+            ("", "", temporary),
+            ("c", "h", temporary),
+        ] {
+            let settings = Settings::read(|name| match name {
+                "HOME" => Some(home.to_string()),
+                "XDG_CACHE_HOME" => Some(caches.to_string()),
+                _ => None,
+            });
+            assert_eq!(settings.cache, PathBuf::from(cache), "{caches} {home}");
         }
     }
 }

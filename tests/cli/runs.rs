@@ -152,7 +152,6 @@ fn a_missing_or_damaged_file_is_named() {
         error
     };
     shown("summary.json", Some("[]"));
-    shown("metrics.csv", None);
     assert!(shown("metrics.csv", Some("step\n")).contains("metrics.csv:1:"));
     shown(".hydra/overrides.yaml", None);
     shown(".hydra/overrides.yaml", Some("a: 1\n"));

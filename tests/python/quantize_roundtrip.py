@@ -150,7 +150,7 @@ def merged(run, work, model):
     peft.merge_and_unload().save_pretrained(work / "peft")
     common = [f"model.path={model}", "adapter=adapter"]
     text = kiln(run, work, "merge", *common, "output=dense", "quantization=none", "export.dtype=f32")
-    nf4 = kiln(run, work, "merge", *common, "output=nf4", "export.dtype=f32")
+    nf4 = kiln(run, work, "merge", *common, "output=nf4", "quantization=nf4", "export.dtype=f32")
     want, dense, onto = (tensors(work / name) for name in ("peft", "dense", "nf4"))
     check(want.keys() == dense.keys() == onto.keys(), "merged: other tensors")
     worst = max((want[key] - dense[key]).abs().max().item() for key in want)

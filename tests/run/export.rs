@@ -110,7 +110,9 @@ fn what_a_killed_quantize_left_goes_with_the_next() {
 #[test]
 fn a_merged_model_answers_as_base_and_adapter_do() {
     let sandbox = Sandbox::new();
-    sandbox.ok(&format!("{TRAIN} model.path=model hydra.run.dir=run"));
+    sandbox.ok(&format!(
+        "{TRAIN} model.path=model hydra.run.dir=outputs/run"
+    ));
     sandbox.ok("quantize model.path=model output=nf4");
     // The task's published adapter is the default; onto NF4 either way.
     for (base, output) in [("model", "one"), ("nf4", "two")] {
@@ -130,19 +132,91 @@ fn a_merged_model_answers_as_base_and_adapter_do() {
         let [one, two] = ["one", "two"].map(|dir| sandbox.bytes(&format!("{dir}/{file}")));
         assert!(one == two, "{file}");
     }
-    let dense = sandbox.ok("merge adapter=run/adapter model.path=model output=dense quantization=none export.dtype=bf16");
+    let dense = sandbox.ok("merge adapter=outputs/run/adapter model.path=model output=dense quantization=none export.dtype=bf16");
     assert!(dense.contains("onto its dense weights"), "{dense}");
     let dir = sandbox.path("dense");
     let arch = ArchConfig::from_dir(&dir).unwrap();
     assert_eq!(arch.dtype.as_deref(), Some("bfloat16"));
     Checkpoint::open_for(&dir, &arch).unwrap();
-    let text =
-        sandbox.ok("merge adapter=run/adapter model.path=model output=quiet export.check=false");
+    let text = sandbox
+        .ok("merge adapter=outputs/run/adapter model.path=model output=quiet export.check=false");
     assert!(!text.contains("logits"), "{text}");
     // And it loads for training.
     sandbox.ok(&format!(
         "{TRAIN} model.path=one hydra.run.dir=again quantization=none"
     ));
+}
+
+#[test]
+fn an_adapter_is_merged_onto_what_it_was_trained_on() {
+    let sandbox = Sandbox::new();
+    let train = format!("{TRAIN} model.path=model");
+    sandbox.ok(&format!(
+        "{train} hydra.run.dir=outputs/nf4 quantization.block_size=128"
+    ));
+    sandbox.ok(&format!(
+        "{train} hydra.run.dir=outputs/dense quantization=none"
+    ));
+    sandbox.copy("outputs/dense/adapter", "copied");
+    let merge = |args: &str| {
+        let text = sandbox.ok(&format!("merge model.path=model export.check=false {args}"));
+        let line = |name: &str| text.lines().find(|line| line.starts_with(name));
+        let merging = line("merging").unwrap().to_string();
+        (merging, line("base").map(str::to_string))
+    };
+    for (args, onto, why) in [
+        (
+            "output=a adapter=outputs/nf4/adapter",
+            "as NF4 (blocks of 128)",
+            "outputs/nf4/config.resolved.yaml",
+        ),
+        (
+            "output=b adapter=outputs/dense/adapter",
+            "onto its dense weights",
+            "outputs/dense/config.resolved.yaml",
+        ),
+        // The published one is that of the last run.
+        (
+            "output=c task=saq",
+            "onto its dense weights",
+            "outputs/dense/config.resolved.yaml",
+        ),
+        (
+            "output=d adapter=copied",
+            "onto its dense weights",
+            "does not say what it was trained on",
+        ),
+    ] {
+        let (merging, base) = merge(args);
+        assert!(merging.contains(onto), "{args}: {merging}");
+        let base = base.unwrap();
+        assert!(base.contains(why), "{args}: {base}");
+    }
+    // What is asked for holds, in each way of asking.
+    for (args, onto) in [
+        ("output=e quantization=none", "onto its dense weights"),
+        ("output=f quantization=nf4", "as NF4 (blocks of 64)"),
+        ("output=g quantization.method=nf4", "as NF4 (blocks of 64)"),
+        (
+            "output=h quantization.block_size=128",
+            "as NF4 (blocks of 128)",
+        ),
+    ] {
+        let (merging, base) = merge(&format!("{args} adapter=outputs/dense/adapter"));
+        assert!(merging.contains(onto), "{args}: {merging}");
+        assert_eq!(base, None, "{args}");
+    }
+    let weights = |dir: &str| sandbox.bytes(&format!("{dir}/model.safetensors"));
+    for (one, other, same) in [
+        ("b", "c", true),
+        ("b", "d", true),
+        ("b", "e", true),
+        ("b", "f", false),
+        ("f", "g", true),
+        ("f", "h", false),
+    ] {
+        assert_eq!(weights(one) == weights(other), same, "{one} {other}");
+    }
 }
 
 #[test]
@@ -238,7 +312,7 @@ fn what_cannot_be_done_leaves_nothing() {
             finished
                 .stdout
                 .lines()
-                .filter(|l| !l.starts_with("merging"))
+                .filter(|l| !l.starts_with("merging") && !l.starts_with("base "))
                 .count(),
             0,
             "{finished:?}"

@@ -2,7 +2,7 @@
 
 use crate::common::sandbox::Sandbox;
 
-const SAQ: &str = "preview task=saq model.path=model data.path=saq.csv";
+const SAQ: &str = "preview task=saq model.path=model data.path=saq.csv data.test_path=null";
 
 #[test]
 fn what_is_supervised_is_marked_and_counted() {
@@ -12,7 +12,7 @@ fn what_is_supervised_is_marked_and_counted() {
     sandbox.write("one.csv", "question,answer\nWhat color is the sky ?,blue\n");
     let text = sandbox.ok(
         "preview task=saq model.path=model data.path=one.csv device=cuda:9 training.bf16=true \
-         training.val_ratio=0",
+         training.val_ratio=0 data.test_path=null",
     );
     let expected = "\
 [[supervised]], the rest is masked; <<N tokens cut>>
@@ -63,8 +63,10 @@ fn as_many_examples_as_asked_for_and_counts_as_training_has_them() {
 fn a_cut_is_shown_where_it_was_made() {
     let sandbox = Sandbox::new();
     sandbox.write("one.csv", "question,answer\nWhat color is the sky ?,blue\n");
-    let text =
-        sandbox.ok("preview task=saq model.path=model data.path=one.csv training.max_seq_length=6");
+    let text = sandbox.ok(
+        "preview task=saq model.path=model data.path=one.csv training.max_seq_length=6 \
+         data.test_path=null",
+    );
     // BOS stays, and what stands next to the answer.
     let line = "  0:<s> <<4 tokens cut>> 18:sky 8:? 3:Answer: [[26:blue]] [[1:</s>]]\n";
     assert!(text.contains(line), "{text}");
@@ -99,6 +101,38 @@ fn a_set_without_supervised_tokens_is_shown_and_refused() {
     let run = sandbox.run("preview model.path=model data.path=null");
     assert_eq!(run.code, Some(1), "{run:?}");
     assert!(run.stderr.contains("data.path=FILE"), "{run:?}");
+}
+
+#[test]
+fn what_training_refuses_beside_the_set_is_refused() {
+    let sandbox = Sandbox::new();
+    sandbox.write("bad.csv", "question,answer\nWhat color is the sky ?,\n");
+    let args = "task=saq model.path=model data.path=saq.csv";
+    for (more, part) in [
+        ("data.test_path=bad.csv", "bad.csv:2: "),
+        (
+            "data.test_path=null lora.target_modules=[q_prj]",
+            "lora.target_modules: `q_prj` matches no module",
+        ),
+    ] {
+        let run = sandbox.run(&format!("preview {args} {more}"));
+        assert_eq!(run.code, Some(1), "{run:?}");
+        assert!(run.stdout.contains("examples    24 in saq.csv"), "{run:?}");
+        assert!(run.stderr.contains(part), "{run:?}");
+        let run = sandbox.run(&format!("train {args} {more} device=cpu"));
+        assert_eq!(run.code, Some(1), "{run:?}");
+        assert!(run.stderr.contains(part), "{run:?}");
+    }
+    sandbox.ok(&format!("preview {args} data.test_path=saq_test.csv"));
+    // A set is looked at before there are questions for afterwards.
+    let text = sandbox.ok(&format!("preview {args} data.test_path=none.csv"));
+    assert!(
+        text.contains("test        none.csv is not there: "),
+        "{text}"
+    );
+    // Without an adapter its modules do not matter.
+    let full = "method=full quantization=none lora.target_modules=[q_prj]";
+    sandbox.ok(&format!("preview {args} data.test_path=null {full}"));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! as the config does, files from the disk. Nothing here fails: a line that makes
 //! no sense has no completion.
 
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -9,6 +10,8 @@ use clap::{Arg, Command, CommandFactory};
 
 use crate::compose::{Request, options};
 use crate::config::{Known, search_path, suggest, suggest_keys, tree_search_path};
+use crate::experiment::OUTPUTS;
+use crate::experiment::registry::run_dirs;
 
 use super::Shell;
 use super::line::{escaped, split};
@@ -123,6 +126,8 @@ struct Reader<'c> {
     config_dir: Option<PathBuf>,
     config_path: Option<PathBuf>,
     config_name: String,
+    /// Where runs lie.
+    outputs: PathBuf,
     plain: Vec<String>,
 }
 
@@ -135,6 +140,7 @@ impl<'c> Reader<'c> {
             config_dir: None,
             config_path: None,
             config_name: "config".to_string(),
+            outputs: PathBuf::from(OUTPUTS),
             plain: Vec::new(),
         };
         for word in words {
@@ -164,6 +170,7 @@ impl<'c> Reader<'c> {
             "config_dir" => self.config_dir = Some(PathBuf::from(value)),
             "config_path" => self.config_path = Some(PathBuf::from(value)),
             "config_name" => self.config_name = value.to_string(),
+            "dir" => self.outputs = PathBuf::from(value),
             _ => {}
         }
     }
@@ -241,7 +248,13 @@ impl<'c> Reader<'c> {
                 .collect();
         }
         match arg.get_id().as_str() {
-            "config_dir" | "config_path" => files(before, word, true),
+            "config_dir" | "config_path" | "dir" => files(before, word, true),
+            "run" | "a" | "b" | "from" => runs(&self.outputs, before, word),
+            // Of `run report`: a run, and output=FILE.
+            "words" => match word.split_once('=') {
+                Some(("output", path)) => files("output=", path, false),
+                _ => runs(&self.outputs, before, word),
+            },
             "config_name" => options(&self.request().sources, "")
                 .into_iter()
                 .filter(|name| name.starts_with(word))
@@ -307,6 +320,39 @@ fn first_line(text: Option<&clap::builder::StyledStr>) -> String {
     text.lines().next().unwrap_or_default().to_string()
 }
 
+/// Runs by the shortest end of their path below `outputs` that begins as typed and no
+/// other run has, and folders as they are typed.
+fn runs(outputs: &Path, before: &str, typed: &str) -> Vec<Candidate> {
+    let dirs = run_dirs(outputs);
+    let ends: Vec<Vec<String>> = dirs.iter().map(|dir| ends(dir, outputs)).collect();
+    let mut times: HashMap<&String, usize> = HashMap::new();
+    for end in ends.iter().flatten() {
+        *times.entry(end).or_default() += 1;
+    }
+    let of_run = |ends: &Vec<String>| {
+        let mut fitting = ends.iter().filter(|end| end.starts_with(typed));
+        let end = fitting.find(|end| times.get(end) == Some(&1))?;
+        Some(Candidate::new(format!("{before}{end}"), ""))
+    };
+    let mut found: Vec<Candidate> = ends.iter().filter_map(of_run).collect();
+    if !typed.is_empty() || found.is_empty() {
+        found.extend(files(before, typed, true));
+    }
+    found
+}
+
+/// The ends of a run's path below `outputs`, the shortest first.
+fn ends(run: &Path, outputs: &Path) -> Vec<String> {
+    let below = run.strip_prefix(outputs).unwrap_or(run);
+    let names: Option<Vec<&str>> = below.iter().map(|name| name.to_str()).collect();
+    // A name that is no UTF-8 cannot be offered.
+    let names = names.unwrap_or_default();
+    (0..names.len())
+        .rev()
+        .map(|from| names[from..].join("/"))
+        .collect()
+}
+
 /// Files whose path begins as typed; folders end in `/` and go on.
 fn files(before: &str, typed: &str, only_folders: bool) -> Vec<Candidate> {
     let (folder, start) = match typed.rfind('/') {
@@ -359,4 +405,53 @@ fn quoted_files(before: &str, typed: &str) -> Vec<Candidate> {
         };
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn runs_are_offered_by_the_end_that_only_they_have() {
+        let dir = tempfile::tempdir().unwrap();
+        let outputs = dir.path().join("outputs");
+        for run in [
+            "2026-03-01/10-00-00",
+            "2026-03-01/10-30-00",
+            "2026-03-02/10-30-00",
+            "multirun/2026-03-02/11-00-00/0",
+        ] {
+            fs::create_dir_all(outputs.join(run).join(".hydra")).unwrap();
+        }
+        let offered = |words: &[&str], word: &str| -> Vec<String> {
+            let place = outputs.display().to_string();
+            let line = [&["run"][..], words, &["--dir", &place]].concat();
+            let before: Vec<String> = line.iter().map(ToString::to_string).collect();
+            let found = candidates(&before, word);
+            found.into_iter().map(|one| one.text).collect()
+        };
+        let all = [
+            "10-00-00",
+            "2026-03-01/10-30-00",
+            "2026-03-02/10-30-00",
+            "0",
+        ];
+        for words in [&["runs", "show"][..], &["runs", "diff", "x"], &["report"]] {
+            assert_eq!(offered(words, ""), all, "{words:?}");
+            assert_eq!(offered(words, "10-"), ["10-00-00"], "{words:?}");
+            assert_eq!(
+                offered(words, "2026-03-02/1"),
+                [all[2], "2026-03-02/11-00-00/0"]
+            );
+        }
+        let typed = format!("{}/2026-03-0", outputs.display());
+        let days = ["1/", "2/"].map(|end| format!("{typed}{end}"));
+        assert_eq!(offered(&["runs", "show"], &typed), days);
+        let texts = runs(&outputs, "--from=", "10-")
+            .into_iter()
+            .map(|one| one.text);
+        assert_eq!(texts.collect::<Vec<_>>(), ["--from=10-00-00"]);
+    }
 }

@@ -20,22 +20,23 @@ pub(super) fn replace_generation(source: &str) -> Result<(String, bool), String>
         let (before, tail) = rest.split_at(at);
         out.push_str(before);
         let end = match tail.as_bytes().get(1) {
+            _ if raw => end_of_raw(tail),
             Some(b'#') => tail.find("#}").map(|e| e + 2),
             Some(b'{') => close(tail, "}}"),
             Some(b'%') => close(tail, "%}"),
             _ => Some(1),
         };
+        if raw && end.is_none() {
+            out.push('{');
+            rest = &tail[1..];
+            continue;
+        }
         // An open tag at the end: the parser says what is wrong with it.
         let (tag, after) = tail.split_at(end.unwrap_or(tail.len()));
         let word = tag
             .strip_prefix("{%")
             .and_then(|t| t.strip_suffix("%}"))
             .map_or("", |t| t.trim_matches(['-', '+']).trim());
-        if raw && word != "endraw" {
-            out.push('{');
-            rest = &tail[1..];
-            continue;
-        }
         raw = word == "raw";
         tags += usize::from(end != Some(1));
         if tags > TAGS {
@@ -72,6 +73,17 @@ fn code(tag: &str) -> usize {
         }
     }
     count
+}
+
+/// Where the tag that ends a raw block ends, if `text` begins with one: looked at no
+/// further than it goes, as all else in the block is text.
+fn end_of_raw(text: &str) -> Option<usize> {
+    let signs = ['-', '+'];
+    let rest = text.strip_prefix("{%")?.trim_start_matches(signs);
+    let rest = rest.trim_start().strip_prefix("endraw")?;
+    let rest = rest.trim_start().trim_start_matches(signs);
+    let rest = rest.strip_prefix("%}")?;
+    Some(text.len() - rest.len())
 }
 
 /// Where the tag that `text` begins with ends: after `end`, outside of strings.

@@ -298,6 +298,13 @@ fn generation_tags_become_a_block_of_ours() {
         "{# {% generation %} #}{{ '{% generation %}' }}{% raw %}{% generation %}{{{% endraw %}{%- filter kiln_assistant -%}x{%+ endfilter %}{"
     );
     assert_eq!(tags::replace_generation("{{ a").unwrap().0, "{{ a");
+    // A raw block is read once, whatever its text looks like.
+    let began = Instant::now();
+    for end in ["", "}}", "{%-endraw +%}"] {
+        let source = format!("{{% raw %}}{}{end}", "{{".repeat(100_000));
+        assert!(tags::replace_generation(&source).unwrap().0 == source);
+    }
+    assert!(began.elapsed() < Duration::from_secs(5));
     assert!(!tags::replace_generation("{% generations %}").unwrap().1);
     // Long texts are no code.
     let long = format!("{{{{ '{}' }}}}", "x".repeat(100_000));

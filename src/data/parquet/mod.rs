@@ -6,6 +6,7 @@
 //! over is caught here.
 
 mod column;
+mod footer;
 mod shape;
 #[cfg(test)]
 mod tests;
@@ -74,6 +75,7 @@ enum Into {
 /// Opens the file; `row` of an example is the number of its row, from 1.
 pub(super) fn open(spec: &Spec, file: File) -> Result<Source, DataError> {
     let path = &*spec.path;
+    footer::check(&file).map_err(|what| damaged(path, &what))?;
     let file = guarded(|| SerializedFileReader::new(file)).map_err(|e| damaged(path, &e))?;
     let schema = file.metadata().file_metadata().schema_descr_ptr();
     let mut leaves = Vec::new();

@@ -10,7 +10,7 @@ use super::column::Column;
 use crate::data::error::RowProblem;
 
 /// Deeper schemas are refused: reading them is recursive.
-const DEEPEST: usize = 32;
+pub(super) const DEEPEST: usize = 32;
 
 pub(super) enum Shape {
     /// The number of a column.

@@ -269,6 +269,55 @@ fn a_file_cut_off_or_damaged_ends_in_an_error() {
     assert!(refused > 80, "{refused}");
 }
 
+/// A file without rows, whose one column lies within so many groups.
+fn nested(groups: usize) -> Vec<u8> {
+    // Version 1; the schema, of so many elements.
+    let mut footer = vec![0x15, 2, 0x19, 0xfc];
+    let mut count = groups + 2;
+    while count > 0x7f {
+        footer.push(count as u8 | 0x80);
+        count >>= 7;
+    }
+    footer.push(count as u8);
+    for _ in 0..=groups {
+        // Required, named g, with one field.
+        footer.extend(b"\x35\x00\x18\x01g\x15\x02\x00");
+    }
+    // Bytes of UTF-8, required, named text.
+    footer.extend(b"\x15\x0c\x25\x00\x18\x04text\x25\x00\x00");
+    // No rows, no row groups.
+    footer.extend(b"\x16\x00\x19\x0c\x00");
+    let length = (footer.len() as u32).to_le_bytes();
+    [MAGIC, &footer, &length, MAGIC].concat()
+}
+
+#[test]
+fn a_schema_nested_too_deep_is_refused_before_it_is_built() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.parquet");
+    let refusal = |bytes: &[u8]| {
+        std::fs::write(&path, bytes).unwrap();
+        let error = read(&path, TaskKind::Text, OnError::Fail).err().unwrap();
+        error.to_string()
+    };
+    for groups in [33, 1000, 200_000] {
+        let text = refusal(&nested(groups));
+        assert!(text.contains("nested deeper than 32"), "{groups}: {text}");
+    }
+    for groups in [0, 32] {
+        std::fs::write(&path, nested(groups)).unwrap();
+        let file = File::open(&path).unwrap();
+        assert_eq!(footer::check(&file), Ok(()), "{groups}");
+        assert_eq!(rows(&path).shape.len(), 1, "{groups}");
+    }
+    // A group that has more fields than the file.
+    let mut bytes = nested(0);
+    let at = bytes.windows(3).position(|w| w == b"g\x15\x02").unwrap();
+    bytes[at + 2] = 4;
+    let text = refusal(&bytes);
+    assert!(text.contains("its schema contradicts itself"), "{text}");
+}
+
 /// The number of examples, whatever they are.
 fn rows_of(path: &Path) -> Result<usize, DataError> {
     let mut data = config(OnError::Fail);

@@ -129,16 +129,20 @@ pub(in crate::data) fn hash_all(mut input: impl Read, hash: &mut Sha256) -> io::
 
 /// Maps the file at `path` after reading it once against its hash.
 pub(in crate::data) fn open(path: &Path) -> Result<Store, Damage> {
-    let file = File::open(path)?;
+    map(&File::open(path)?)
+}
+
+/// [`open`] for a file that was just opened; it may lose its name.
+pub(in crate::data) fn map(file: &File) -> Result<Store, Damage> {
     let length = file.metadata()?.len();
     let short = Damage::What("it is cut off");
     let Some(hashed) = length.checked_sub(32) else {
         return Err(short);
     };
     let mut hash = Sha256::new();
-    hash_all((&file).take(hashed), &mut hash)?;
+    hash_all(file.take(hashed), &mut hash)?;
     // SAFETY: the file is written under another name and never changed afterwards.
-    let map = unsafe { Mmap::map(&file) }?;
+    let map = unsafe { Mmap::map(file) }?;
     let footer = (map.len().checked_sub(FOOTER)).ok_or(short)?;
     if hash.finalize()[..] != map[map.len() - 32..] || map.len() as u64 != length {
         return Err(Damage::What("its checksum does not match"));

@@ -193,7 +193,8 @@ impl Sizes {
             }
             Sequences::Alike(one, number) => assumed(one, number, training, schedule(number)?),
         };
-        workload.checkpoints = training.save_steps > 0 && training.save_steps < workload.steps;
+        // There is one at the end, however few steps there are.
+        workload.checkpoints = training.save_steps > 0;
         workload.keeps_best = training.load_best_model_at_end;
         workload.validation =
             (self.val.len() > 0).then(|| cut(&self.val).largest(training.batch_size));

@@ -1,5 +1,6 @@
 //! Tests of the parent module, with killed processes and full disks.
 
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -28,6 +29,87 @@ fn a_file_is_replaced_whole() {
     write(&path, b"two").unwrap();
     assert_eq!(fs::read(&path).unwrap(), b"two");
     assert_eq!(names(dir.path()), ["x.json"]);
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().mode() & 0o777
+}
+
+#[test]
+fn a_replaced_file_keeps_its_mode() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("secret.csv");
+    fs::write(&path, "one").unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    write(&path, b"two").unwrap();
+    assert_eq!(
+        (mode(&path), fs::read(&path).unwrap()),
+        (0o600, b"two".to_vec())
+    );
+}
+
+#[test]
+fn a_link_stays_and_its_end_is_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    let real = dir.path().join("real");
+    fs::create_dir(&real).unwrap();
+    fs::write(real.join("old"), "one").unwrap();
+    fs::set_permissions(real.join("old"), fs::Permissions::from_mode(0o640)).unwrap();
+    // Over another link, and to what is not there yet.
+    for (link, end) in [("a", "real/old"), ("b", "a"), ("c", "real/new")] {
+        std::os::unix::fs::symlink(end, dir.path().join(link)).unwrap();
+    }
+    for (link, end) in [("a", "old"), ("b", "old"), ("c", "new")] {
+        let path = dir.path().join(link);
+        check_writable(&path).unwrap();
+        write(&path, link.as_bytes()).unwrap();
+        assert!(path.is_symlink(), "{link}");
+        assert_eq!(fs::read(real.join(end)).unwrap(), link.as_bytes());
+    }
+    assert_eq!(mode(&real.join("old")), 0o640);
+    assert_eq!(names(dir.path()), ["a", "b", "c", "real"]);
+    assert_eq!(names(&real), ["new", "old"]);
+}
+
+#[test]
+fn a_pipe_is_written_to_and_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let pipe = dir.path().join("pipe");
+    let made = Command::new("mkfifo").arg(&pipe).status().unwrap();
+    assert!(made.success());
+    // Nobody reads yet, and it must not wait for one.
+    check_writable(&pipe).unwrap();
+    let reader = std::thread::spawn({
+        let pipe = pipe.clone();
+        move || fs::read(pipe)
+    });
+    write(&pipe, b"answers").unwrap();
+    let kind = fs::symlink_metadata(&pipe).unwrap().file_type();
+    assert!(kind.is_fifo());
+    assert_eq!(reader.join().unwrap().unwrap(), b"answers");
+    assert_eq!(names(dir.path()), ["pipe"]);
+}
+
+#[test]
+fn what_cannot_be_written_is_found_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.csv");
+    check_writable(&path).unwrap();
+    assert_eq!(names(dir.path()), [""; 0]);
+    fs::write(&path, "old").unwrap();
+    check_writable(&path).unwrap();
+    assert_eq!(fs::read(&path).unwrap(), b"old");
+    let long = "x".repeat(250);
+    for (bad, part) in [
+        ("none/x.csv", "no such file or directory"),
+        ("x.csv/y.csv", "x.csv is a file, not a directory"),
+        ("", "it is a directory"),
+        (long.as_str(), "give a shorter name"),
+    ] {
+        let text = check_writable(&dir.path().join(bad)).unwrap_err();
+        let text = text.to_string();
+        assert!(text.contains(part), "{bad}: {text}");
+    }
 }
 
 #[test]
@@ -180,6 +262,9 @@ fn every_cause_names_a_way_out() {
         (libc::EDQUOT, "no space left on the device ("),
         (libc::EISDIR, "it is a directory; move it away"),
         (libc::EIO, "check the disk"),
+        (libc::EMFILE, "raise the limit of open files (ulimit -n)"),
+        (libc::EFBIG, "raise the limit of a file's size (ulimit -f)"),
+        (libc::ENAMETOOLONG, "give a shorter name"),
     ] {
         let text = text(errno);
         assert!(text.starts_with("out/x: cannot write: "), "{text}");

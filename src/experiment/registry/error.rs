@@ -62,8 +62,6 @@ pub enum RegistryError {
         "{name}: names {} runs; say which:{}", .runs.len(), lines(.runs)
     )]
     Ambiguous { name: String, runs: Vec<PathBuf> },
-    #[error("{}: missing; a finished run has it: restore the file", .0.display())]
-    Missing(PathBuf),
 }
 
 fn candidates(runs: &[PathBuf], below: &Path) -> String {

@@ -62,7 +62,7 @@ impl Record {
     /// Reads a run directory.
     ///
     /// # Errors
-    /// A damaged summary.json, a missing or damaged `.hydra/overrides.yaml`.
+    /// A damaged summary.json, a damaged `.hydra`, or neither of them there.
     pub fn read(dir: &Path) -> Result<Record, RegistryError> {
         let paths = RunPaths::new(dir);
         let summary = match paths.summary().exists() {
@@ -71,7 +71,11 @@ impl Record {
         };
         Ok(Record {
             state: State::of(&paths, summary.as_ref()),
-            overrides: saved_overrides(&paths.hydra())?,
+            overrides: match summary.is_some() && !paths.hydra().exists() {
+                // A copy without it: the summary tells what matters.
+                true => Vec::new(),
+                false => saved_overrides(&paths.hydra())?,
+            },
             started: started(&paths),
             paths,
             summary,

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::config_diff::Leaves;
 use super::error::RegistryError;
 use super::find::find_runs;
+use super::inputs::Inputs;
 use crate::experiment::checkpoints::{self, Checkpoint};
 use crate::experiment::fsx;
 use crate::experiment::run_dir::{RunDir, RunDirError, RunPaths};
@@ -21,8 +22,8 @@ pub enum ResumePlan {
         /// None: the run was killed before its first checkpoint, and begins
         /// again in its directory.
         checkpoint: Option<Checkpoint>,
-        /// Keys whose values differ from the run's own config, each as
-        /// `key: then -> now`.
+        /// Keys whose values differ from the run's own config, and inputs whose content
+        /// differs from what the checkpoint was made with, each as `key: then -> now`.
         changed: Vec<String>,
     },
     /// Nothing to do: the named run is finished and stays as it is.
@@ -120,11 +121,16 @@ fn plan_named(
         Some(named) => Some(named),
         None => checkpoints::newest_whole(&run.checkpoints())?,
     };
-    let changed = if run.resolved_config().exists() {
-        Leaves::read(&run.resolved_config())?.changes(&Leaves::parse(config)?)
+    let config = Leaves::parse(config)?;
+    let mut changed = if run.resolved_config().exists() {
+        Leaves::read(&run.resolved_config())?.changes(&config)
     } else {
         Vec::new()
     };
+    let then = checkpoint.as_ref();
+    if let Some(then) = then.and_then(|found| Inputs::of_checkpoint(&found.path)) {
+        changed.extend(Inputs::of(&config).changes_since(&then));
+    }
     Ok(Some(ResumePlan::Continue {
         run,
         checkpoint,
@@ -357,6 +363,50 @@ mod tests {
         fs::remove_file(run.join("summary.json")).unwrap();
         fs::remove_file(run.join("config.resolved.yaml")).unwrap();
         assert_eq!(from_the_start(runs.plan(Some("auto"), Some(&run))), run);
+    }
+
+    #[test]
+    fn other_bytes_of_the_same_size_are_a_change() {
+        let runs = Runs::new();
+        let at = |name: &str| runs.dir.path().join(name);
+        let (data, base) = (at("train.csv"), at("base"));
+        fs::write(&data, "a,b\n1,2\n").unwrap();
+        fs::create_dir(&base).unwrap();
+        fs::write(base.join("model.safetensors"), [0u8; 9000]).unwrap();
+        let (data_path, base_path) = (data.display(), base.display());
+        let config = format!("data:\n  path: {data_path}\nmodel:\n  path: {base_path}\n");
+        let run = runs.add("a", &config, Status::Running, &[]);
+        let save = |step: usize, state: serde_json::Value| {
+            checkpoints::save(&run.join("checkpoints"), step, &[], &state).unwrap();
+        };
+        let changed = || -> Vec<String> {
+            let plan = plan_resume(&ResumeRequest {
+                resume: run.to_str(),
+                run_dir: None,
+                outputs: &runs.outputs(),
+                resolved_config: &config,
+            });
+            match plan.unwrap() {
+                ResumePlan::Continue { changed, .. } => changed,
+                other => panic!("{other:?}"),
+            }
+        };
+        save(5, json!({"inputs": Inputs::of_run(&RunPaths::new(&run))}));
+        assert_eq!(changed(), [""; 0]);
+        fs::write(&data, "a,b\n1,3\n").unwrap();
+        assert!(changed()[0].starts_with("the content of data.path: "));
+        let mut weights = [0u8; 9000];
+        weights[8999] = 1;
+        fs::write(base.join("model.safetensors"), weights).unwrap();
+        let both = changed();
+        assert_eq!(both.len(), 2, "{both:?}");
+        assert!(both[1].starts_with("the content of model.path: "));
+        // The later checkpoints of the run tell how it began.
+        save(6, json!({"inputs": Inputs::of_run(&RunPaths::new(&run))}));
+        assert_eq!(changed(), both);
+        // As earlier versions left them.
+        save(7, json!({}));
+        assert_eq!(changed(), [""; 0]);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::error::RegistryError;
 use super::list::when;
-use super::record::{Record, State};
+use super::record::Record;
 use super::text::{NONE, duration, loss, percent, table};
 use crate::compose::saved_origin;
 use crate::experiment::checkpoints;
@@ -34,17 +34,12 @@ impl RunView {
     /// Reads a run directory.
     ///
     /// # Errors
-    /// A file that is damaged, or missing though the run is finished; it is named.
+    /// A file that is damaged; it is named. What is missing is left out.
     pub fn read(dir: &Path) -> Result<RunView, RegistryError> {
         let record = Record::read(dir)?;
         let paths = &record.paths;
-        let trained = record
-            .summary
-            .as_ref()
-            .is_some_and(|summary| summary.command == "train" && record.state == State::Finished);
         let metrics = match paths.metrics().exists() {
             true => metrics::read(&paths.metrics())?,
-            false if trained => return Err(RegistryError::Missing(paths.metrics())),
             false => Vec::new(),
         };
         let adapter = [paths.adapter(), paths.model()];
@@ -52,9 +47,13 @@ impl RunView {
             true => checkpoints::list(&paths.checkpoints())?.pop(),
             false => None,
         };
+        let origin = match paths.hydra().exists() {
+            true => saved_origin(&paths.hydra())?,
+            false => None,
+        };
+        let rerun_of = origin.and_then(|hydra| hydra.parent().map(below_here));
         Ok(RunView {
-            rerun_of: saved_origin(&paths.hydra())?
-                .and_then(|hydra| hydra.parent().map(below_here)),
+            rerun_of,
             adapter: adapter.into_iter().find(|path| path.is_dir()),
             checkpoint: checkpoint.map(|checkpoint| checkpoint.path),
             metrics: metrics[metrics.len().saturating_sub(ROWS)..].to_vec(),
@@ -115,7 +114,9 @@ impl RunView {
                 lines.push(("peak memory", human_bytes(bytes)));
             }
             if let Some(error) = &summary.error {
-                lines.push(("error", error.replace('\n', "\n  ")));
+                let mut parts = error.lines().map(str::to_string);
+                lines.push(("error", parts.next().unwrap_or_default()));
+                lines.extend(parts.map(|part| ("", part)));
             }
         }
         if let Some(path) = &self.adapter {
@@ -156,4 +157,35 @@ fn below_here(path: &Path) -> PathBuf {
     let here = std::env::current_dir().ok();
     let below = here.and_then(|here| Some(path.strip_prefix(here).ok()?.to_path_buf()));
     below.unwrap_or_else(|| path.to_path_buf())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::experiment::registry::{RunList, State};
+    use crate::experiment::summary::{Status, Summary};
+
+    #[test]
+    fn a_summary_alone_is_a_run() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = dir.path().join("copy");
+        fs::create_dir(&run).unwrap();
+        let mut summary = Summary::started("train", "m\ncq", "cpu");
+        summary.status = Status::Finished;
+        summary.error = Some("first\nsecond".to_string());
+        summary.write(&run.join("summary.json")).unwrap();
+        let list = RunList::read(dir.path()).unwrap();
+        assert_eq!(list.runs[0].status, State::Finished);
+        assert!(list.runs[0].overrides.is_empty());
+        assert!(list.text().contains("train m cq"), "{}", list.text());
+        let text = RunView::read(&run).unwrap().text();
+        let has = |line: &str| text.lines().any(|one| one == line);
+        assert!(has("command     train m cq"), "{text}");
+        assert!(
+            has("error       first") && has("            second"),
+            "{text}"
+        );
+    }
 }

@@ -1,18 +1,26 @@
 //! Figures and tables for the terminal.
 
+use crate::experiment::table::WIDEST;
+
 /// What stands where there is no value.
 pub const NONE: &str = "-";
 
-/// Columns aligned to the left with two spaces between; the last one runs on.
+/// Columns aligned to the left with two spaces between; the last one runs on. Whatever
+/// the cells hold, a row is one line and nothing in it steers the terminal.
 pub fn table(rows: &[Vec<String>]) -> String {
+    let rows: Vec<Vec<String>> = rows
+        .iter()
+        .map(|row| row.iter().map(|cell| plain(cell)).collect())
+        .collect();
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column));
-        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+        let widest = cells.map(|cell| cell.chars().count()).max();
+        widest.unwrap_or(0).min(WIDEST)
     };
     let widths: Vec<usize> = (0..columns).map(width).collect();
     let mut text = String::new();
-    for row in rows {
+    for row in &rows {
         let mut line = String::new();
         for (cell, width) in row.iter().zip(&widths) {
             line.push_str(&format!("{cell:<width$}  "));
@@ -21,6 +29,16 @@ pub fn table(rows: &[Vec<String>]) -> String {
         text.push('\n');
     }
     text
+}
+
+/// A cell without control characters.
+fn plain(cell: &str) -> String {
+    let shown = |c: char| match c {
+        c if c.is_control() && c.is_whitespace() => ' ',
+        c if c.is_control() => '?',
+        c => c,
+    };
+    cell.chars().map(shown).collect()
 }
 
 /// A fraction 0-1 in percent.
@@ -73,5 +91,14 @@ mod tests {
         ];
         assert_eq!(table(&rows), "a    ü\nbcd\n");
         assert_eq!(table(&[]), "");
+        let long = "x".repeat(70_000);
+        let text = table(&[vec![long.clone(), "y".to_string()]]);
+        assert_eq!(text, format!("{long}  y\n"));
+    }
+
+    #[test]
+    fn cells_neither_break_their_line_nor_steer_the_terminal() {
+        let rows = [vec!["\u{1b}[2Jm\rcq\u{9b}".to_string(), "a\nb".to_string()]];
+        assert_eq!(table(&rows), "?[2Jm cq?  a b\n");
     }
 }

@@ -12,8 +12,10 @@ use super::fsx::{self, FsError};
 use super::metrics::MetricsError;
 use super::registry::{ConfigError, RegistryError, locate};
 
-/// The table of a sweep; a directory with one is a sweep.
+/// The table of a sweep.
 const SWEEP: &str = "sweep.csv";
+/// What a sweep has before its first cell.
+const MASTER: &str = "multirun.yaml";
 
 /// A report that cannot be written.
 #[derive(Debug, Error)]
@@ -26,6 +28,11 @@ pub enum ReportError {
     Metrics(#[from] MetricsError),
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    #[error(
+        "{}: no cell of this sweep has ended yet; to go on with it, give its command again with \
+         training.resume=auto hydra.sweep.dir={}", .0.display(), .0.display()
+    )]
+    NoCell(PathBuf),
     #[error("{}:{line}: {what}; restore the file or run again", .path.display())]
     Table {
         path: PathBuf,
@@ -41,7 +48,8 @@ pub enum ReportError {
 /// where it lies.
 ///
 /// # Errors
-/// There is no such run, a file of it is damaged, or the report cannot be written.
+/// There is no such run, a file of it is damaged, no cell of the sweep has ended, or the
+/// report cannot be written.
 pub fn report(name: &Path, outputs: &Path, output: Option<&Path>) -> Result<PathBuf, ReportError> {
     let (dir, text) = match sweep_dir(name, outputs)? {
         Some(dir) => {
@@ -70,7 +78,7 @@ pub fn report(name: &Path, outputs: &Path, output: Option<&Path>) -> Result<Path
 
 /// The sweep that `name` means; `None` where it means none.
 fn sweep_dir(name: &Path, outputs: &Path) -> Result<Option<PathBuf>, ReportError> {
-    if name.join(SWEEP).is_file() {
+    if is_sweep(name) {
         return Ok(Some(name.to_path_buf()));
     }
     let parts = name.components();
@@ -80,11 +88,11 @@ fn sweep_dir(name: &Path, outputs: &Path) -> Result<Option<PathBuf>, ReportError
         return Ok(None);
     }
     let walk = WalkDir::new(outputs.join("multirun")).sort_by_file_name();
-    let tables = walk.into_iter().flatten();
-    let tables = tables.filter(|entry| entry.file_name() == SWEEP);
-    let mut found: Vec<PathBuf> = tables
-        .filter_map(|entry| entry.path().parent().map(Path::to_path_buf))
-        .filter(|dir| dir.ends_with(&tail))
+    let dirs = walk.into_iter().flatten();
+    let dirs = dirs.filter(|entry| entry.file_type().is_dir());
+    let mut found: Vec<PathBuf> = dirs
+        .map(walkdir::DirEntry::into_path)
+        .filter(|dir| dir.ends_with(&tail) && is_sweep(dir))
         .collect();
     match found.len() {
         0 | 1 => Ok(found.pop()),
@@ -94,6 +102,10 @@ fn sweep_dir(name: &Path, outputs: &Path) -> Result<Option<PathBuf>, ReportError
         }
         .into()),
     }
+}
+
+fn is_sweep(dir: &Path) -> bool {
+    [SWEEP, MASTER].iter().any(|name| dir.join(name).is_file())
 }
 
 /// Rows of a CSV file by its header. Blanks are kept.
@@ -128,5 +140,36 @@ impl Table {
     /// A figure; `None` where the cell is blank or no number.
     fn number(&self, row: usize, column: usize) -> Option<f64> {
         self.rows[row].get(column)?.parse().ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_sweep_killed_in_its_first_cell_says_how_to_go_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let sweep = dir.path().join("multirun/2026-03-02/11-00-00");
+        for cell in ["0", "1"] {
+            fs::create_dir_all(sweep.join(cell).join(".hydra")).unwrap();
+        }
+        fs::write(sweep.join(MASTER), "seed: 1\n").unwrap();
+        let told = |name: &Path| report(name, dir.path(), None).unwrap_err().to_string();
+        let expected = format!(
+            "{at}: no cell of this sweep has ended yet; to go on with it, give its command again \
+             with training.resume=auto hydra.sweep.dir={at}",
+            at = sweep.display()
+        );
+        for table in [None, Some(""), Some("cell,directory,overrides\n")] {
+            if let Some(text) = table {
+                fs::write(sweep.join(SWEEP), text).unwrap();
+            }
+            for name in [sweep.as_path(), Path::new("2026-03-02/11-00-00")] {
+                assert_eq!(told(name), expected, "{table:?}");
+            }
+        }
     }
 }

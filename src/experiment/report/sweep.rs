@@ -12,10 +12,17 @@ use crate::report::svg::{COLOURS, figure};
 use crate::report::{Bars, Chart, Group, Page, Series};
 
 /// # Errors
-/// A file of the sweep that is damaged.
+/// A file of the sweep that is damaged, or no cell that has ended.
 pub(super) fn page(dir: &Path) -> Result<String, ReportError> {
     let path = dir.join(SWEEP);
+    let none = || ReportError::NoCell(dir.to_path_buf());
+    if !path.is_file() {
+        return Err(none());
+    }
     let table = Table::read(&path)?;
+    if table.rows.is_empty() {
+        return Err(none());
+    }
     let lacks = |name: &str| ReportError::Table {
         path: path.clone(),
         line: 1,

@@ -62,8 +62,7 @@ fn render(keys: &[String], outcomes: &[Outcome]) -> Result<Vec<u8>, std::io::Err
         row.push(count(summary.and_then(|s| s.trainable_parameters)));
         row.push(count(summary.and_then(|s| s.peak_memory_bytes)));
         row.push(float(summary.and_then(|s| s.tokens_per_s)));
-        let own = Some(outcome.duration_s);
-        row.push(float(summary.and_then(|s| s.duration_s).or(own)));
+        row.push(float(Some(outcome.took())));
         out.write_record(&row)?;
     }
     out.into_inner().map_err(|e| e.into_error())

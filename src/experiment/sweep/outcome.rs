@@ -36,6 +36,12 @@ impl Outcome {
         }
     }
 
+    /// Seconds that the run took, which may have been before the sweep was gone on with.
+    pub fn took(&self) -> f64 {
+        let summary = self.summary.as_ref().and_then(|s| s.duration_s);
+        summary.unwrap_or(self.duration_s)
+    }
+
     pub fn val_loss(&self) -> Option<f64> {
         self.summary.as_ref().and_then(|summary| summary.val_loss)
     }

@@ -11,6 +11,7 @@ use crate::config::{Job, JobError, names_one_directory};
 use crate::experiment::registry::{ConfigError, Leaves};
 use crate::experiment::run_dir::RunPaths;
 use crate::experiment::start_from;
+use crate::experiment::table::WIDEST;
 
 /// A composed sweep. Its cells are composed when they are asked for.
 pub(super) struct Plan {
@@ -143,6 +144,7 @@ impl Plan {
     pub fn listing(&self, checked: &Checked) -> String {
         let titles: Vec<String> = (0..self.len()).map(|num| self.title(num)).collect();
         let width = titles.iter().map(|t| t.chars().count()).max().unwrap_or(0);
+        let width = width.min(WIDEST);
         let digits = self.len().saturating_sub(1).to_string().len();
         let mut bad = checked.problems.iter().map(|p| p.num).peekable();
         let mut text = String::new();

@@ -29,7 +29,7 @@ pub(super) fn render(keys: &[String], outcomes: &[Outcome]) -> String {
         let (base, tuned) = outcome.main_figures();
         line.extend([percent(base), percent(tuned)]);
         line.push(outcome.val_loss().map_or("-".into(), |v| format!("{v:.4}")));
-        line.push(duration(outcome.duration_s));
+        line.push(duration(outcome.took()));
         lines.push(line);
     }
     let mut text = aligned(&lines, left);

@@ -79,6 +79,11 @@ impl Journal {
         }
     }
 
+    /// How often anyone was asked, in this run and before it.
+    pub fn requests(&self) -> usize {
+        self.entries.values().map(|entry| entry.requests).sum()
+    }
+
     /// What is known of an abstract.
     pub fn entry(&self, text: &str) -> Option<&Entry> {
         self.entries.get(text)

@@ -63,10 +63,11 @@ pub fn synth(config: &Config) -> Result<(), Error> {
         path.display(),
         name(&synth.asked)
     ));
+    let earlier = journal.requests();
     ask(config, &console, &abstracts, &mut journal, &journal_path)?;
     let sorted = sort(&abstracts, synth, &journal);
     write_report(&report, &sorted)?;
-    tell(&console, &sorted, &abstracts);
+    tell(&console, &sorted, &abstracts, earlier);
     if sorted.rows.is_empty() {
         let hint = match journal_has_pairs(&abstracts, &journal) {
             true => "lower synth.min_grounded or set synth.review=false if the reasons are wrong",
@@ -203,7 +204,7 @@ fn write_report(path: &Path, sorted: &Sorted) -> Result<(), Error> {
     write_csv(path, &rows)
 }
 
-fn tell(console: &Console, sorted: &Sorted, abstracts: &[Abstract]) {
+fn tell(console: &Console, sorted: &Sorted, abstracts: &[Abstract], earlier: usize) {
     let kinds: Vec<String> = sorted
         .kept
         .iter()
@@ -222,5 +223,9 @@ fn tell(console: &Console, sorted: &Sorted, abstracts: &[Abstract]) {
         let surplus = sorted.surplus;
         console.line(&format!("dropped    {surplus}: more than were asked for"));
     }
-    console.line(&format!("requests   {}", sorted.requests));
+    let before = match earlier {
+        0 => String::new(),
+        earlier => format!(", {earlier} of them before"),
+    };
+    console.line(&format!("requests   {}{before}", sorted.requests));
 }
