@@ -4,7 +4,7 @@
 //! bottom. Modules call only downwards: [`cli`], [`experiment`], [`report`], [`synth`],
 //! [`judge`], [`evaluate`], [`ask`], [`embed`], [`generate`], [`train`], [`plan`], [`data`],
 //! [`hub`], [`model`], [`net`], [`ops`], [`device`]; below them all, [`config`] is the typed
-//! experiment and [`compose`] is Hydra; [`clean`], [`rng`] and [`staging`] stand by themselves.
+//! experiment and [`compose`] is Hydra; [`clean`], [`digest`], [`rng`] and [`staging`] stand by themselves.
 
 pub mod ask;
 pub mod clean;
@@ -13,6 +13,7 @@ pub mod compose;
 pub mod config;
 pub mod data;
 pub mod device;
+pub mod digest;
 pub mod embed;
 pub mod evaluate;
 pub mod experiment;

@@ -14,7 +14,6 @@ pub mod example;
 mod fields;
 pub mod formats;
 mod guard;
-mod hex;
 mod json_list;
 mod jsonl;
 pub mod options;

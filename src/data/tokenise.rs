@@ -15,9 +15,9 @@ use super::encode_error::EncodeError;
 use super::error::DataError;
 use super::example::Example;
 use super::formats::{Examples, Want};
-use super::hex::hex;
 use super::store::{self, Damage, Said, Store, Writer};
 use crate::config::types::{DataConfig, OnError};
+use crate::digest::{hash_all, hex};
 use crate::staging::{self, Staged, parent_of};
 
 /// Examples are encoded together up to this number and these bytes of text.
@@ -238,7 +238,7 @@ impl Source<'_> {
         let io = |error| DataError::io(self.path, error);
         let mut hash = Sha256::new();
         let file = File::open(self.path).map_err(io)?;
-        let length = store::hash_all(file, &mut hash).map_err(io)?;
+        let length = hash_all(file, &mut hash).map_err(io)?;
         let ending = self.path.extension().map(|e| e.to_ascii_lowercase());
         let data = self.data;
         let how = format!(

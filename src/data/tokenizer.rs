@@ -13,7 +13,7 @@ use thiserror::Error;
 
 use super::added_tokens::add_tokens;
 use super::guard::{CONTRADICTION, guarded};
-use super::hex::hex;
+use crate::digest::hex;
 
 /// What can be wrong with a tokenizer's files.
 #[derive(Debug, Error)]

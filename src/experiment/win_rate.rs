@@ -23,6 +23,7 @@ use super::run_dir::RunPaths;
 use super::summary::{Judged, Summary};
 use crate::config::types::{Config, Metric};
 use crate::data::example::Example;
+use crate::digest::hex;
 use crate::evaluate::Answer;
 use crate::judge::{self, Outcome, PROMPTS, Tally, Verdict};
 
@@ -189,7 +190,7 @@ fn question(example: &Example, answer: &str, ours_first: bool, settings: &Value)
     let content = json!([settings, asked, context, first, second]).to_string();
     let key = Sha256::digest(content.as_bytes());
     Asked {
-        key: key.iter().take(16).map(|b| format!("{b:02x}")).collect(),
+        key: hex(&key[..16]),
         chat: judge::chat(asked, context, first, second),
     }
 }

@@ -269,7 +269,7 @@ mod tests {
         for case in 0..300_u64 {
             let pick = |at: u64, n: u64| random.bits(case << 16 | at) % n;
             let n = 1 + pick(0, 500);
-            let logit = |i: u64| random.normal(case << 16 | 1000 + i) * 4.0;
+            let logit = |i: u64| random.normal((case << 16) | (1000 + i)) * 4.0;
             let logits: Vec<f32> = (0..n).map(logit).collect();
             let seen: Vec<u32> = (0..pick(1, 40)).map(|i| pick(2 + i, n) as u32).collect();
             let penalty = [1.0, 1.2, 9.0][pick(50, 3) as usize];

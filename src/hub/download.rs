@@ -14,6 +14,7 @@ use super::error::HubError;
 use super::http::{Client, Meta, NoReply, Reply, header};
 use super::progress::Progress;
 use super::settings::Settings;
+use crate::digest::hex;
 
 /// Tries without a byte gained before a file is given up.
 const TRIES: u32 = 4;
@@ -259,12 +260,7 @@ impl<'a> Downloader<'a> {
         path: &Path,
     ) -> Result<(), HubError> {
         let is_sha256 = etag.len() == 64 && etag.chars().all(|c| c.is_ascii_hexdigit());
-        let hash: String = partial
-            .hash
-            .finalize()
-            .iter()
-            .map(|b| format!("{b:02x}"))
-            .collect();
+        let hash = hex(&partial.hash.finalize());
         let what = match size {
             Some(size) if size != partial.length => {
                 format!("{} bytes instead of {size}", partial.length)

@@ -224,6 +224,7 @@ def main():
                 trained = case.train(name, "task=saq", "data.path=questions.csv", *more, *steps)
                 case.compare(name, trained / "adapter")
             last = "mlp.c_proj" if gpt2 else "down_proj"
+            every = ["c_attn", "c_proj", "c_fc"] if gpt2 else [f"{p}_proj" for p in ("q", "k", "v", "o", "gate", "up", "down")]
             own = {
                 "exclude_modules": [last], "layers_to_transform": [1],
                 "rank_pattern": {"1.mlp.*": 9, "c_attn" if gpt2 else "q_proj": 5},
@@ -232,7 +233,7 @@ def main():
             (case.work / "own.yaml").write_text("defaults: [config, _self_]\nlora: " + json.dumps(own) + "\n")
             file = ["--config-dir", case.work, "--config-name", "own"]
             trained = case.train("kiln_own", *file, "task=saq", "data.path=questions.csv", "lora.r=8", *steps)
-            case.same_modules("kiln_own", trained / "adapter", r=8, lora_alpha=32, target_modules="all-linear", **own)
+            case.same_modules("kiln_own", trained / "adapter", r=8, lora_alpha=32, target_modules=every, **own)
             case.compare("kiln_own", trained / "adapter")
             names = ["c_attn", "mlp.c_proj"] if gpt2 else ["q_proj", "v_proj", "down_proj"]
             targets = dict(r=4, lora_alpha=12, target_modules=names, fan_in_fan_out=gpt2)

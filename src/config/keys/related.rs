@@ -279,6 +279,7 @@ impl Key {
             "hydra.sweep.dir" => Some("outputs/my-sweep"),
             "hydra.sweep.subdir" => Some("'${hydra.job.override_dirname}'"),
             "hydra.job.name" => Some("mine"),
+            "hydra.sweeper.zip" => Some("[[lora.r,lora.alpha]]"),
             "hydra.searchpath" => Some("[file://my/configs]"),
             "model.name" => Some("Qwen/Qwen2.5-3B-Instruct"),
             "model.revision" => Some("main"),

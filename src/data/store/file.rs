@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::{Backing, ENTRY, Said, Store, pack};
 use crate::data::sample::{Brief, Sample};
+use crate::digest::hash_all;
 
 /// What a file begins with; the last byte is the version of the layout.
 pub(in crate::data) const MARK: &[u8; 8] = b"KILNTOK\x01";
@@ -107,23 +108,6 @@ pub(in crate::data) enum Damage {
 impl From<io::Error> for Damage {
     fn from(error: io::Error) -> Self {
         Damage::Io(error)
-    }
-}
-
-/// Adds all of `input` to `hash`; its length.
-pub(in crate::data) fn hash_all(mut input: impl Read, hash: &mut Sha256) -> io::Result<u64> {
-    let mut buffer = vec![0; 1 << 20];
-    let mut length = 0;
-    loop {
-        match input.read(&mut buffer) {
-            Ok(0) => return Ok(length),
-            Ok(count) => {
-                length += count as u64;
-                hash.update(&buffer[..count]);
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
     }
 }
 

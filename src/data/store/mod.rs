@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::encode_report::EncodeReport;
 use super::sample::{Brief, IGNORED, Sample};
-pub(super) use file::{Damage, MARK, Writer, hash_all, map, open};
+pub(super) use file::{Damage, MARK, Writer, map, open};
 
 /// Bytes of a sample's entry: where its words begin (8), its row (8), and as 4 bytes
 /// each the number of its words, of its tokens, of supervised ones and of those cut.

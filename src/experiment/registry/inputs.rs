@@ -2,7 +2,7 @@
 //! the base.
 
 use std::fs::{self, File};
-use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -11,6 +11,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::config_diff::Leaves;
+use crate::digest::{hash_all, hex};
 use crate::experiment::checkpoints;
 use crate::experiment::run_dir::RunPaths;
 
@@ -113,7 +114,7 @@ fn of_data(path: &Path) -> io::Result<Option<Content>> {
     let mut hash = Sha256::new();
     hash_all(File::open(path)?, &mut hash)?;
     Ok(Some(Content {
-        hash: hex(hash),
+        hash: hex(&hash.finalize()),
         newest: meta.modified()?,
     }))
 }
@@ -142,11 +143,11 @@ fn of_base(dir: &Path) -> io::Result<Option<Content>> {
         hash.update(name.as_bytes());
         hash.update(file.metadata()?.len().to_le_bytes());
         match *is_text {
-            true => hash_all(file, &mut hash)?,
+            true => drop(hash_all(file, &mut hash)?),
             false => hash_blocks(&file, &mut hash)?,
         }
     }
-    let hash = hex(hash);
+    let hash = hex(&hash.finalize());
     Ok(Some(Content { hash, newest }))
 }
 
@@ -154,7 +155,7 @@ fn of_base(dir: &Path) -> io::Result<Option<Content>> {
 fn hash_blocks(mut file: &File, hash: &mut Sha256) -> io::Result<()> {
     let length = file.metadata()?.len();
     if length <= BLOCKS * BLOCK {
-        return hash_all(file, hash);
+        return hash_all(file, hash).map(drop);
     }
     let mut header = [0; 8];
     file.read_exact(&mut header)?;
@@ -165,23 +166,6 @@ fn hash_blocks(mut file: &File, hash: &mut Sha256) -> io::Result<()> {
         hash_all(file.take(BLOCK), hash)?;
     }
     Ok(())
-}
-
-fn hash_all(mut input: impl Read, hash: &mut Sha256) -> io::Result<()> {
-    let mut buffer = vec![0; 1 << 16];
-    loop {
-        match input.read(&mut buffer) {
-            Ok(0) => return Ok(()),
-            Ok(n) => hash.update(&buffer[..n]),
-            Err(e) if e.kind() == ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
-    }
-}
-
-fn hex(hash: Sha256) -> String {
-    let digits = hash.finalize();
-    digits.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 
 use crate::config::types::{DataConfig, DataFormat, TaskKind};
 use crate::data::{Answers, DataError, Want, read_examples};
+use crate::digest::hex;
 use crate::experiment::error::SynthError;
 
 /// One abstract.
@@ -59,11 +60,7 @@ pub(super) fn read(
             let path = path.to_path_buf();
             return Err(SynthError::NoText { path, format });
         };
-        let hash: String = Sha256::digest(text.as_bytes())
-            .iter()
-            .take(16)
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let hash = hex(&Sha256::digest(text.as_bytes())[..16]);
         abstracts.push(Abstract {
             id: example.id,
             row: example.row,
