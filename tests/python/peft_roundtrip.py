@@ -194,7 +194,7 @@ class Case:
         wanted = get_peft_model(self.base(), LoraConfig(task_type="CAUSAL_LM", **settings))
         found = PeftModel.from_pretrained(self.base(), adapter)
         scales = [
-            {key: (module.r["default"], module.scaling["default"]) for key, module in model.named_modules() if hasattr(module, "scaling")}
+            {key: (module.r["default"], module.scaling["default"]) for key, module in model.named_modules() if hasattr(module, "lora_A")}
             for model in (wanted, found)
         ]
         check(scales[0] == scales[1], f"{name}: modules, ranks and factors are {scales[1]}, PEFT makes {scales[0]}")
