@@ -8,7 +8,7 @@ fn main() -> ExitCode {
     if let Some(code) = kiln::ops::trial_process() {
         return code;
     }
-    // Of memory that cannot be had the standard library tells in a line, without a backtrace.
+    // The standard library adds a backtrace to what it says of memory that cannot be had.
     // SAFETY: there is no other thread yet.
     unsafe { std::env::remove_var("RUST_BACKTRACE") };
     kiln::device::keep_freed_memory();

@@ -40,7 +40,7 @@ pub fn tell_aborts() {
 #[cfg(unix)]
 extern "C" fn stopped(_: libc::c_int) {
     const TEXT: &[u8] =
-        b"error: the line above is why the run ended. Where memory was short: lower \
+        b"error: the lines above say why the run ended. Where memory was short: lower \
         training.batch_size or training.max_seq_length; run plan says what a run needs\n";
     // SAFETY: both functions may be called in a signal handler.
     unsafe {

@@ -10,6 +10,7 @@ mod compare;
 mod export;
 mod hub;
 mod infer;
+mod limits;
 mod outputs;
 mod pissa;
 mod plan;
