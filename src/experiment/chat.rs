@@ -21,7 +21,7 @@ use super::setup::{ModelUse, QuestionFile, Setup};
 use crate::config::types::{Config, TaskKind};
 use crate::data::EncodeError;
 use crate::data::Encoder;
-use crate::data::chat::message;
+use crate::data::chat::{ChatError, message};
 use crate::data::example::Example;
 use crate::evaluate::answer::certain;
 use crate::evaluate::{AnswerError, Questions};
@@ -87,6 +87,10 @@ pub fn chat(
     setup.check_answers(config)?;
     let device = setup.chosen.name.clone();
     let templated = setup.has_chat()?;
+    if !templated && config.prompt.system.is_some() {
+        let path = setup.model_dir.clone();
+        return Err(EncodeError::NoChat(ChatError::None { path }.to_string()).into());
+    }
     let file = QuestionFile {
         path: PLACE.into(),
         examples: Vec::new(),

@@ -53,10 +53,11 @@ fn prepare(job: &mut Job, run: &RunDir, console: &Console) -> Result<(), Error> 
     if let (Command::Infer | Command::Eval | Command::Compare, Some(output)) =
         (job.command, &job.config.output)
     {
-        fsx::create_dir_all(fsx::parent_of(output))?;
-        if output.is_dir() {
+        let of_a_directory = output.as_os_str().as_encoded_bytes().ends_with(b"/");
+        if output.is_dir() || of_a_directory {
             return Err(Error::OutputIsDirectory(output.clone()));
         }
+        fsx::create_dir_all(fsx::parent_of(output))?;
         let data = &job.config.data;
         let inputs = [
             ("data.test_path", &data.test_path),

@@ -43,8 +43,8 @@ pub enum PublishError {
     )]
     Occupied { path: PathBuf, what: &'static str },
     #[error(
-        "hydra.run.dir={}: lies in {}, whose place a published adapter takes with all that is in \
-         it; choose another hydra.run.dir", .run.display(), .adapter.display()
+        "{}: lies in {}, whose place a published adapter takes with all that is in \
+         it; choose another hydra.run.dir (of a sweep hydra.sweep.dir)", .run.display(), .adapter.display()
     )]
     RunInside { run: PathBuf, adapter: PathBuf },
 }

@@ -11,7 +11,7 @@ use super::error::Error;
 use super::registry::{Leaves, RegistryError, run_dirs};
 use super::run_dir::RunPaths;
 use super::start_from::is_of_user;
-use crate::compose::Value;
+use crate::compose::{Origin, Value};
 use crate::config::Job;
 use crate::config::types::{Method, QuantMethod};
 use crate::model::peft::WEIGHTS_FILE;
@@ -71,9 +71,12 @@ fn is_asked(job: &Job) -> bool {
         let mut parts = text.trim_start_matches(['+', '~']).split(['=', '@', '.']);
         parts.next().map(str::trim) == Some(GROUP)
     });
-    // As an experiment does it.
+    // As an experiment does it; a run that is done again brings its own choice.
     let option = job.composed.choices.get(GROUP);
-    let other = option.is_some_and(|option| option.as_deref() != Some("nf4"));
+    let again = job.resolved.select(METHOD).is_some_and(|node| {
+        matches!(&node.origin, Origin::File { path, .. } if path.ends_with(".hydra/config.yaml"))
+    });
+    let other = !again && option.is_some_and(|option| option.as_deref() != Some("nf4"));
     let mut values = [METHOD, DOUBLE_QUANT, BLOCK_SIZE]
         .into_iter()
         .filter_map(|key| job.resolved.select(key));

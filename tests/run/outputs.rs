@@ -56,6 +56,13 @@ fn a_run_where_its_adapter_would_be_published_is_refused() {
     sandbox.ok(&format!("{train} hydra.run.dir=run"));
     let published = sandbox.tree("outputs/adapters/adapter_saq");
     assert!(!published.is_empty());
+    for more in ["", " --dry-run"] {
+        let sweep = format!("{train} -m seed=1,2 hydra.sweep.dir=outputs/adapters/adapter_saq/s");
+        let refused = sandbox.run(&format!("{sweep}{more}"));
+        assert_eq!(refused.code, Some(1), "{refused:?}");
+        assert!(refused.stderr.contains("hydra.sweep.dir"), "{refused:?}");
+        assert!(!sandbox.path("outputs/adapters/adapter_saq/s").exists());
+    }
     for run in ["adapter_saq", "adapter_saq/run1", "adapter_mcq/run1"] {
         let refused = sandbox.run(&format!("{train} hydra.run.dir=outputs/adapters/{run}"));
         assert_eq!(refused.code, Some(1), "{refused:?}");

@@ -143,7 +143,7 @@ pub(super) const LORA: Section = Section {
             nullable: true,
             default: Default::Null,
             help: "Ranks of some modules in place of lora.r: names and numbers",
-            about: r"For example `'lora.rank_pattern={q_proj:8,down_proj:32}'`. A name is a regular expression for the end of a module's path, as in PEFT, and the first that matches counts; in a file, `'layers\.[01]\.mlp\..*': 4` is the feed-forward part of the first two layers. One that matches no module with an adapter is an error. The scale of these modules is alpha over their own rank: see `lora.alpha_pattern`.",
+            about: r"For example `'lora.rank_pattern={q_proj:8,down_proj:32}'`. A name is a regular expression for the end of a module's path, as in PEFT, and the first that matches counts; in a file, `'layers\.[01]\.mlp\..*': 4` is the feed-forward part of the first two layers. One that matches no module with an adapter is an error. The scale of these modules is alpha over their own rank: see `lora.alpha_pattern`. A mapping from an experiment or a past run is added to; `'~lora.rank_pattern' '+lora.rank_pattern={v_proj:4}'` replaces it.",
             limit: Limit::None,
         },
         Key {

@@ -15,8 +15,9 @@ use crate::digest::{hash_all, hex};
 use crate::experiment::checkpoints;
 use crate::experiment::run_dir::RunPaths;
 
-/// Weights are looked at in so many blocks of so many bytes: reading them whole would
-/// take as long as loading them.
+/// Weights of up to so many bytes are read whole, of larger ones so many blocks of so many
+/// bytes: reading them all would take as long as loading them.
+const WHOLE: u64 = 64 << 20;
 const BLOCKS: u64 = 64;
 const BLOCK: u64 = 4096;
 /// The most that is read of a header.
@@ -154,7 +155,7 @@ fn of_base(dir: &Path) -> io::Result<Option<Content>> {
 /// The header of a safetensors file and blocks of the rest; a short one whole.
 fn hash_blocks(mut file: &File, hash: &mut Sha256) -> io::Result<()> {
     let length = file.metadata()?.len();
-    if length <= BLOCKS * BLOCK {
+    if length <= WHOLE {
         return hash_all(file, hash).map(drop);
     }
     let mut header = [0; 8];
@@ -170,6 +171,7 @@ fn hash_blocks(mut file: &File, hash: &mut Sha256) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::FileExt;
     use std::time::Duration;
 
     use super::*;
@@ -178,15 +180,17 @@ mod tests {
     fn large_weights_are_told_apart_by_header_and_blocks() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("model.safetensors");
-        let mut bytes = vec![0u8; 1 << 20];
-        bytes[..8].copy_from_slice(&20_000u64.to_le_bytes());
+        let length = WHOLE + (1 << 20);
+        let weights = File::create(&file).unwrap();
+        // A hole, which takes no room.
+        weights.set_len(length).unwrap();
+        weights.write_all_at(&20_000u64.to_le_bytes(), 0).unwrap();
         let mut hashes = Vec::new();
         // Nothing, the end of the header, the last block.
-        for at in [None, Some(20_007), Some((1 << 20) - 64)] {
+        for at in [None, Some(20_007), Some(length - 64)] {
             if let Some(at) = at {
-                bytes[at] = 1;
+                weights.write_all_at(&[1], at).unwrap();
             }
-            fs::write(&file, &bytes).unwrap();
             hashes.push(of_base(dir.path()).unwrap().unwrap().hash);
         }
         fs::write(dir.path().join("config.json"), "{}").unwrap();

@@ -8,6 +8,7 @@ use indexmap::IndexMap;
 use super::outcome::Outcome;
 use crate::compose;
 use crate::experiment::fsx::FsError;
+use crate::experiment::publish::PublishError;
 use crate::experiment::summary::Status;
 
 /// A sweep that did not do all it was asked to.
@@ -17,6 +18,8 @@ pub enum SweepError {
     Compose(#[from] compose::Error),
     #[error(transparent)]
     Fs(#[from] FsError),
+    #[error(transparent)]
+    Publish(#[from] PublishError),
     /// Known before anything ran.
     #[error("{}", .0)]
     Cells(CellProblems),

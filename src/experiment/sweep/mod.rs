@@ -15,8 +15,11 @@ mod root;
 mod table;
 
 use std::fmt::Display;
+use std::path::Path;
 
 use super::log::Console;
+use super::publish;
+use super::setup::OUTPUTS;
 use crate::compose::Request;
 use crate::config::Job;
 use crate::config::types::Command;
@@ -61,6 +64,7 @@ fn run_on<E: Display>(
              with an earlier one name it: hydra.sweep.dir=DIR",
         );
     }
+    publish::check_apart(Path::new(OUTPUTS), &plan.root)?;
     let dir = SweepDir::create(&plan.root, plan.given, checked.resumes, &checked.subdirs)?;
     dir.write_master(&plan.master_yaml())?;
     console.line(&format!(
@@ -107,6 +111,7 @@ fn dry_run_on(console: &Console, command: Command, request: &Request) -> Result<
     if !checked.problems.is_empty() {
         return Err(SweepError::cells(plan.len(), checked.problems));
     }
+    publish::check_apart(Path::new(OUTPUTS), &plan.root)?;
     SweepDir::refuse_occupied(&plan.root, plan.given, checked.resumes, &checked.subdirs)
 }
 
