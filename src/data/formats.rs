@@ -416,21 +416,12 @@ mod tests {
     use std::os::fd::AsRawFd;
     use std::path::PathBuf;
 
-    use indexmap::IndexMap;
-
     use super::*;
+    use crate::data::tests::config;
 
     fn open(path: &Path, format: Option<DataFormat>) -> Result<Examples, DataError> {
-        let data = DataConfig {
-            path: None,
-            test_path: None,
-            format,
-            on_error: OnError::Fail,
-            cache: "off".to_string(),
-            columns: IndexMap::new(),
-        };
         let want = Want::new(TaskKind::Text, Answers::Required);
-        Examples::open(path, &data, want)
+        Examples::open(path, &config(format), want)
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::*;
 use crate::config::types::{DataConfig, DataFormat, OnError, TaskKind};
 use crate::rng::Stream;
 
-fn config(format: Option<DataFormat>) -> DataConfig {
+pub(in crate::data) fn config(format: Option<DataFormat>) -> DataConfig {
     DataConfig {
         path: None,
         test_path: None,
