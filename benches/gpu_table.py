@@ -2,6 +2,7 @@
 """The closing table of scripts/gpu.sh, from the folder of its steps' outputs.
 
 usage: gpu_table.py table LOGS        everything, as text
+       gpu_table.py doctor LOGS       what `run doctor` found in the way
        gpu_table.py ceilings LOGS     flags of `gpu kernels` for the card's measured ceilings
 """
 
@@ -17,6 +18,8 @@ PEER_FACTOR = 1.5
 LESSER = ("mma", "portable")
 FIRST_STEP_S = {"warm": 30, "cold": 60}
 PLAN_TOLERANCE = 0.05
+# Between kernels in bf16 that add up in another order: losses, gradient norms.
+ALIKE = (0.005, 0.05)
 WORST = 14
 
 
@@ -68,20 +71,53 @@ def verdict(reached):
     return "yes" if reached else "NO"
 
 
+def outcomes(logs):
+    """Of each step that came to an end: seconds, and how."""
+    told = (line.split("\t", 2) for line in lines(logs, "steps.tsv"))
+    # What a step wrote last may break its line.
+    return {parts[0]: (parts[1], parts[2]) for parts in told if len(parts) == 3}
+
+
+def ended(outcome):
+    """Whether a step said all it had to say; 1 is its exit code for comparisons that failed."""
+    return outcome == "ok" or outcome.startswith(("left out", "failed with exit code 1:"))
+
+
 def correctness(logs):
-    for name in ("ops.out", "training.out"):
-        found = lines(logs, name)
-        if not found:
-            print(f"{name[:-4]}: no result")
-            continue
-        if name == "ops.out":
-            told = [l for l in found if "comparisons" in l or "left out" in l]
-            told += [l for l in found if l.startswith("FAILED")][:8]
-        else:
+    how = outcomes(logs)
+    for name in ("ops", "shapes", "training"):
+        found = lines(logs, name + ".out")
+        if name == "training":
             start = next((i for i, l in enumerate(found) if l.startswith("type ")), None)
             told = found[start:] if start is not None else found[-3:]
-        for line in told:
-            print(f"{name[:-4]}: {line}")
+        else:
+            told = [l for l in found if "comparisons" in l or "left out" in l]
+            told += [l for l in found if l.startswith("FAILED")][:8]
+        ran = os.path.exists(os.path.join(logs, name + ".out"))
+        if ran and not ended(how.get(name, ("", "killed"))[1]):
+            last = [l for l in lines(logs, name + ".err") if l.strip()][-1:] or ["nothing on stderr"]
+            told.append(f"NOT ENDED, last at: {last[0][:160]}")
+        for line in told or ["no result"]:
+            print(f"{name}: {line.removeprefix(name + ': ')}")
+
+
+def doctor(logs):
+    """What keeps Kiln from the card, and what to do."""
+    for p in document(logs, "doctor.out").get("problems", []):
+        print(f"doctor: {p['problem']}: {p['remedy']}")
+
+
+def machine(logs):
+    """The card, and the compiler that Kiln found for it."""
+    card = "; ".join(lines(logs, "facts.out")) or "no answer from nvidia-smi"
+    if card.count(", ") == 4:
+        card = ", persistence mode ".join(card.rsplit(", ", 1))
+    print(f"== Kiln on one GPU: {card}")
+    cuda = document(logs, "doctor.out").get("cuda", {})
+    nvrtc, headers = cuda.get("nvrtc") or {}, cuda.get("headers", {})
+    if cuda:
+        print(f"NVRTC {nvrtc.get('version', 'missing')}, headers in {headers.get('folder', 'no folder')}: {headers.get('status')}")
+    doctor(logs)
 
 
 def trials(logs):
@@ -95,7 +131,7 @@ def trials(logs):
 
 
 def speed(kiln, peers):
-    rows = [["side", "variant", "mode", "label", "tokens/s", "ms/step", "10-90 %", "first step s", "load s", "smi GiB", "held GiB", "used GiB", "loss"]]
+    rows = [["side", "variant", "mode", "label", "tokens/s", "ms/step", "10-90 %", "first step s", "load s", "smi GiB", "ctx GiB", "held GiB", "used GiB", "loss"]]
     for r in kiln + peers:
         spread = f"{r['step_s_p10'] * 1e3:.0f}-{r['step_s_p90'] * 1e3:.0f}"
         used = r.get("peak_in_use_bytes") or r.get("peak_allocated_bytes")
@@ -111,12 +147,21 @@ def speed(kiln, peers):
                 f"{r['first_step_s']:.1f}",
                 f"{r['load_s']:.1f}",
                 gib(r.get("smi_peak_bytes")),
+                gib(r.get("context_bytes")),
                 gib(r.get("peak_reserved_bytes")),
                 gib(used),
                 f"{r['loss_first']:.4f} {r['loss_last']:.4f}",
             ]
         )
     table(rows)
+
+
+def peak_of(run):
+    """The most memory of a run, and whose: the card's also counts the processes that try kernels."""
+    for key, whose in (("smi_process_peak_bytes", "process"), ("smi_peak_bytes", "card"), ("peak_reserved_bytes", "allocator")):
+        if run.get(key):
+            return run[key], whose
+    return None, "-"
 
 
 def best(runs):
@@ -160,15 +205,15 @@ def goals(kiln, peers, plans):
                 ratio = rate / peer["tokens_per_s"]
                 aim_text = f"{wanted}" if wanted else "-"
                 rows.append([f"x {peer['variant']}", mode, f"{ratio:.2f}", aim_text, verdict(ratio >= wanted) if wanted else ""])
-        peak = run.get("smi_peak_bytes") or run.get("peak_reserved_bytes")
+        peak, whose = peak_of(run)
         if memory and peak:
-            row("peak memory, GiB", mode, gib(peak), f"{memory}", peak <= memory * GIB)
+            row(f"peak memory ({whose}), GiB", mode, gib(peak), f"{memory}", peak <= memory * GIB)
         planned = plans.get(mode, {}).get("planned_memory_bytes")
         if planned and peak:
             off = peak / planned - 1
-            row("peak beside the plan", mode, f"{off:+.1%}", f"within 5 % of {gib(planned)}", abs(off) <= PLAN_TOLERANCE)
+            row(f"peak ({whose}) beside the plan", mode, f"{off:+.1%}", f"within 5 % of {gib(planned)}", abs(off) <= PLAN_TOLERANCE)
         else:
-            rows.append(["peak beside the plan", mode, gib(peak), "no plan", "-"])
+            rows.append([f"peak ({whose}) beside the plan", mode, gib(peak), "no plan", "-"])
         for r in own:
             limit = FIRST_STEP_S.get(r["label"])
             if limit:
@@ -178,6 +223,7 @@ def goals(kiln, peers, plans):
             steps = len(run["losses"])
             row(f"growth, steps 10 to {steps}, MiB", mode, f"{grown / (1 << 20):.1f}", "0", grown <= 0)
     same_losses(kiln, rows)
+    other_kernels(kiln, rows)
     table(rows)
 
 
@@ -189,6 +235,33 @@ def same_losses(kiln, rows):
         equal = a["losses"][:steps] == b["losses"][:steps]
         names = [f"{GOALS[r['checkpointing']][0]} {r['label']}" for r in (a, b)]
         rows.append([f"same losses, {steps} steps", f"{names[0]} = {names[1]}", verdict(equal), "yes", verdict(equal)])
+
+
+def other_kernels(kiln, rows):
+    """Runs of one seed with other kernels: a wrong product leaves losses of random weights plausible,
+    gradients less so."""
+    for r in kiln:
+        alike = [w for w in kiln if w["label"] == "warm" and w["checkpointing"] == r["checkpointing"]]
+        if r["label"] not in LESSER or not alike:
+            continue
+        off = [apart(r.get(key), alike[0].get(key)) for key in ("losses", "grad_norms")]
+        mode = GOALS[r["checkpointing"]][0]
+        rows.append(
+            [
+                f"losses, norms as {mode} warm, {min(len(r['losses']), len(alike[0]['losses']))} steps",
+                f"{mode} {r['label']}",
+                ", ".join(number(o, ".2%") for o in off),
+                ", ".join(f"{most:.1%}" for most in ALIKE),
+                verdict(all(o is not None and o <= most for o, most in zip(off, ALIKE))),
+            ]
+        )
+
+
+def apart(a, b):
+    """The largest relative difference over the common steps."""
+    if not a or not b:
+        return None
+    return max(abs(x - y) / max(abs(y), 1e-12) for x, y in zip(a, b))
 
 
 def kernels(rows):
@@ -229,17 +302,16 @@ def everything(logs):
     kiln.sort(key=lambda r: order.get(f"{GOALS[r['checkpointing']][0]}-{r['label']}", 9))
     peers = [r for r in results if r.get("side") == "torch"]
     plans = {mode: document(logs, f"plan-{mode}.out") for mode in ("small", "fast")}
-    print("== Kiln on one GPU: " + "; ".join(lines(logs, "facts.out") or ["no answer from nvidia-smi"]))
+    machine(logs)
     for r in results:
         if r.get("side") == "ceilings":
             print(f"ceilings: copy {r['bytes_per_s'] / 1e12:.2f} TB/s, bf16 product {r['flop_per_s'] / 1e12:.0f} TFLOP/s, torch {r['torch']}")
-    for line in lines(logs, "steps.tsv"):
-        name, seconds, outcome = line.split("\t", 2)
+    for name, (seconds, outcome) in outcomes(logs).items():
         if outcome != "ok":
             print(f"step {name}: {outcome} ({seconds} s)")
     for warning in warnings(logs):
         print(warning)
-    for line in lines(logs, "peers-qlora.err") + lines(logs, "peers-dense.err"):
+    for line in sum((lines(logs, f"peers-{name}.err") for name in ("qlora", "dense", "dense-2")), []):
         if "left out" in line or "out of time" in line:
             print(f"peer {line}")
     print("\n== Right?")
@@ -263,11 +335,13 @@ def everything(logs):
 
 
 def main():
-    if len(sys.argv) != 3 or sys.argv[1] not in ("table", "ceilings"):
+    if len(sys.argv) != 3 or sys.argv[1] not in ("table", "doctor", "ceilings"):
         sys.exit(__doc__)
     what, logs = sys.argv[1:]
     if what == "table":
         return everything(logs)
+    if what == "doctor":
+        return doctor(logs)
     for r in objects(logs, "ceilings.out"):
         print(f"--bandwidth {r['bytes_per_s']:.4e} --rate {r['flop_per_s']:.4e}")
         break

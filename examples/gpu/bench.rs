@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 use kiln::config::types::{ModelInit, TrainingConfig};
 use kiln::experiment::metrics::peak_memory_bytes;
 use kiln::model::{
@@ -98,6 +98,8 @@ pub fn call(args: &Args, began: Instant) -> Result<bool> {
     let nvml = Nvml::open().map(Arc::new);
     let watch = nvml.clone().map(Watch::start);
     let device = common::card()?;
+    let context = watch.as_ref().map(|watch| context_bytes(&device, watch));
+    let context = context.transpose()?.flatten();
     let precision = common::precision(&device, args.f32);
     let lora = common::all_linear(args.rank, args.dropout)?;
     let loading = Instant::now();
@@ -129,7 +131,8 @@ pub fn call(args: &Args, began: Instant) -> Result<bool> {
 
     run.model
         .reserve_activations(args.batch * args.seq, args.keep());
-    let mut losses = vec![run.step()?];
+    let (loss, norm) = run.step()?;
+    let (mut losses, mut norms) = (vec![loss], vec![norm]);
     sync(&run.device)?;
     let first_step_s = began.elapsed().as_secs_f64();
     let stepping = Instant::now();
@@ -141,7 +144,9 @@ pub fn call(args: &Args, began: Instant) -> Result<bool> {
             sync(&run.device)?;
             marks.push(Instant::now());
         }
-        losses.push(run.step()?);
+        let (loss, norm) = run.step()?;
+        losses.push(loss);
+        norms.push(norm);
         after.push(held(&run.device));
         if !marks.is_empty() {
             marks.push(Instant::now());
@@ -189,6 +194,7 @@ pub fn call(args: &Args, began: Instant) -> Result<bool> {
         "step_s_p90": quantile(&times, 0.9),
         "tokens_per_s": tokens / median(&times),
         "tokens_per_s_mean": tokens * times.len() as f64 / times.iter().sum::<f64>(),
+        "context_bytes": context,
         "loaded_reserved_bytes": loaded.reserved,
         "loaded_in_use_bytes": loaded.in_use,
         "peak_reserved_bytes": held(&run.device).reserved,
@@ -201,6 +207,7 @@ pub fn call(args: &Args, began: Instant) -> Result<bool> {
         "loss_first": losses[0],
         "loss_last": losses[losses.len() - 1],
         "losses": losses,
+        "grad_norms": norms,
     });
     println!("{report}");
     Ok(losses.iter().all(|l| l.is_finite()))
@@ -210,6 +217,17 @@ fn sync(device: &Device) -> Result<()> {
     device
         .sync()
         .context("the device reports a failed operation")
+}
+
+/// What the driver takes before a first tensor: the process's bytes once a tiny one
+/// is there, less those that the allocator holds for it.
+fn context_bytes(device: &Device, watch: &Watch) -> Result<Option<u64>> {
+    let tiny = Tensor::<1>::zeros([1], device);
+    sync(device)?;
+    let reserved = held(device).reserved;
+    let bytes = watch.now().map(|bytes| bytes.saturating_sub(reserved));
+    drop(tiny);
+    Ok(bytes)
 }
 
 fn held(device: &Device) -> Held {
@@ -236,8 +254,9 @@ impl Run<'_> {
         batch
     }
 
-    /// One step as the trainer makes it; its mean loss, which waits for the device.
-    fn step(&mut self) -> Result<f64> {
+    /// One step as the trainer makes it; its mean loss, which waits for the device, and
+    /// the norm of its gradients.
+    fn step(&mut self) -> Result<(f64, f64)> {
         let batch = self.batch();
         let supervised = batch.rows.len() as f64;
         let mut grads = Grads::new(&self.model.params);
@@ -260,7 +279,7 @@ impl Run<'_> {
         if !loss.is_finite() || !norm.is_finite() {
             bail!("step {}: loss {loss}, gradient norm {norm}", self.done);
         }
-        Ok(loss)
+        Ok((loss, norm))
     }
 
     /// One more step, not timed, with the allocator asked all along; the most bytes

@@ -1,6 +1,7 @@
 //! The measuring side of the GPU path, one program to carry to a card:
 //!
 //! `gpu ops`        every operation against the CPU's on fresh random inputs
+//! `gpu shapes`     products and attention at the 8B shape against f32 on the card
 //! `gpu training`   20 training steps against the CPU's losses
 //! `gpu bench`      throughput, memory and start-up of QLoRA at a model's shape
 //! `gpu generate`   batched decoding at a model's shape
@@ -20,6 +21,7 @@ mod kernels_rows;
 mod kernels_step;
 mod memory;
 mod ops;
+mod shapes;
 mod table;
 mod timing;
 mod training;
@@ -43,6 +45,8 @@ struct Cli {
 enum Command {
     /// Compare every operation with the CPU's on fresh random inputs
     Ops(ops::Args),
+    /// Compare products and attention at the Llama-3-8B shape with f32 on the card
+    Shapes(shapes::Args),
     /// Compare 20 training steps of a small random model with the CPU's
     Training(training::Args),
     /// Measure QLoRA training steps at a model's shape; prints one JSON line
@@ -71,6 +75,7 @@ fn main() -> ExitCode {
         kiln::device::compute_here()?;
         passed = match command {
             Command::Ops(args) => ops::call(&args)?,
+            Command::Shapes(args) => shapes::call(&args)?,
             Command::Training(args) => training::call(&args)?,
             Command::Bench(args) => bench::call(&args, began)?,
             Command::Generate(args) => generation::call(&args)?,

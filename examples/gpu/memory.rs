@@ -105,6 +105,11 @@ impl Nvml {
         (failed == 0).then_some(info.used)
     }
 
+    /// Bytes in use above those of `before`.
+    fn risen(&self, before: Option<u64>) -> Option<u64> {
+        Some(self.used()?.saturating_sub(before?))
+    }
+
     /// Bytes of this process; `None` where the driver does not say.
     fn used_here(&self) -> Option<u64> {
         let processes = self.processes?;
@@ -136,7 +141,7 @@ fn text(call: impl FnOnce(*mut c_char, c_uint) -> c_int) -> String {
 #[derive(Clone, Copy, Default)]
 pub struct Peaks {
     /// Of the card above what was in use at the start: this process with its
-    /// context, where nothing else came.
+    /// context, and what else came, such as processes that try kernels.
     pub risen: Option<u64>,
     /// Of this process, by the driver's list of processes.
     pub process: Option<u64>,
@@ -144,6 +149,8 @@ pub struct Peaks {
 
 /// A thread that samples until it is told to stop.
 pub struct Watch {
+    nvml: Arc<Nvml>,
+    before: Option<u64>,
     stop: Arc<AtomicBool>,
     thread: JoinHandle<Peaks>,
 }
@@ -154,23 +161,32 @@ impl Watch {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
         let before = nvml.used();
+        let sampled = nvml.clone();
         let thread = std::thread::spawn(move || {
             let mut peaks = Peaks::default();
             loop {
                 let last = stopped.load(Ordering::Relaxed);
-                let risen = nvml
-                    .used()
-                    .zip(before)
-                    .map(|(now, then)| now.saturating_sub(then));
-                peaks.risen = peaks.risen.max(risen);
-                peaks.process = peaks.process.max(nvml.used_here());
+                peaks.risen = peaks.risen.max(sampled.risen(before));
+                peaks.process = peaks.process.max(sampled.used_here());
                 if last {
                     return peaks;
                 }
                 std::thread::sleep(EVERY);
             }
         });
-        Self { stop, thread }
+        Self {
+            nvml,
+            before,
+            stop,
+            thread,
+        }
+    }
+
+    /// Bytes of this process now; where the driver does not list it, as in some
+    /// containers, what the card has risen by.
+    pub fn now(&self) -> Option<u64> {
+        let here = self.nvml.used_here();
+        here.or_else(|| self.nvml.risen(self.before))
     }
 
     /// Samples once more and ends.

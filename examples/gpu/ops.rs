@@ -3,6 +3,7 @@
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
+use kiln::experiment::crash;
 use kiln::ops::Precision;
 use kiln::ops::check::{self, Check};
 
@@ -32,22 +33,34 @@ pub fn call(args: &Args) -> Result<bool> {
             continue;
         }
         let began = Instant::now();
-        let checks = check::run(&device, precision, seed);
-        let failed: Vec<&Check> = checks.iter().filter(|c| !c.passed()).collect();
+        let (mut checks, mut failed) = (Vec::new(), 0);
+        for section in &check::SECTIONS {
+            // Told at once: a kernel that hangs or faults ends this program without a word.
+            eprintln!("{name}: {}", section.name);
+            match crash::catch(|| section.run(&device, precision, seed)) {
+                Ok(done) => {
+                    for c in done.iter().filter(|c| !c.passed()) {
+                        println!(
+                            "FAILED {name} {}, {}: {:.3e} above {:.1e}",
+                            c.op, c.case, c.error, c.bound
+                        );
+                        failed += 1;
+                    }
+                    checks.extend(done);
+                }
+                Err(why) => {
+                    println!("FAILED {name} {}: {why}", section.name);
+                    failed += 1;
+                }
+            }
+        }
         println!(
-            "\n{name}: {} comparisons, {} failed, {:.1} s",
+            "\n{name}: {} comparisons, {failed} failed, {:.1} s",
             checks.len(),
-            failed.len(),
             began.elapsed().as_secs_f64()
         );
         table::print(&["op", "cases", "worst error", "bound", ""], &rows(&checks));
-        for c in &failed {
-            println!(
-                "FAILED {name} {}, {}: {:.3e} above {:.1e}",
-                c.op, c.case, c.error, c.bound
-            );
-        }
-        passed &= failed.is_empty();
+        passed &= failed == 0;
     }
     Ok(passed)
 }

@@ -3,7 +3,8 @@
 use super::headers::Headers;
 use super::nvidia::{Cuda, Driver, Gpu, Nvrtc, Version};
 
-/// The oldest CUDA whose driver has all functions that burn-cuda calls.
+/// The oldest CUDA whose driver has all functions that a run calls (`ops` knows of the one that
+/// takes a kernel's time).
 const OLDEST_DRIVER: Version = Version::new(12, 0);
 /// Tensor cores, and what the kernels are written for.
 const OLDEST_CARD: Version = Version::new(7, 0);

@@ -39,27 +39,52 @@ struct Checker {
     checks: Vec<Check>,
 }
 
+/// Checks of one kind.
+pub struct Section {
+    pub name: &'static str,
+    run: fn(&mut Checker),
+}
+
+/// All checks.
+pub const SECTIONS: [Section; 10] = [
+    section("products", Checker::products),
+    section("nf4", Checker::nf4),
+    section("products with nf4", Checker::nf4_products),
+    section("norms", Checker::norms),
+    section("elementwise", Checker::elementwise),
+    section("rows", Checker::rows),
+    section("attention", Checker::attention),
+    section("decoding", Checker::decoding),
+    section("loss", Checker::loss),
+    section("optimiser", Checker::optimiser),
+];
+
+const fn section(name: &'static str, run: fn(&mut Checker)) -> Section {
+    Section { name, run }
+}
+
+impl Section {
+    /// Runs the section's checks on `device`.
+    pub fn run(&self, device: &Device, precision: Precision, seed: u64) -> Vec<Check> {
+        let mut checker = Checker {
+            device: device.clone(),
+            gpu: with_precision(precision),
+            precision,
+            random: Stream::new(seed, &[]),
+            drawn: 0,
+            checks: Vec::new(),
+        };
+        (self.run)(&mut checker);
+        checker.checks
+    }
+}
+
 /// Runs every check on `device`.
 pub fn run(device: &Device, precision: Precision, seed: u64) -> Vec<Check> {
-    let mut c = Checker {
-        device: device.clone(),
-        gpu: with_precision(precision),
-        precision,
-        random: Stream::new(seed, &[]),
-        drawn: 0,
-        checks: Vec::new(),
-    };
-    c.products();
-    c.nf4();
-    c.nf4_products();
-    c.norms();
-    c.elementwise();
-    c.rows();
-    c.attention();
-    c.decoding();
-    c.loss();
-    c.optimiser();
-    c.checks
+    let sections = SECTIONS.iter();
+    sections
+        .flat_map(|section| section.run(device, precision, seed))
+        .collect()
 }
 
 fn numbers(t: &Tensor<2>) -> Vec<f64> {

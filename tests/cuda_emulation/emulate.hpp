@@ -408,10 +408,6 @@ inline void mbar_wait(u32 at, u32 parity) {
     if (emu::sabotage == emu::Sabotage::EmptyWait && empty_side) return;
     gpu::wait_while("an mbarrier", b.phase, 1, parity);
 }
-template <int N>
-void registers_raise() {}
-template <int N>
-void registers_lower() {}
 
 inline void cp_async(u32 to, const void* from, u32 bytes) {
     emu::maybe_yield();

@@ -286,9 +286,15 @@ API cuMemFree_v2(uint64_t at) {
     return error ? error : release(card().device, true, at);
 }
 API cuMemFreeAsync(uint64_t at, void*) { return cuMemFree_v2(at); }
-API cuMemAllocHost_v2(void** at, size_t bytes) { return reserve(card().host, false, at, bytes); }
-API cuMemHostAlloc(void** at, size_t bytes, unsigned) { return reserve(card().host, false, at, bytes); }
-API cuMemFreeHost(void* at) { return release(card().host, false, (uintptr_t)at); }
+API cuMemAllocHost_v2(void** at, size_t bytes) {
+    const int error = not_while_recording();
+    return error ? error : reserve(card().host, false, at, bytes);
+}
+API cuMemHostAlloc(void** at, size_t bytes, unsigned) { return cuMemAllocHost_v2(at, bytes); }
+API cuMemFreeHost(void* at) {
+    const int error = not_while_recording();
+    return error ? error : release(card().host, false, (uintptr_t)at);
+}
 
 API cuMemcpyHtoDAsync_v2(uint64_t to, const void* from, size_t n, void*) { return copy(to, n, (void*)to, from, true); }
 API cuMemcpyDtoHAsync_v2(void* to, uint64_t from, size_t n, void*) { return copy(from, n, to, (void*)from, false); }
@@ -332,6 +338,7 @@ API cuMemcpy2DAsync_v2(const Copy2d* c, void*) {
 }
 
 API cuModuleLoadData(void** module, const void* image) {
+    if (const int error = not_while_recording()) return error;
     const char* text = (const char*)image;
     if (strncmp(text, standin::kMark, strlen(standin::kMark))) {
         fprintf(stderr, "stand-in card: a module that the stand-in for NVRTC did not make\n");

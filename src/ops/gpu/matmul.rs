@@ -3,6 +3,7 @@
 //! strides.
 
 use burn::tensor::{DType, Tensor};
+use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::kernel::matmul::{MatmulStrategy, matmul};
 use burn_cubecl::tensor::CubeTensor;
 use cubek::matmul::definition::{MatmulElems, MatmulGlobalElems};
@@ -28,8 +29,14 @@ pub struct Product<'a> {
 impl Product<'_> {
     /// In `dtype`, added to `sum` where there is one; it must not be shared.
     pub fn compute(&self, sum: Option<CubeTensor>, dtype: DType) -> CubeTensor {
-        let (a, b) = (buffer(self.a), buffer(self.b));
-        if !self.ta && self.tb && a.dtype == dtype {
+        let (mut a, b) = (buffer(self.a), buffer(self.b));
+        let mut ta = self.ta;
+        if ta && self.tb {
+            // No step of a model multiplies so: a copy spares kernels for it.
+            a = into_contiguous(operand(a, true));
+            ta = false;
+        }
+        if !ta && self.tb && a.dtype == dtype {
             let member = few_rows::Member::dense(&b, self.factor);
             let then = sum
                 .as_ref()
@@ -43,7 +50,7 @@ impl Product<'_> {
             Some(units) => {
                 let product = cuda::Product {
                     a: &a,
-                    ta: self.ta,
+                    ta,
                     b: &b,
                     tb: self.tb,
                     scale: self.factor,
@@ -57,7 +64,7 @@ impl Product<'_> {
             }
             None => sum,
         };
-        let mut out = portable(operand(a, self.ta), operand(b, self.tb), dtype);
+        let mut out = portable(operand(a, ta), operand(b, self.tb), dtype);
         if self.factor != 1.0 {
             out = scale(out, self.factor);
         }
@@ -68,12 +75,12 @@ impl Product<'_> {
     }
 }
 
-/// bf16 takes the fastest kernel that autotuning finds. f32 takes one without
-/// tensor cores: those would round its operands to TF32, 10 bits of mantissa.
+/// bf16 takes the fastest kernel that autotuning finds, where that can be done. f32 takes one
+/// without tensor cores: those would round its operands to TF32, 10 bits of mantissa.
 fn portable(a: CubeTensor, b: CubeTensor, dtype: DType) -> CubeTensor {
     let (m, n) = (dims(&a)[0], dims(&b)[1]);
     let out = empty(&a, &[m, n], dtype);
-    if a.dtype != DType::F32 {
+    if a.dtype != DType::F32 && can_tune() {
         return matmul(a, b, Some(out), MatmulStrategy::default(), dtype)
             .unwrap_or_else(|e| panic!("no kernel multiplies these matrices: {e:?}"));
     }
@@ -94,6 +101,16 @@ fn portable(a: CubeTensor, b: CubeTensor, dtype: DType) -> CubeTensor {
     )
     .unwrap_or_else(|e| panic!("no kernel multiplies these matrices: {e:?}"));
     out
+}
+
+#[cfg(feature = "cuda")]
+fn can_tune() -> bool {
+    cuda::times_kernels()
+}
+
+#[cfg(not(feature = "cuda"))]
+fn can_tune() -> bool {
+    true
 }
 
 fn operand(mut x: CubeTensor, transposed: bool) -> CubeTensor {

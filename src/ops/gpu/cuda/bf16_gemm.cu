@@ -85,7 +85,6 @@ bf16_gemm(const u16* __restrict__ a, const u16* __restrict__ b, Bf16GemmOut* c,
     barriers_init<T>(base);
 
     if (group == 2) {
-        producer_registers();
         const Operand oa(a, p.pitch_a, rows, depth), ob(b, p.pitch_b, cols, depth);
         Announcer<T> announcer;
         Ring<T::STAGES> ring;
@@ -110,7 +109,6 @@ bf16_gemm(const u16* __restrict__ a, const u16* __restrict__ b, Bf16GemmOut* c,
         return;
     }
 
-    consumer_registers();
     Ring<T::STAGES> ring;
     Bf16GemmOut* plane = c + (u64)blockIdx.y * rows * cols;
     const u64 pitch = gridDim.y > 1 ? cols : p.pitch_c;

@@ -1,6 +1,6 @@
 // C[i] = scale * (planes[0][i] + planes[1][i] + ...) (+ C[i]): the second half of a split bf16_gemm.
 //
-// Launch: entry bf16_gemm_reduce; grid (min(ceil(M * N / 256), 8 * multiprocessors), 1, 1), any grid is right;
+// Launch: entry bf16_gemm_reduce; grid (min(ceil(M * N / 256), 4 * multiprocessors), 1, 1), any grid is right;
 // block (256, 1, 1). Arguments: planes f32[planes * M * N], c (bf16, or f32 with KILN_OUT_F32); then by
 // value the six 64-bit words of Bf16GemmReduceParams. No shared memory.
 //

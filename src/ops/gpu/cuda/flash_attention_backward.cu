@@ -120,11 +120,16 @@ flash_attention_dkv(const u16* __restrict__ q, const u16* __restrict__ k, const 
         }
         cp_async_commit();
     };
-    // Tiles of rows from the diagonal down, until a tile begins past the reach of the last key.
-    u32 tiles = 0;
-    while (key0 + tiles * KILN_FLASH_TILE < seq &&
-           (tiles == 0 || flash_first(start, key0 + tiles * KILN_FLASH_TILE, window) <= last))
-        tiles++;
+    // Tiles of rows from the diagonal down, until a tile begins past the reach of the last key. What a row
+    // reaches back to never falls from row to row, so the end can be bisected.
+    u32 tiles = 1, end = (seq - key0 + KILN_FLASH_TILE - 1) / KILN_FLASH_TILE;
+    while (tiles < end) {
+        const u32 middle = (tiles + end) / 2;
+        if (flash_first(start, key0 + middle * KILN_FLASH_TILE, window) <= last)
+            tiles = middle + 1;
+        else
+            end = middle;
+    }
     const u32 steps = tiles * group;
 
     float out_k[KILN_D / 8][4], out_v[KILN_D / 8][4];

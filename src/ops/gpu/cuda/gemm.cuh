@@ -88,18 +88,6 @@ KILN_FN void barriers_init(u32 base) {
     block_sync();
 }
 
-// With wgmma the consumers hold more registers than an even share, and the producer fewer.
-KILN_FN void producer_registers() {
-#if KILN_WGMMA
-    registers_lower<104>();
-#endif
-}
-KILN_FN void consumer_registers() {
-#if KILN_WGMMA
-    registers_raise<200>();
-#endif
-}
-
 // ---- the producer's side ------------------------------------------------------------------------
 
 // A bf16 operand in global memory: `rows` own indices, `depth` of the contraction, `pitch` elements
@@ -280,6 +268,8 @@ KILN_FN void multiply(u32 base, const Ring<T::STAGES>& ring, u32 group, u32 t, S
     const auto lefts = Fragments<T::BK, T::A_MN>::left(t % 32);
     const auto rights = Fragments<T::BK, T::B_MN>::right(t % 32);
     mbar_wait(full_barrier<T>(base, ring.stage()), ring.phase());
+    // Each lane waited by itself; ldmatrix takes them all at once.
+    warp_sync();
 #pragma unroll
     for (int kk = 0; kk < COUNT; kk++) {
         u32 left[T::MT][4];
@@ -326,6 +316,11 @@ KILN_FN void consume(u32 base, Ring<T::STAGES>& ring, u32 number, u32 steps, u32
     for (int mt = 0; mt < T::MT; mt++)
 #pragma unroll
         for (int i = 0; i < T::BN / 2; i++) acc.of[mt][i] = 0;
+#if KILN_WGMMA
+    // The zeros must not move behind the first product's fence.
+#pragma unroll
+    for (int mt = 0; mt < T::MT; mt++) wgmma_settled(acc.of[mt]);
+#endif
     // Beyond the rank there are zeros, which mma may multiply too: code of its own for the last step would
     // need more registers than there are. wgmma has them, and longer steps.
     constexpr int STEP = T::BK / 16, FULL = KILN_WGMMA ? LOW / STEP : low_steps<T, LOW>();

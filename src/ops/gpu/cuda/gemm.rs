@@ -59,6 +59,17 @@ pub struct Product<'a> {
 /// are no multiples of 8, as of LoRA's operands of rank 4, take longer.
 #[allow(clippy::result_large_err)] // the sum goes back as it came
 pub fn product(units: Units, p: Product<'_>) -> Result<CubeTensor, Option<CubeTensor>> {
+    let cards = multiprocessors(p.a) as usize;
+    product_on(units, p, cards)
+}
+
+/// As [`product`], by as many blocks as a card with `cards` multiprocessors has.
+#[allow(clippy::result_large_err)] // the sum goes back as it came
+pub fn product_on(
+    units: Units,
+    p: Product<'_>,
+    cards: usize,
+) -> Result<CubeTensor, Option<CubeTensor>> {
     let ([a0, a1], [b0, b1]) = (dims(p.a), dims(p.b));
     let (m, k) = if p.ta { (a1, a0) } else { (a0, a1) };
     let n = if p.tb { b0 } else { b1 };
@@ -73,7 +84,6 @@ pub fn product(units: Units, p: Product<'_>) -> Result<CubeTensor, Option<CubeTe
     let out = p.sum.unwrap_or_else(|| empty(p.a, &[m, n], p.dtype));
     // Large tiles where there are enough of them to fill the card. Those of odd widths
     // are bound by memory: they would gain nothing.
-    let cards = multiprocessors(p.a) as usize;
     let tiles = |bm: usize, bn: usize| m.div_ceil(bm) * n.div_ceil(bn);
     let (bm, bn) = match () {
         () if aligned && n > 64 && tiles(256, 128) >= cards => (256, 128),
@@ -170,6 +180,21 @@ pub fn nf4_product(
     sum: Option<CubeTensor>,
     transposed: bool,
 ) -> Result<CubeTensor, Option<CubeTensor>> {
+    let cards = multiprocessors(x) as usize;
+    nf4_product_on(units, x, weight, low, sum, transposed, cards)
+}
+
+/// As [`nf4_product`], by as many blocks as a card with `cards` multiprocessors has.
+#[allow(clippy::result_large_err)] // the sum goes back as it came
+pub fn nf4_product_on(
+    units: Units,
+    x: &CubeTensor,
+    weight: &Nf4Buffers,
+    low: Option<LowRank<'_>>,
+    sum: Option<CubeTensor>,
+    transposed: bool,
+    cards: usize,
+) -> Result<CubeTensor, Option<CubeTensor>> {
     let ([rows, _], [n, k]) = (dims(x), weight.shape);
     let taken = n.is_multiple_of(64) && k.is_multiple_of(64) && rows > 0;
     if !taken || x.dtype != DType::BF16 || !low.is_none_or(takes_low_rank) {
@@ -212,7 +237,7 @@ pub fn nf4_product(
         shared: units.shared(NF4_ROWS, NF4_COLUMNS),
     };
     let blocks = rows.div_ceil(NF4_ROWS) * columns.div_ceil(NF4_COLUMNS);
-    let grid = [blocks.min(multiprocessors(x) as usize) as u32, 1, 1];
+    let grid = [blocks.min(cards) as u32, 1, 1];
     let sizes = [rows, n, k].map(|v| v as u64);
     let mut words = sizes.to_vec();
     let offset = u64::from(offset.to_bits());

@@ -19,10 +19,12 @@ mod process;
 mod trial;
 mod verdict;
 
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 
 use burn_cubecl::CubeDevice;
 use burn_cubecl::tensor::CubeTensor;
+
+use crate::device::{Cuda, Driver, Version};
 
 pub use attention::{FlashPlan, flash_backward, flash_forward, starts};
 pub use few_rows::{FewRows, Finish, few_rows};
@@ -136,6 +138,16 @@ pub fn on(like: &CubeTensor, family: Family) -> bool {
 pub fn units(like: &CubeTensor, kind: fn(Units) -> Family) -> Option<Units> {
     let mut both = [Units::Wgmma, Units::Mma].into_iter();
     both.find(|units| on(like, kind(*units)))
+}
+
+/// Whether the driver has the function by which cubecl takes a kernel's time, and so autotunes:
+/// `cuEventElapsedTime_v2`, new in CUDA 12.8. Where it is missing, its first use ends the program.
+pub fn times_kernels() -> bool {
+    static KNOWN: OnceLock<bool> = OnceLock::new();
+    *KNOWN.get_or_init(|| match Cuda::probe().driver {
+        Driver::Ready { cuda, .. } => cuda >= Version::new(12, 8),
+        Driver::Missing | Driver::Broken { .. } => true,
+    })
 }
 
 /// Multiprocessors of the device.

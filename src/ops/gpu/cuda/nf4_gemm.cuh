@@ -77,7 +77,6 @@ KILN_FN void nf4_gemm_body(u32 base, const u16* x, const u32* codes, const Nf4Sc
     barriers_init<T>(base);
 
     if (group == 2) {
-        producer_registers();
         constexpr u32 LOW_STEPS = low_steps<T, KILN_LOW>();
         const Operand operand(x, depth, rows, depth);
         const Operand left(low.left, rank, rows, rank), right(low.right, TRANSPOSED ? cols : rank, cols, rank);
@@ -158,7 +157,6 @@ KILN_FN void nf4_gemm_body(u32 base, const u16* x, const u32* codes, const Nf4Sc
         return;
     }
 
-    consumer_registers();
     Ring<T::STAGES> ring;
     const Output out{rows, cols, cols, 1.0f, p.accumulate != 0, ((u64)y & 15) == 0};
     for (u32 number = 0; blockIdx.x + number * gridDim.x < walk.count(); number++) {

@@ -163,7 +163,6 @@ KILN_FN u32 prmt(u32 a, u32 b, u32 selector) {
 // ---- order ---------------------------------------------------------------------------------
 KILN_FN void block_sync() { __syncthreads(); }
 KILN_FN void warp_sync() { __syncwarp(); }
-KILN_FN void named_sync(u32 id, u32 threads) { asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory"); }
 KILN_FN void fence_proxy_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 KILN_FN void mbar_init(u32 at, u32 count) {
     asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(at), "r"(count) : "memory");
@@ -196,14 +195,6 @@ KILN_FN void mbar_wait(u32 at, u32 parity) {
         "r"(parity)
         : "memory");
 #endif
-}
-template <int N>
-KILN_FN void registers_raise() {
-    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(N));
-}
-template <int N>
-KILN_FN void registers_lower() {
-    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(N));
 }
 
 // ---- copies --------------------------------------------------------------------------------
@@ -252,7 +243,7 @@ template <int N>
 KILN_FN void wgmma_wait() {
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
 }
-// Keeps the compiler from moving an accumulator's uses over the wait before this.
+// Keeps the compiler from moving an accumulator's uses over the wait before this, or over the fence behind.
 template <int R>
 KILN_FN void wgmma_settled(float (&d)[R]) {
 #pragma unroll
