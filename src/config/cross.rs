@@ -5,7 +5,7 @@ use crate::compose::{Node, Origin};
 
 use super::error::ConfigError;
 use super::types::{
-    Config, ExportFormat, ExportType, LoraInit, Method, Metric, ModelInit, QuantMethod,
+    BestMetric, Config, ExportFormat, ExportType, LoraInit, Method, Metric, ModelInit, QuantMethod,
     TargetModules, TaskKind,
 };
 
@@ -82,6 +82,7 @@ pub(super) fn check(config: &Config, tree: &Node) -> Vec<ConfigError> {
             "training.eval_examples=0, or name metrics; the validation loss is always reported",
         );
     }
+    found.best_metric(config);
     if config.task.kind == TaskKind::Text && !config.task.metrics.is_empty() {
         found.conflict(
             &["task.metrics"],
@@ -220,6 +221,40 @@ impl Found<'_> {
                 &["lora.alpha", "lora.r", key],
                 &format!("`lora.init_lora_weights=loftq` needs an adapter that is not scaled, but `lora.alpha` is {alpha}"),
                 &format!("lora.alpha={wanted} adds what quantising lost once"),
+            );
+        }
+    }
+
+    /// A metric that `training.metric_for_best_model` names must be measured.
+    fn best_metric(&mut self, config: &Config) {
+        let (training, key) = (&config.training, "training.metric_for_best_model");
+        let by = training.metric_for_best_model;
+        let asked = |metric| config.task.metrics.contains(&metric);
+        let measured = match by {
+            BestMetric::Loss => true,
+            BestMetric::Accuracy => asked(Metric::Accuracy),
+            BestMetric::ExactMatch => asked(Metric::ExactMatch),
+            BestMetric::ExactMatchIgnoreCase => asked(Metric::ExactMatchIgnoreCase),
+            BestMetric::F1 => asked(Metric::F1),
+            BestMetric::Sas => config.evaluate.sas_model.is_some(),
+        };
+        let name = by.name();
+        if !measured {
+            let (other, hint) = match by {
+                BestMetric::Sas => ("evaluate.sas_model", "name an encoder".to_string()),
+                _ => ("task.metrics", format!("'task.metrics=append({name})'")),
+            };
+            self.conflict(
+                &[key, other],
+                &format!("`{key}` is {name}, which `{other}` does not ask for"),
+                &format!("{hint}, or {key}=loss"),
+            );
+        }
+        if by != BestMetric::Loss && training.eval_examples == 0 {
+            self.conflict(
+                &[key, "training.eval_examples"],
+                &format!("`{key}` is {name}, but `training.eval_examples` is 0, so no question is answered"),
+                &format!("training.eval_examples=50 answers as many at each validation; {key}=loss needs none"),
             );
         }
     }

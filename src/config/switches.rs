@@ -1,4 +1,4 @@
-//! Values that are true, false or a word.
+//! Values that are true, false or a word, and such that choose what counts.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -41,6 +41,34 @@ impl<'de> Deserialize<'de> for EarlyStopping {
                 &word,
                 &["true", "false", "never"],
             )),
+        }
+    }
+}
+
+/// By what a validation is the best so far (`training.metric_for_best_model`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BestMetric {
+    /// Lower is better; of all others higher.
+    #[default]
+    Loss,
+    Accuracy,
+    ExactMatch,
+    ExactMatchIgnoreCase,
+    F1,
+    Sas,
+}
+
+impl BestMetric {
+    /// Its name in configs, summaries and tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Loss => "loss",
+            Self::Accuracy => "accuracy",
+            Self::ExactMatch => "exact_match",
+            Self::ExactMatchIgnoreCase => "exact_match_ignore_case",
+            Self::F1 => "f1",
+            Self::Sas => "sas",
         }
     }
 }

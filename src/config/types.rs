@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use indexmap::IndexMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-pub use super::switches::EarlyStopping;
+pub use super::switches::{BestMetric, EarlyStopping};
 use super::switches::{Written, true_false_or_auto};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -368,6 +368,7 @@ pub struct TrainingConfig {
     pub eval_steps: usize,
     pub eval_examples: usize,
     pub load_best_model_at_end: bool,
+    pub metric_for_best_model: BestMetric,
     pub save_total_limit: Option<usize>,
     pub early_stopping_patience: Option<usize>,
     pub resume: Option<String>,

@@ -1,4 +1,4 @@
-//! The parameters with the lowest validation loss, kept beside the checkpoints as
+//! The parameters of the best validation, kept beside the checkpoints as
 //! `checkpoints/best/step-NNNNNN/` (`training.load_best_model_at_end`).
 
 use burn::tensor::{Tensor, TensorData};

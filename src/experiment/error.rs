@@ -132,6 +132,10 @@ pub enum Error {
         warmup: &'static str,
         checkpoints: Option<PathBuf>,
     },
+    #[error(
+        "training.metric_for_best_model={0}: the validation questions have nothing that gives this metric; use another, or loss"
+    )]
+    NoMetric(&'static str),
     #[error("{}: this checkpoint does not fit the config: {what}; resume with the run's own settings", path.display())]
     CheckpointMismatch { path: PathBuf, what: String },
     #[error("{}: cannot write: {error}", path.display())]

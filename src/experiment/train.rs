@@ -80,6 +80,14 @@ pub fn train(mut job: Job) -> Result<(), Error> {
                 let now = ready.data_size();
                 changed.push(format!("the training data: {data} -> {now}"));
             }
+            let by = training.metric_for_best_model;
+            if restored.progress.forget_best_by_other(by) {
+                console.line(&format!(
+                    "training.metric_for_best_model={}: the best so far was so by another; the best \
+                     of the steps to come will be taken",
+                    by.name()
+                ));
+            }
             if training.load_best_model_at_end
                 && let Some(best) = restored.progress.best_step
                 && !best::is_kept(&run, best)?
@@ -88,13 +96,16 @@ pub fn train(mut job: Job) -> Result<(), Error> {
                     "training.load_best_model_at_end: the parameters after step {best}, the best so \
                      far, were not kept; the best of the steps to come will be taken"
                 ));
-                (restored.progress.best_step, restored.progress.best_val_loss) = (None, None);
+                restored.progress.forget_best();
             }
             restored
         }
         None => Restored {
             optimizer: Optimizer::new(&model.params, training.optimizer),
-            progress: Progress::default(),
+            progress: Progress {
+                best_by: training.metric_for_best_model,
+                ..Progress::default()
+            },
             data: None,
         },
     };
@@ -346,12 +357,17 @@ impl Session<'_> {
 
     /// Says why there are fewer steps than were planned.
     fn tell_stop(&self, progress: &Progress) {
-        let best = match (progress.best_val_loss, progress.best_step) {
-            (Some(loss), Some(step)) => format!(" below {loss:.4} of step {step}"),
-            _ => String::new(),
+        let by = self.config.training.metric_for_best_model.name();
+        let (what, best) = match progress.best_metric {
+            Some(value) => (format!("{by} did not rise above"), Some(value)),
+            None => ("the loss did not fall below".into(), progress.best_val_loss),
+        };
+        let best = match (best, progress.best_step) {
+            (Some(value), Some(step)) => format!("{value:.4} of step {step}"),
+            _ => "the best".to_string(),
         };
         self.console.line(&format!(
-            "stopped    after step {} of {}: in {} validations the loss did not fall{best} \
+            "stopped    after step {} of {}: in {} validations {what} {best} \
              (training.early_stopping_patience)",
             progress.step,
             self.ready.plan.total_steps(),
@@ -359,7 +375,7 @@ impl Session<'_> {
         ));
     }
 
-    /// Puts the parameters of the lowest validation loss in place of the last.
+    /// Puts the parameters of the best validation in place of the last.
     fn take_best(&self, model: &mut Decoder, progress: &mut Progress) -> Result<(), Error> {
         let (Some(step), Some(loss)) = (progress.best_step, progress.best_val_loss) else {
             return Ok(());
@@ -367,8 +383,13 @@ impl Session<'_> {
         best::load(self.run, &mut model.params, step)?;
         best::keep_only(self.run, step)?;
         let last = progress.val_loss.replace(loss).unwrap_or(loss);
+        let by = self.config.training.metric_for_best_model.name();
+        let metric = progress
+            .best_metric
+            .map(|value| format!("{by} {value:.4}, "));
         self.console.line(&format!(
-            "best       step {step}, validation loss {loss:.4}; after step {} it was {last:.4}",
+            "best       step {step}, {}validation loss {loss:.4}; after step {} the loss was {last:.4}",
+            metric.unwrap_or_default(),
             progress.step
         ));
         Ok(())

@@ -14,7 +14,7 @@ use super::progress::{Progress as Bar, StepReport};
 use super::resume::{self, DataSize};
 use super::run_dir::RunPaths;
 use super::sampled::Sampled;
-use crate::config::types::TrainingConfig;
+use crate::config::types::{BestMetric, TrainingConfig};
 use crate::data::batch::Schedule as Plan;
 use crate::model::Decoder;
 use crate::train::{Diverged, Event, Observer, Optimizer, Progress};
@@ -113,10 +113,8 @@ impl Observer for Watch<'_> {
         Ok(())
     }
 
-    fn validated(&mut self, model: &mut Decoder, event: &Event, best: bool) -> Result<(), Error> {
-        if best && self.training.load_best_model_at_end {
-            best::save(self.paths, &model.params, event.step)?;
-        }
+    fn validated(&mut self, model: &mut Decoder, event: &Event) -> Result<Option<f64>, Error> {
+        let mut measured = None;
         if let Some(sampled) = &mut self.sampled {
             let metrics = sampled.score(model, event.step, event.epoch)?;
             let shown = metrics.iter().map(|(name, v)| format!("{name} {v:.3}"));
@@ -127,8 +125,22 @@ impl Observer for Watch<'_> {
                 shown.join(", "),
                 sampled.len()
             ));
+            measured = metrics
+                .get(self.training.metric_for_best_model.name())
+                .copied();
         }
         self.last_step = Instant::now();
+        match self.training.metric_for_best_model {
+            BestMetric::Loss => Ok(None),
+            metric => measured.map(Some).ok_or(Error::NoMetric(metric.name())),
+        }
+    }
+
+    fn best(&mut self, model: &Decoder, step: usize) -> Result<(), Error> {
+        if self.training.load_best_model_at_end {
+            best::save(self.paths, &model.params, step)?;
+            self.last_step = Instant::now();
+        }
         Ok(())
     }
 

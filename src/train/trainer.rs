@@ -9,7 +9,7 @@ use burn::tensor::Tensor;
 
 use super::optimizer::Optimizer;
 use super::schedule::Schedule;
-use crate::config::types::TrainingConfig;
+use crate::config::types::{BestMetric, TrainingConfig};
 use crate::data::Sample;
 use crate::data::batch::{Schedule as Plan, Window};
 use crate::data::store::Samples;
@@ -44,8 +44,13 @@ pub struct Progress {
     /// Loss summed over supervised tokens since the last logged row.
     pub loss_sum: f64,
     pub supervised: u64,
+    /// By what the best validation so far is the best, the value of that (none for the loss), the
+    /// loss there, and the step after which it was measured.
+    #[serde(default)]
+    pub best_by: BestMetric,
+    #[serde(default)]
+    pub best_metric: Option<f64>,
     pub best_val_loss: Option<f64>,
-    /// The step after which it was measured.
     #[serde(default)]
     pub best_step: Option<usize>,
     /// Validations in a row that were not better.
@@ -62,6 +67,24 @@ pub struct Progress {
     pub val_loss: Option<f64>,
     /// All non-padding tokens trained on.
     pub tokens: u64,
+}
+
+impl Progress {
+    /// No validation was the best so far.
+    pub fn forget_best(&mut self) {
+        (self.best_metric, self.best_val_loss, self.best_step) = (None, None, None);
+    }
+
+    /// From now on `by` says what is best. Whether something was so by another.
+    pub fn forget_best_by_other(&mut self, by: BestMetric) -> bool {
+        let other = self.best_by != by && self.best_val_loss.is_some();
+        if other {
+            self.forget_best();
+            self.worse = 0;
+        }
+        self.best_by = by;
+        other
+    }
 }
 
 /// What is no finite number any more.
@@ -94,14 +117,17 @@ pub trait Observer {
     fn step(&mut self, step: usize, total: usize, loss: f64, lr: f64, tokens: u64);
     /// A row for metrics.csv.
     fn event(&mut self, event: &Event) -> Result<(), Self::Error>;
-    /// After a validation, whose row was told before; `best` if its loss is the
-    /// lowest so far.
+    /// After a validation, whose row was told before: the value of `metric_for_best_model`;
+    /// none where that is the loss.
     fn validated(
         &mut self,
         _model: &mut Decoder,
         _event: &Event,
-        _best: bool,
-    ) -> Result<(), Self::Error> {
+    ) -> Result<Option<f64>, Self::Error> {
+        Ok(None)
+    }
+    /// The validation after `step` was the best so far.
+    fn best(&mut self, _model: &Decoder, _step: usize) -> Result<(), Self::Error> {
         Ok(())
     }
     /// A checkpoint is due.
@@ -188,10 +214,12 @@ impl Trainer<'_> {
                 if !event.loss.is_finite() {
                     return Err(observer.diverged(step, Diverged::ValidationLoss(event.loss)));
                 }
-                stop = self.no_longer_better(event.loss);
-                let best = self.progress.worse == 0;
                 observer.event(&event)?;
-                observer.validated(self.model, &event, best)?;
+                let metric = observer.validated(self.model, &event)?;
+                if self.is_best(event.loss, metric) {
+                    observer.best(self.model, step)?;
+                }
+                stop = self.out_of_patience();
                 since += away.elapsed();
             }
             if stop && self.progress.supervised > 0 {
@@ -320,19 +348,26 @@ impl Trainer<'_> {
         }
     }
 
-    /// Early stopping: `patience` validations in a row without a lower loss.
-    fn no_longer_better(&mut self, loss: f64) -> bool {
+    /// Whether the last validation is the best so far: by a metric, of which more is better, or
+    /// else by its loss. Of equal ones the first is.
+    fn is_best(&mut self, loss: f64, metric: Option<f64>) -> bool {
         let progress = &mut self.progress;
-        if progress.best_val_loss.is_none_or(|best| loss < best) {
+        let better = match metric {
+            Some(value) => progress.best_metric.is_none_or(|best| value > best),
+            None => progress.best_val_loss.is_none_or(|best| loss < best),
+        };
+        if better {
             progress.best_val_loss = Some(loss);
+            progress.best_metric = metric;
             progress.best_step = Some(progress.step);
             progress.worse = 0;
         } else {
             progress.worse += 1;
         }
-        self.out_of_patience()
+        better
     }
 
+    /// Early stopping: so many validations in a row were not better.
     fn out_of_patience(&self) -> bool {
         self.config
             .early_stopping_patience

@@ -337,6 +337,17 @@ fn values_that_do_not_go_together() {
             ],
             "needs validation",
         ),
+        (
+            vec!["training.metric_for_best_model=f1"],
+            "`training.eval_examples` is 0",
+        ),
+        (
+            vec![
+                "training.metric_for_best_model=sas",
+                "training.eval_examples=5",
+            ],
+            "`evaluate.sas_model` does not ask for",
+        ),
         (vec!["quantization.block_size=100"], "power of two"),
         (vec!["model.path=null"], "no base model"),
         (vec!["lora.target_modules=[]"], "nothing would be trained"),

@@ -1,5 +1,6 @@
 //! The model, its training and generation beside reference results.
 
+mod best;
 #[path = "../common/mod.rs"]
 mod common;
 mod generation;

@@ -17,7 +17,7 @@ use kiln::train::{Optimizer, Progress, Schedule, Trainer, ragged};
 const VOCAB: usize = 97;
 const LONGEST: usize = 40;
 
-fn model() -> Decoder {
+pub fn model() -> Decoder {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("config.json"), config(VOCAB, 32, 2)).unwrap();
     let lora = LoraConfig {
@@ -40,7 +40,7 @@ fn model() -> Decoder {
 }
 
 /// Fresh samples of 2 to 20 tokens; the seed is printed.
-fn samples(n: usize) -> Vec<Sample> {
+pub fn samples(n: usize) -> Vec<Sample> {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let seed = std::env::var("KILN_TEST_SEED").ok();
     let seed = seed.and_then(|s| s.parse().ok());

@@ -1,4 +1,4 @@
-//! `training.eval_examples` and `training.load_best_model_at_end`.
+//! `training.eval_examples`, `training.load_best_model_at_end` and `training.metric_for_best_model`.
 
 use crate::common::sandbox::{Sandbox, table};
 
@@ -61,6 +61,67 @@ fn the_best_parameters_are_those_of_the_run_that_ends_there() {
     assert!(stdout.contains("checkpoints/step-000020"), "{stdout}");
     assert!(adapter("run") == adapter("best"));
     assert_eq!(sandbox.files("run"), sandbox.files("best"));
+}
+
+#[test]
+fn a_metric_says_which_parameters_are_the_best() {
+    let sandbox = Sandbox::new();
+    let train = format!(
+        "{TRAIN} task=mcq data.path=mcq.csv training.eval_examples=7 training.max_steps=24 \
+         training.load_best_model_at_end=true training.metric_for_best_model=accuracy"
+    );
+    let stdout = sandbox.ok(&format!("{train} hydra.run.dir=best"));
+    let (_, rows) = table(&sandbox.read("best/eval_metrics.csv"));
+    assert_eq!(rows.len(), 8);
+    let accuracy = rows
+        .iter()
+        .map(|r| (r[0].parse().unwrap(), r[3].parse().unwrap()));
+    let accuracy: Vec<(usize, f64)> = accuracy.collect();
+    // The first of the highest; `max_by` gives the last.
+    let best = accuracy.iter().rev().max_by(|a, b| a.1.total_cmp(&b.1));
+    let best = best.unwrap();
+    let losses = losses(&sandbox, "best");
+    let said = format!(
+        "best       step {}, accuracy {:.4}, validation",
+        best.0, best.1
+    );
+    assert!(stdout.contains(&said), "{stdout}");
+    let there = losses.iter().find(|(step, _)| *step == best.0).unwrap().1;
+    let summary = sandbox.json("best/summary.json");
+    assert_eq!(summary["val_loss"].as_f64(), Some(there));
+    let adapter = |run: &str| sandbox.bytes(&format!("{run}/{ADAPTER}"));
+    sandbox.ok(&format!(
+        "{TRAIN} task=mcq data.path=mcq.csv training.max_steps={} hydra.run.dir=short",
+        best.0
+    ));
+    assert!(adapter("best") == adapter("short"));
+
+    // Killed before its last checkpoint, it ends the same; by another metric it begins to look anew.
+    let again = |run: &str, changed: &str| {
+        sandbox.ok(&format!("{train} hydra.run.dir={run}"));
+        unfinish(&sandbox, run);
+        let last = sandbox.path(&format!("{run}/checkpoints/step-000024"));
+        std::fs::remove_dir_all(last).unwrap();
+        sandbox.ok(&format!("{train} training.resume={run} {changed}"))
+    };
+    again("run", "");
+    assert!(adapter("run") == adapter("best"));
+    let stdout = again("other", "training.metric_for_best_model=loss");
+    assert!(
+        stdout.contains("the best so far was so by another"),
+        "{stdout}"
+    );
+    let late: Vec<_> = losses.iter().filter(|(step, _)| *step > 20).collect();
+    let lowest = late.iter().min_by(|a, b| a.1.total_cmp(&b.1)).unwrap();
+    let said = format!("best       step {}, validation loss", lowest.0);
+    assert!(stdout.contains(&said), "{stdout}");
+
+    // Nothing changes, so nothing gets better after the first validation.
+    let stdout = sandbox.ok(&format!(
+        "{train} training.early_stopping_patience=2 training.learning_rate=1e-30 hydra.run.dir=stopped"
+    ));
+    let said = "stopped    after step 9 of 24: in 2 validations accuracy did not rise above";
+    assert!(stdout.contains(said), "{stdout}");
 }
 
 #[test]
