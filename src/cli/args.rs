@@ -7,8 +7,8 @@ use clap::{ArgGroup, Args};
 
 use crate::compose::{Composed, History, Request, Source, compose, compose_with_history};
 use crate::config::{
-    Command, ConfigErrors, Job, JobError, SWEEPING, Strictness, check, compose_checked, of_rerun,
-    saved_config, search_path, tree_search_path, underlay_defaults,
+    Command, ConfigErrors, Job, JobError, SWEEPING, Strictness, check, compose_checked, key_called,
+    of_rerun, saved_config, search_path, tree_search_path, underlay_defaults,
 };
 use crate::experiment::OUTPUTS;
 use crate::experiment::registry::locate;
@@ -126,7 +126,7 @@ impl JobArgs {
         let common = &self.common;
         let sources = search_path(common.config_path.as_deref(), common.config_dir.as_deref());
         Ok(Request {
-            closed: true,
+            closed: Some(key_called),
             run: !self.only_prints(),
             base: past.map(saved_config).transpose()?,
             no_sweep: (!command.sweeps()).then(|| no_sweep(&command.to_string())),
@@ -195,8 +195,8 @@ fn composed(request: &Request, history: bool) -> Result<(Composed, Option<Histor
         (composed, Some(history))
     } else {
         let composed = match request.closed {
-            true => compose_checked(request)?,
-            false => compose(request)?,
+            Some(_) => compose_checked(request)?,
+            None => compose(request)?,
         };
         (composed, None)
     };

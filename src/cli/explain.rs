@@ -7,7 +7,8 @@ use clap::Args;
 use crate::compose::{Composed, History, Request, compose_with_history, groups};
 use crate::config::explain::{Group, Topic, branch, key, topic};
 use crate::config::{
-    ConfigErrors, Strictness, check, compose_checked, search_path, underlay_defaults, why,
+    ConfigErrors, Strictness, check, compose_checked, key_called, search_path, underlay_defaults,
+    why,
 };
 
 use super::error::Error;
@@ -46,7 +47,7 @@ pub(super) fn call(args: ExplainArgs) -> Result<(), Error> {
     let request = Request {
         sources: search_path(args.config_path.as_deref(), args.config_dir.as_deref()),
         config_name: Some(args.config_name.clone()),
-        closed: true,
+        closed: Some(key_called),
         job_name: "run".to_string(),
         ..Request::default()
     };

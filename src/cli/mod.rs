@@ -27,11 +27,12 @@ mod spelling;
 mod sweep;
 mod synth;
 mod train;
+mod usage;
 mod why;
 
 use std::ffi::OsString;
 
-use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use args::{ComposeArgs, JobArgs};
@@ -137,48 +138,21 @@ enum Command {
 /// Usage errors; a call for `--help` or `--version` comes as one too, as in clap.
 pub fn parse(argv: impl IntoIterator<Item = OsString>) -> Result<Cli, Error> {
     let argv = spelling::spell_out(argv);
+    let argv = spelling::help_last(argv);
     let mut command = Cli::command();
     if argv.len() < 2 {
         return Err(Error::help(command.render_help().to_string()));
     }
     let matches = match command.try_get_matches_from_mut(&argv) {
         Ok(matches) => matches,
-        Err(error) => return Err(Error::Usage(about_sweeps(&mut command, &argv, error))),
+        Err(error) => return Err(Error::Usage(usage::advised(&mut command, &argv, error))),
     };
     Cli::from_arg_matches(&matches).map_err(Error::Usage)
 }
 
-/// `--multirun` where a command has no such flag: clap would advise to pass it on as
-/// an override.
-fn about_sweeps(command: &mut clap::Command, argv: &[OsString], error: clap::Error) -> clap::Error {
-    let flag = match error.get(ContextKind::InvalidArg) {
-        Some(ContextValue::String(flag)) if error.kind() == ErrorKind::UnknownArgument => flag,
-        _ => return error,
-    };
-    let words = || argv.iter().skip(1).filter_map(|word| word.to_str());
-    let named = words().find(|word| command.find_subcommand(word).is_some());
-    match named {
-        Some(name) if matches!(flag.as_str(), "-m" | "--multirun") => error_of(
-            command,
-            name,
-            ErrorKind::UnknownArgument,
-            &args::no_sweep(name),
-        ),
-        _ => error,
-    }
-}
-
 /// A usage error of one command, with that command's usage.
 fn usage_error(name: &str, kind: ErrorKind, text: &str) -> Error {
-    Error::Usage(error_of(&mut Cli::command(), name, kind, text))
-}
-
-fn error_of(command: &mut clap::Command, name: &str, kind: ErrorKind, text: &str) -> clap::Error {
-    command.build();
-    match command.find_subcommand_mut(name) {
-        Some(command) => command.error(kind, text),
-        None => command.error(kind, text),
-    }
+    Error::Usage(usage::error_of(&mut Cli::command(), name, kind, text))
 }
 
 /// Runs the command.
@@ -219,31 +193,5 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn a_command_without_sweeps_says_which_have_them() {
-        let told = |words: &[&str]| {
-            let argv = std::iter::once("run").chain(words.iter().copied());
-            match parse(argv.map(OsString::from)) {
-                Err(error) => error.to_string(),
-                Ok(_) => panic!("{words:?}"),
-            }
-        };
-        for words in [
-            &["plan", "-m"][..],
-            &["plan", "lora.r=4,8", "--multirun"],
-            &["plan", "a=1", "-m", "b=2"],
-        ] {
-            let text = told(words);
-            assert!(
-                text.contains("run plan takes one config; run train"),
-                "{text}"
-            );
-            assert!(!text.contains("-- -m"), "{text}");
-        }
-        assert!(told(&["compose", "-m"]).contains("run compose takes one config"));
-        assert!(told(&["plan", "-z"]).contains("'-z'"));
-        assert!(parse(["run", "train", "-m"].map(OsString::from)).is_ok());
     }
 }

@@ -29,6 +29,15 @@ pub(super) fn spell_out(argv: impl IntoIterator<Item = OsString>) -> Vec<OsStrin
     spelt
 }
 
+/// `run help train` is `run train --help`.
+pub(super) fn help_last(mut argv: Vec<OsString>) -> Vec<OsString> {
+    if argv.get(1).is_some_and(|word| word == "help") {
+        argv.remove(1);
+        argv.insert(argv.len().min(2), "--help".into());
+    }
+    argv
+}
+
 /// The long form of a flag of two letters, with the value that stands behind a `=`.
 fn long_form(arg: &str) -> Option<String> {
     let (flag, value) = match arg.split_once('=') {

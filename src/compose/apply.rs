@@ -14,6 +14,7 @@ use super::merge::{Fault, merge};
 use super::nearest;
 use super::node::{Key, MAX_LEVELS, Node, Origin, Value, split_path};
 use super::python;
+use super::request::Elsewhere;
 use super::resolvers::Config;
 use super::scope::Scope;
 use super::unknown::Unknown;
@@ -27,7 +28,7 @@ pub(crate) struct Setting<'e> {
     pub types: Types<'e>,
     pub scope: &'e Scope,
     /// A schema follows that knows every key, so adding one is no way out.
-    pub closed: bool,
+    pub closed: Option<Elsewhere>,
 }
 
 /// Applies one override to the whole tree (`hydra` included).
@@ -360,14 +361,22 @@ impl Edit<'_> {
                     "'{key}' is a {kind}; a {} cannot be merged into it",
                     value.type_name()
                 ))
-                .help(format!(
-                    "to replace it, delete it first: '~{key}' '+{key}={text}'"
-                )));
+                .help(match self.in_list(&target) {
+                    true => "items of a list cannot be deleted: give the whole list".to_string(),
+                    false => format!("to replace it, delete it first: '~{key}' '+{key}={text}'"),
+                }));
         }
         if let Some(step) = target.pop() {
             self.write(&target, step, value);
         }
         Ok(())
+    }
+
+    /// Whether a place is an item of a list.
+    fn in_list(&self, place: &[Step]) -> bool {
+        let above = place.split_last().map(|(_, above)| above);
+        let above = above.and_then(|above| at(self.root, above));
+        above.is_some_and(|node| matches!(node.value, Value::List(_)))
     }
 
     /// The problem of a key that is not there.
@@ -388,7 +397,8 @@ impl Edit<'_> {
             root: self.root,
             steps,
             library: self.setting.library,
-            add: add.filter(|_| !self.setting.closed),
+            add: add.filter(|_| self.setting.closed.is_none()),
+            elsewhere: self.setting.closed,
         }
         .problem(what)
         .at(self.origin)
@@ -432,7 +442,7 @@ mod tests {
             library: &Library::embedded(&[("model/one.yaml", "")]),
             types: Types(&Choices::default()),
             scope: &Scope::new(chrono::Local::now()),
-            closed: false,
+            closed: None,
         };
         apply(&mut root, &one, setting).map_err(|p| p.to_string())?;
         Ok(to_yaml(&root).replacen("hydra: {}\n", "", 1))

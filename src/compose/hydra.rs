@@ -38,6 +38,7 @@ pub(crate) fn source() -> Source {
         provider: "hydra".to_string(),
         tree: Tree::Embedded(FILES),
         mount: None,
+        written: None,
     }
 }
 
@@ -243,7 +244,10 @@ pub(crate) fn search_path(
                 .help("name a directory, as file:///path/to/configs"));
             }
         };
-        sources.push(Source::dir(provider, cwd.join(path)));
+        sources.push(Source {
+            written: Some(path.to_string()),
+            ..Source::dir(provider, cwd.join(path))
+        });
     }
     Ok(sources)
 }

@@ -71,6 +71,7 @@ impl Library {
             provider: "main".to_string(),
             tree: super::source::Tree::Embedded(files),
             mount: None,
+            written: None,
         }])
     }
 
@@ -208,7 +209,7 @@ impl Library {
             .sources
             .iter()
             .map(|source| {
-                let (scheme, path) = source.location();
+                let (scheme, path) = source.place();
                 format!("  {}: {scheme}://{path}", source.provider)
             })
             .collect();

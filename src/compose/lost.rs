@@ -157,6 +157,7 @@ mod tests {
             provider: "main".to_string(),
             tree: Tree::Embedded(FILES),
             mount: None,
+            written: None,
         }]);
         let mut lost = Lost::default();
         lost.typed(&library, &format!("+{group}=nope"));

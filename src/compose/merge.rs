@@ -165,9 +165,12 @@ pub(crate) fn merge_package(
             let there = at(root, &place);
             let kind = there.map_or("dict", Node::type_name);
             let wher = there.map_or(String::new(), |n| format!(" ({})", n.origin));
-            let path = dotted(&place);
+            let at = match place.is_empty() {
+                true => "top".to_string(),
+                false => format!("'{}'{wher}", dotted(&place)),
+            };
             Problem::new(format!(
-                "a {} cannot be merged into the {kind} at '{path}'{wher}",
+                "a {} cannot be merged into the {kind} at {at}",
                 src.type_name()
             ))
             .at(&src.origin)

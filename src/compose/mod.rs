@@ -52,7 +52,7 @@ pub use nearest::nearest;
 pub use node::{Key, Map, Node, Origin, Value};
 pub use outline::{Outline, full_search_path, groups, options, outline};
 pub use python::to_str as printed;
-pub use request::Request;
+pub use request::{Elsewhere, Request};
 pub use saved::{Saved, read_file, saved_origin, saved_overrides};
 pub use source::{Source, Tree};
 pub use sweep::{Cell, Multirun, expand_sweep, is_multirun, sweep_cells};

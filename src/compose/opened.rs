@@ -87,7 +87,7 @@ fn library(
     let extra = search_path(req, overrides, &library, cwd, warnings)?;
     for source in &extra {
         if !source.available() {
-            let (_, path) = source.location();
+            let (_, path) = source.place();
             warnings.push(format!(
                 "{}: the directory {path} does not exist",
                 source.provider

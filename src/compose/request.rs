@@ -42,13 +42,16 @@ pub struct Request {
     /// `None` where `--multirun` is the way.
     pub no_sweep: Option<String>,
     /// The composed config is checked against a schema: an unknown key is then
-    /// never answered with adding it.
-    pub closed: bool,
+    /// never answered with adding it, but with the key that other programs call so.
+    pub closed: Option<Elsewhere>,
     /// `hydra.runtime.cwd`; the process's own directory when `None`.
     pub cwd: Option<PathBuf>,
     /// The time that `${now:..}` gives, the same for all values; the time of composition when `None`.
     pub now: Option<DateTime<Local>>,
 }
+
+/// The key that other programs call by a name.
+pub type Elsewhere = fn(&str) -> Option<&'static str>;
 
 impl Request {
     /// The primary config. A saved one needs a name to stand under.

@@ -18,6 +18,8 @@ pub struct Source {
     /// The group under which the tree appears: with `Some("experiment")` its
     /// file `a.yaml` is the option `a` of the group `experiment`.
     pub mount: Option<String>,
+    /// The directory as a config names it, where that is another than `tree` says.
+    pub written: Option<String>,
 }
 
 /// The files of a source.
@@ -42,6 +44,7 @@ impl Source {
             provider: provider.into(),
             tree: Tree::Dir(path.into()),
             mount: None,
+            written: None,
         }
     }
 
@@ -55,6 +58,17 @@ impl Source {
 
     /// `(scheme, path)` as `--info searchpath` and `hydra.runtime.config_sources` show it.
     pub fn location(&self) -> (&'static str, String) {
+        match &self.tree {
+            Tree::Dir(_) => match &self.written {
+                Some(written) => ("file", written.clone()),
+                None => self.place(),
+            },
+            Tree::Embedded(_) => self.place(),
+        }
+    }
+
+    /// The same with whole paths, for messages.
+    pub(crate) fn place(&self) -> (&'static str, String) {
         match &self.tree {
             Tree::Dir(path) => {
                 let absolute = std::path::absolute(path).unwrap_or_else(|_| path.clone());
@@ -263,6 +277,7 @@ mod tests {
             provider: "p".into(),
             tree: Tree::Embedded(FILES),
             mount: None,
+            written: None,
         };
         assert!(source.has_file("g/b.yaml") && !source.has_file("g/c.yaml"));
         assert!(source.has_group("g/sub") && source.has_group("") && !source.has_group("g/b"));
@@ -279,6 +294,7 @@ mod tests {
             provider: "p".into(),
             tree: Tree::Embedded(FILES),
             mount: Some("m/n".into()),
+            written: None,
         };
         assert!(source.has_file("m/n/a.yaml") && !source.has_file("a.yaml"));
         assert!(source.has_group("m") && source.has_group("m/n") && source.has_group("m/n/g"));

@@ -5,6 +5,7 @@ use super::error::{Cause, Problem};
 use super::library::Library;
 use super::nearest;
 use super::node::{Key, Node, Value};
+use super::request::Elsewhere;
 
 /// A key that a tree does not have.
 pub(crate) struct Unknown<'u> {
@@ -14,6 +15,8 @@ pub(crate) struct Unknown<'u> {
     pub library: &'u Library,
     /// The override that would add the key, where adding is a way out.
     pub add: Option<String>,
+    /// Names that other programs give to its keys.
+    pub elsewhere: Option<Elsewhere>,
 }
 
 impl Unknown<'_> {
@@ -63,6 +66,12 @@ impl Unknown<'_> {
     /// The key or group that was probably meant.
     fn near(&self, here: &Node, known: usize) -> Option<String> {
         let wrong = self.steps.get(known)?;
+        let called = |elsewhere: Elsewhere| elsewhere(self.steps.last()?);
+        if self.steps[0] != "hydra"
+            && let Some(key) = self.elsewhere.and_then(called)
+        {
+            return Some(key.to_string());
+        }
         let mut names: Vec<String> = match &here.value {
             Value::Map(map) => map.keys().map(Key::to_string).collect(),
             _ => Vec::new(),
@@ -147,6 +156,7 @@ mod tests {
             steps: &steps,
             library: &Library::embedded(&[("server/tls/on.yaml", "")]),
             add: Some(format!("+{key}=1")),
+            elsewhere: Some(|name| (name == "size_of_it").then_some("model.size")),
         };
         unknown.problem("cannot override").help.unwrap_or_default()
     }
@@ -163,6 +173,8 @@ mod tests {
             ("learning_rate", "training.learning_rate"),
             ("learnign_rate", "training.learning_rate"),
             ("optim.learning_rte", "training.learning_rate"),
+            ("size_of_it", "model.size"),
+            ("training.size_of_it", "model.size"),
         ] {
             assert_eq!(help(key), format!("did you mean '{near}'?"), "{key}");
         }

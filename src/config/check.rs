@@ -4,6 +4,7 @@
 use crate::compose::{Node, Origin, Value, nearest};
 
 use super::error::ConfigError;
+use super::keys::elsewhere::called;
 use super::keys::{self, Default, Key, Kind, Limit, Range};
 use super::types::LoraInit;
 
@@ -329,7 +330,7 @@ fn suggestion(name: &str) -> String {
             .find(|key| key.rsplit('.').next() == Some(last))
     };
     let near = || nearest(name, keys::all().map(|key| key.name));
-    match same_last().or_else(near) {
+    match same_last().or_else(|| called(name)).or_else(near) {
         Some(key) => format!("did you mean `{key}`?"),
         None => siblings(parent),
     }

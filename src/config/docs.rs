@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::keys::SECTIONS;
+use super::keys::{SECTIONS, elsewhere};
 
 /// The keys with their defaults in columns, for a terminal.
 pub fn column_help() -> String {
@@ -39,6 +39,10 @@ pub fn markdown() -> String {
             );
             if !key.about.is_empty() {
                 let _ = writeln!(out, "\n{}", key.about);
+            }
+            let names = elsewhere::names(key.name);
+            if !names.is_empty() {
+                let _ = writeln!(out, "\nElsewhere `{}`.", names.join("`, `"));
             }
         }
         out.push('\n');

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use thiserror::Error;
 
-use super::keys::{self, Key, SECTIONS, related};
+use super::keys::{self, Key, SECTIONS, elsewhere, related};
 use crate::compose::nearest;
 
 /// Lines are broken at this many characters.
@@ -41,7 +41,8 @@ pub struct Group {
     pub options: Vec<String>,
 }
 
-/// What `word` names: a key, a prefix of keys, or the last part of keys.
+/// What `word` names: a key, a prefix of keys, the last part of keys, or a key under the name
+/// that other programs give it.
 ///
 /// # Errors
 /// Nothing has this name; the error has the nearest ones.
@@ -60,6 +61,9 @@ pub fn topic(word: &str, groups: &[Group]) -> Result<Topic, Unknown> {
     let named: Vec<&Key> = keys::all().filter(|k| k.name.ends_with(&tail)).collect();
     if !word.is_empty() && !named.is_empty() {
         return Ok(Topic::Keys(named));
+    }
+    if let Some(key) = elsewhere::called(word).and_then(keys::find) {
+        return Ok(Topic::Keys(vec![key]));
     }
     let near = near(word, groups);
     let word = word.to_string();
@@ -113,6 +117,10 @@ pub fn key(key: &Key, value: Option<&str>) -> String {
     row("default", &key.default.to_string());
     if let Some(value) = value {
         row("value", value);
+    }
+    let names = elsewhere::names(key.name).join(", ");
+    if !names.is_empty() {
+        row("called", &format!("{names} elsewhere"));
     }
     row(
         "set it",

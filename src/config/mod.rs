@@ -29,6 +29,7 @@ pub use error::{ConfigError, ConfigErrors};
 pub use job::Job;
 pub(crate) use job::names_one_directory;
 pub use job_error::{JobError, RerunErrors, of_rerun};
+pub use keys::elsewhere::called as key_called;
 pub use layers::{complete, from_composed, from_tree};
 pub use origins::{place, remark, underlay_defaults, why};
 pub use rerun::saved_config;

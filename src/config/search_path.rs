@@ -21,11 +21,13 @@ pub fn search_path(config_path: Option<&Path>, config_dir: Option<&Path>) -> Vec
             provider: "main".to_string(),
             tree: main,
             mount: None,
+            written: None,
         },
         Source {
             provider: "experiments".to_string(),
             tree: dir_or("experiments", EXPERIMENTS),
             mount: Some("experiment".to_string()),
+            written: None,
         },
     ];
     if let Some(dir) = config_dir {
@@ -33,6 +35,7 @@ pub fn search_path(config_path: Option<&Path>, config_dir: Option<&Path>) -> Vec
             provider: "command-line".to_string(),
             tree: Tree::Dir(dir.to_path_buf()),
             mount: None,
+            written: None,
         });
     }
     sources
@@ -46,6 +49,7 @@ pub fn tree_search_path(path: Option<&Path>, dir: Option<&Path>) -> Vec<Source> 
             provider: "main".to_string(),
             tree: Tree::Dir(dir.to_path_buf()),
             mount: None,
+            written: None,
         }],
         (path, dir) => search_path(path, dir),
     }
@@ -70,6 +74,7 @@ mod tests {
             provider: "test".to_string(),
             tree,
             mount: mount.map(str::to_string),
+            written: None,
         }
     }
 

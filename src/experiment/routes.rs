@@ -8,7 +8,7 @@ use super::error::Error;
 use super::setup::{QuestionFile, all_questions};
 use crate::compose::{Request, options};
 use crate::config::types::{Command, Config, PromptConfig, TaskKind};
-use crate::config::{Job, JobError};
+use crate::config::{Job, JobError, key_called};
 use crate::data::{Answers, Example, Tasks, Template, Want};
 use crate::evaluate::Reader;
 
@@ -143,7 +143,7 @@ fn load(job: &Job, option: &str) -> Result<Job, JobError> {
             config_name: Some("config".to_string()),
             overrides: vec![format!("task={option}")],
             job_name: "run".to_string(),
-            closed: true,
+            closed: Some(key_called),
             ..Request::default()
         },
     )

@@ -77,7 +77,7 @@ fn the_defaults_are_laid_out_as_hydra_lays_them_out() {
     for part in [
         "| hydra                            | pkg://hydra.conf ",
         "| main                             | file:///",
-        "| hydra.searchpath in command-line | file:///",
+        "| hydra.searchpath in command-line | file://elsewhere ",
         "| schema                           | structured://",
     ] {
         assert!(path.contains(part), "{part}\n{path}");

@@ -23,7 +23,7 @@ fn stderr(output: &Output) -> String {
 
 #[test]
 fn help_and_version_succeed() {
-    for args in [&["--help"][..], &["-h"], &[]] {
+    for args in [&["--help"][..], &["-h"], &["help"], &[]] {
         let output = run(args);
         assert_eq!(output.status.code(), Some(0), "{args:?}");
         assert!(stdout(&output).contains("run train task=saq"), "{args:?}");
@@ -39,6 +39,7 @@ fn help_and_version_succeed() {
 #[test]
 fn help_of_a_job_lists_groups_and_keys() {
     let output = run(&["train", "lora.r=8", "--help"]);
+    assert_eq!(output.stdout, run(&["help", "train", "lora.r=8"]).stdout);
     let text = stdout(&output);
     assert_eq!(output.status.code(), Some(0));
     for part in [

@@ -19,6 +19,7 @@ fn sources() -> Vec<Source> {
         provider: name.to_string(),
         tree: Tree::Dir(root().join(name)),
         mount: mount.map(str::to_string),
+        written: None,
     };
     vec![dir("configs", None), dir("experiments", Some("experiment"))]
 }
@@ -76,6 +77,7 @@ fn with_folder(dir: &Path, name: &str, overrides: &[&str]) -> Result<Job, String
         provider: "command-line".to_string(),
         tree: Tree::Dir(dir.to_path_buf()),
         mount: None,
+        written: None,
     });
     Job::load(Command::Train, &request).map_err(|e| e.to_string())
 }

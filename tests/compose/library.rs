@@ -188,6 +188,7 @@ fn a_mounted_source_is_a_group_and_the_first_source_wins() {
         provider: "more".to_string(),
         tree: Tree::Embedded(EMBEDDED),
         mount: Some("experiment".to_string()),
+        written: None,
     };
     let mut req = request("config", &["experiment=one", "+experiment/sub=two"]);
     req.sources.push(mounted.clone());

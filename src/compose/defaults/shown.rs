@@ -19,7 +19,7 @@ pub struct Listed {
 /// A config with the entries of its defaults list, as they were chosen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DefaultsTree {
-    /// `group: option`, the path of a config, or `_self_`.
+    /// `group: option`, the path of a config, or `_self_`, with a path as Hydra shows it.
     pub name: String,
     pub children: Vec<DefaultsTree>,
 }
@@ -40,15 +40,17 @@ impl Defaults {
 
     /// The defaults lists as they lie in one another.
     pub(crate) fn tree(&self) -> Vec<DefaultsTree> {
-        self.roots.iter().map(Branch::shown).collect()
+        self.roots.iter().map(|root| root.shown("")).collect()
     }
 }
 
 impl Branch {
-    fn shown(&self) -> DefaultsTree {
+    /// `above`: the group that names in the list above this one's begin at; Hydra shows a body there.
+    fn shown(&self, above: &str) -> DefaultsTree {
         let entry = &self.entry;
         let name = match &entry.item {
-            Item::OwnBody => "_self_".to_string(),
+            Item::OwnBody if above.is_empty() => "_self_".to_string(),
+            Item::OwnBody => format!("{above}/_self_"),
             Item::Config(_) => entry.config_path(),
             Item::Group { .. } => {
                 let name = entry.name().unwrap_or("null");
@@ -57,7 +59,11 @@ impl Branch {
         };
         DefaultsTree {
             name,
-            children: self.children.iter().map(Branch::shown).collect(),
+            children: self
+                .children
+                .iter()
+                .map(|child| child.shown(&entry.parent.group))
+                .collect(),
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::compose::grammar::overrides::Override;
 use crate::compose::interpolate::Resolver;
 use crate::compose::library::Library;
 use crate::compose::lost::Lost;
-use crate::compose::node::{Key, Map, Node, Value};
+use crate::compose::node::{Key, Map, Node, Origin, Value};
 use crate::compose::saved::Saved;
 use crate::compose::scope::Scope;
 
@@ -34,7 +34,8 @@ pub(crate) struct Placed {
     pub own_body: bool,
     pub primary: bool,
     pub parent: Option<String>,
-    override_key: Option<String>,
+    /// Of a group, and where the entry was written.
+    override_key: Option<(String, Origin)>,
 }
 
 /// The outcome of the expansion.
@@ -237,6 +238,7 @@ impl Expansion<'_> {
             }
         };
         if let Some(loaded) = &loaded {
+            self.note_old_package(&path, loaded.package.as_deref());
             entry.set_header(loaded.package.as_deref());
         }
         if self.choices.delete(&entry) {
@@ -304,6 +306,17 @@ impl Expansion<'_> {
                 ));
             }
             list.push(Entry::new(Item::OwnBody, entry.origin.clone()));
+        }
+    }
+
+    /// Words that Hydra replaced in headers up to its version_base 1.1.
+    fn note_old_package(&mut self, path: &str, package: Option<&str>) {
+        let mut words = package.into_iter().flat_map(|package| package.split('.'));
+        if let Some(word) = words.find(|word| matches!(*word, "_group_" | "_name_")) {
+            self.warnings.push(format!(
+                "in '{path}': '{word}' in '# @package' is a key of that name since version_base 1.2; \
+                 without the line a config lies under its group"
+            ));
         }
     }
 
@@ -498,7 +511,7 @@ impl Expansion<'_> {
 
     fn refuse_double_entries(&mut self, list: &[Placed]) {
         let mut seen = std::collections::HashSet::new();
-        for key in list
+        for (key, origin) in list
             .iter()
             .filter_map(|placed| placed.override_key.as_ref())
         {
@@ -507,7 +520,10 @@ impl Expansion<'_> {
                     Problem::new(format!(
                         "the group '{key}' stands more than once in the final defaults list"
                     ))
-                    .help("remove all entries but one"),
+                    .at(origin)
+                    .help(format!(
+                        "remove all entries but one; to choose another option here, write 'override {key}: OPTION'"
+                    )),
                 );
             }
         }
@@ -567,6 +583,7 @@ fn walk(branch: &Branch, parent: Option<(&Branch, Option<&Entry>)>, list: &mut V
         own_body: false,
         primary: entry.primary,
         parent: parent.map(|(owner, _)| owner.entry.config_path()),
-        override_key: matches!(entry.item, Item::Group { .. }).then(|| entry.override_key()),
+        override_key: matches!(entry.item, Item::Group { .. })
+            .then(|| (entry.override_key(), entry.origin.clone())),
     });
 }

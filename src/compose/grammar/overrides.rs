@@ -162,6 +162,11 @@ impl Cursor {
                     "'{key}' belongs into a defaults list; on the command line a choice is group=option"
                 ));
             }
+            Some('.') if key.contains('/') => {
+                return self.fault(
+                    "the name of a group, which '/' makes it, has no '.'; a key has '.' in place of '/'",
+                );
+            }
             Some(c) => {
                 return self.fault(format!(
                     "'{c}' cannot stand in a key; keys are letters, digits, '_', '-' and '.', groups have '/'"

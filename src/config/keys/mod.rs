@@ -5,6 +5,7 @@
 
 mod ask;
 mod data;
+pub mod elsewhere;
 mod evaluate;
 mod export;
 pub mod hydra;

@@ -428,7 +428,7 @@ mod tests {
                 sources: crate::config::search_path(None, None),
                 config_name: Some("config".to_string()),
                 overrides: vec![typed.clone()],
-                closed: true,
+                closed: Some(crate::config::key_called),
                 ..crate::compose::Request::default()
             };
             let composed =

@@ -42,7 +42,7 @@ impl Sandbox {
             config_name: Some("config".to_string()),
             overrides,
             job_name: "run".to_string(),
-            closed: true,
+            closed: Some(crate::config::key_called),
             run: true,
             ..Request::default()
         }
