@@ -38,7 +38,7 @@ pub struct Args {
     rank: usize,
 }
 
-/// Relative error of a row that rounding to bf16 explains; one wrong number in a row of 14,336 is
+/// Relative error of a row that rounding to bf16 explains; a few wrong numbers in a row of 14,336 are
 /// above it. What a softmax is part of rounds more than once.
 const BOUND: f64 = 1e-2;
 const BOUND_OF_ATTENTION: f64 = 3e-2;

@@ -32,8 +32,11 @@ pub(super) fn spell_out(argv: impl IntoIterator<Item = OsString>) -> Vec<OsStrin
 /// `run help train` is `run train --help`.
 pub(super) fn help_last(mut argv: Vec<OsString>) -> Vec<OsString> {
     if argv.get(1).is_some_and(|word| word == "help") {
-        argv.remove(1);
-        argv.insert(argv.len().min(2), "--help".into());
+        while argv.get(1).is_some_and(|word| word == "help") {
+            argv.remove(1);
+        }
+        let end = argv.iter().position(|word| word == "--");
+        argv.insert(end.unwrap_or(argv.len()), "--help".into());
     }
     argv
 }

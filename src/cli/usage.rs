@@ -5,8 +5,10 @@ use std::ffi::OsString;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use super::args::no_sweep;
-use crate::config::keys;
+use crate::compose::groups;
 use crate::config::keys::elsewhere::meant;
+use crate::config::keys::{self, Key, Kind};
+use crate::config::{accepts, search_path};
 
 /// `--multirun` where a command has no such flag, and keys that are written as flags: clap would
 /// advise to pass both on as overrides, dashes and all.
@@ -38,39 +40,97 @@ pub(super) fn advised(
             let mut places = sub.get_positionals();
             places.any(|place| place.get_id() == "overrides")
         });
-        let similar = error.get(ContextKind::SuggestedArg).is_some();
-        match takes_overrides.then(|| override_of(flag, &words)).flatten() {
-            Some((known, _)) if similar && !known => return error,
-            Some((_, text)) => format!(
-                "unexpected argument '{flag}' found\n\n  tip: overrides have no dashes: {text}"
-            ),
-            None => return error,
+        let Some((typed, text)) = takes_overrides
+            .then(|| override_of(name, flag, &words))
+            .flatten()
+        else {
+            return error;
+        };
+        // clap's own advice is for flags that are misspelt.
+        if typed && is_similar(sub, &error) {
+            return error;
         }
+        format!("unexpected argument '{flag}' found\n\n  tip: overrides have no dashes: {text}")
     };
     error_of(command, name, ErrorKind::UnknownArgument, &text)
 }
 
-/// The override that was probably meant by a flag, and whether its key is one.
-fn override_of(flag: &str, words: &[&str]) -> Option<(bool, String)> {
+/// Whether clap names a flag that help shows.
+fn is_similar(sub: Option<&clap::Command>, error: &clap::Error) -> bool {
+    let Some(ContextValue::String(similar)) = error.get(ContextKind::SuggestedArg) else {
+        return false;
+    };
+    let name = similar.trim_start_matches('-');
+    sub.is_some_and(|sub| sub.get_arguments().any(|arg| arg.get_long() == Some(name)))
+}
+
+/// Where the keys of a command are looked for first.
+fn sections(command: &str) -> &'static [&'static str] {
+    match command {
+        "infer" | "eval" | "compare" | "chat" => &["inference", "prompt"],
+        "synth" => &["synth"],
+        "merge" | "quantize" => &["export"],
+        _ => &["training", "lora", "data", "prompt"],
+    }
+}
+
+/// The override that was probably meant by a flag, and whether it is only as it was typed.
+fn override_of(command: &str, flag: &str, words: &[&str]) -> Option<(bool, String)> {
     // Of `-lora.r=8` clap names `-l`.
     let at = words.iter().position(|word| match flag.starts_with("--") {
         true => word.split('=').next() == Some(flag),
         false => word.starts_with(flag),
     })?;
     let word = words[at].trim_start_matches('-');
-    let (typed, value) = match word.split_once('=') {
-        Some((typed, value)) => (typed, value),
+    let (typed, values) = match word.split_once('=') {
+        Some((typed, value)) => (typed, vec![value]),
         None => {
-            let next = words.get(at + 1);
-            let value = next.filter(|next| !next.starts_with('-') && !next.contains('='));
-            (word, value.copied().unwrap_or("VALUE"))
+            let value = |word: &&&str| {
+                let number = word.parse::<f64>().is_ok();
+                number || !word.starts_with(['-', '+', '~']) && !word.contains('=')
+            };
+            (
+                word,
+                words[at + 1..].iter().take_while(value).copied().collect(),
+            )
         }
     };
     let spelt = typed.replace('-', "_");
-    let group = keys::is_branch(&spelt).then_some(spelt.as_str());
-    let key = meant(&spelt).or(group);
-    let shown = key.unwrap_or(typed);
-    Some((key.is_some(), format!("{shown}={value}")))
+    // A foreign tree has keys of its own.
+    if command != "compose" {
+        if let Some(key) = meant(&spelt, sections(command)) {
+            let key = keys::find(key).or_else(|| keys::hydra::find(key))?;
+            return Some((false, setting(key, &values)));
+        }
+        let groups = groups(&search_path(None, None));
+        if let (Some((group, _)), [option]) =
+            (groups.iter().find(|(n, _)| *n == spelt), &values[..])
+        {
+            return Some((false, format!("{group}={option}")));
+        }
+    }
+    let value = match values[..] {
+        [value] => value,
+        _ => "VALUE",
+    };
+    Some((true, format!("{typed}={value}")))
+}
+
+/// `key=value` with the value that was typed where the key takes it, else what it takes.
+fn setting(key: &Key, values: &[&str]) -> String {
+    let name = key.name;
+    let list = format!("[{}]", values.join(","));
+    let fits = |text: &&str| accepts(key, text) && !text.contains([' ', '$']);
+    let typed = match values {
+        [] if matches!(key.kind, Kind::Bool | Kind::BoolOr(_)) => Some("true"),
+        [] => None,
+        [one] if fits(one) => Some(*one),
+        _ => Some(list.as_str()).filter(fits),
+    };
+    match typed {
+        Some(value) => format!("{name}={value}"),
+        None => format!("{name}=VALUE, {}", key.type_text()),
+    }
 }
 
 /// A usage error of one command, with that command's usage.
@@ -128,13 +188,28 @@ mod tests {
                 "training.batch_size=2",
             ),
             ("train -lora.r=8", "lora.r=8"),
-            ("train --resume", "training.resume=VALUE"),
+            ("train --packing lora.r=8", "training.packing=true"),
+            (
+                "train --target_modules q_proj v_proj",
+                "lora.target_modules=[q_proj,v_proj]",
+            ),
+            (
+                "train --optim adamw_torch",
+                "training.optimizer=VALUE, one of",
+            ),
+            ("train --output_dir out", "hydra.run.dir=out"),
             ("infer --model tiny", "model=tiny"),
+            ("infer --temperature 0.7", "inference.temperature=0.7"),
+            ("infer --batch_size 4", "inference.batch_size=4"),
+            (
+                "eval --length_penalty -1.0",
+                "inference.length_penalty=-1.0",
+            ),
             ("plan --nonsense=1", "nonsense=1"),
-            ("compose --a.b 2", "a.b=2"),
+            ("compose --lr 2", "lr=2"),
         ] {
             let text = told(line);
-            let tip = format!("tip: overrides have no dashes: {tip}\n");
+            let tip = format!("tip: overrides have no dashes: {tip}");
             assert!(text.contains(&tip), "{text}");
         }
         assert!(told("train --dry").contains("'--dry-run'"));

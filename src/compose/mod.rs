@@ -47,6 +47,7 @@ pub use big_int::BigInt;
 pub use composed::{Composed, Part, compose, compose_partly};
 pub use defaults::{DefaultsTree, Listed};
 pub use error::{Error, Problem};
+pub use grammar::overrides::override_value;
 pub use history::{Change, History, compose_with_history, one_line};
 pub use nearest::nearest;
 pub use node::{Key, Map, Node, Origin, Value};

@@ -66,10 +66,8 @@ impl Unknown<'_> {
     /// The key or group that was probably meant.
     fn near(&self, here: &Node, known: usize) -> Option<String> {
         let wrong = self.steps.get(known)?;
-        let called = |elsewhere: Elsewhere| elsewhere(self.steps.last()?);
-        if self.steps[0] != "hydra"
-            && let Some(key) = self.elsewhere.and_then(called)
-        {
+        let called = |elsewhere: Elsewhere| elsewhere(&self.steps.join("."));
+        if let Some(key) = self.elsewhere.and_then(called) {
             return Some(key.to_string());
         }
         let mut names: Vec<String> = match &here.value {
@@ -156,7 +154,7 @@ mod tests {
             steps: &steps,
             library: &Library::embedded(&[("server/tls/on.yaml", "")]),
             add: Some(format!("+{key}=1")),
-            elsewhere: Some(|name| (name == "size_of_it").then_some("model.size")),
+            elsewhere: Some(|name| name.ends_with("size_of_it").then_some("model.size")),
         };
         unknown.problem("cannot override").help.unwrap_or_default()
     }

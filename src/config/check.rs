@@ -1,7 +1,7 @@
 //! The schema check: every value of a composed tree against the table of keys.
 //! It finds all problems, not just the first.
 
-use crate::compose::{Node, Origin, Value, nearest};
+use crate::compose::{Node, Origin, Value, nearest, override_value};
 
 use super::error::ConfigError;
 use super::keys::elsewhere::called;
@@ -92,6 +92,12 @@ impl Checker {
     }
 }
 
+/// Whether an override may give a key this value, as far as the key alone can say.
+pub fn accepts(key: &Key, text: &str) -> bool {
+    let node = override_value(text);
+    node.is_some_and(|node| node.is_null() && key.nullable || fits(key, &node).is_ok())
+}
+
 /// Whether a value that is neither null nor missing fits its key.
 fn fits(key: &Key, node: &Node) -> Result<(), Box<ConfigError>> {
     match (&key.kind, &node.value) {
@@ -163,7 +169,9 @@ fn option(key: &Key, node: &Node, words: &[&str], found: &str) -> Result<(), Box
     if words.contains(&found) && found != "cuda:N" {
         return Ok(());
     }
-    let hint = nearest(found, words.iter().copied())
+    // transformers calls what it evaluates so.
+    let plain = found.strip_prefix("eval_").unwrap_or(found);
+    let hint = nearest(plain, words.iter().copied())
         .map(|word| format!("did you mean `{word}`? "))
         .unwrap_or_default();
     Err(Box::new(ConfigError::UnknownOption {
@@ -330,7 +338,7 @@ fn suggestion(name: &str) -> String {
             .find(|key| key.rsplit('.').next() == Some(last))
     };
     let near = || nearest(name, keys::all().map(|key| key.name));
-    match same_last().or_else(|| called(name)).or_else(near) {
+    match called(name).or_else(same_last).or_else(near) {
         Some(key) => format!("did you mean `{key}`?"),
         None => siblings(parent),
     }

@@ -74,7 +74,10 @@ pub(super) fn check(config: &Config, tree: &Node) -> Vec<ConfigError> {
             );
         }
     }
-    let scores = !config.task.metrics.is_empty() || config.evaluate.sas_model.is_some();
+    // Another model judges win_rate, and not while training.
+    let mut metrics = config.task.metrics.iter();
+    let scores =
+        metrics.any(|metric| *metric != Metric::WinRate) || config.evaluate.sas_model.is_some();
     if training.eval_examples > 0 && !scores {
         found.conflict(
             &["training.eval_examples", "task.metrics"],
@@ -234,14 +237,26 @@ impl Found<'_> {
             BestMetric::Loss => true,
             BestMetric::Accuracy => asked(Metric::Accuracy),
             BestMetric::ExactMatch => asked(Metric::ExactMatch),
-            BestMetric::ExactMatchIgnoreCase => asked(Metric::ExactMatchIgnoreCase),
+            BestMetric::ExactMatchIgnoreCase => {
+                asked(Metric::ExactMatchIgnoreCase) || config.evaluate.sas_model.is_some()
+            }
             BestMetric::F1 => asked(Metric::F1),
             BestMetric::Sas => config.evaluate.sas_model.is_some(),
         };
         let name = by.name();
+        if by != BestMetric::Loss && config.task.kind == TaskKind::Text {
+            self.conflict(
+                &[key, "task.type"],
+                &format!(
+                    "`{key}` is {name}, but with `task.type=text` there is no question to score"
+                ),
+                &format!("{key}=loss"),
+            );
+            return;
+        }
         if !measured {
             let (other, hint) = match by {
-                BestMetric::Sas => ("evaluate.sas_model", "name an encoder".to_string()),
+                BestMetric::Sas => ("evaluate.sas_model", "evaluate.sas_model=DIR".to_string()),
                 _ => ("task.metrics", format!("'task.metrics=append({name})'")),
             };
             self.conflict(

@@ -62,7 +62,8 @@ pub fn topic(word: &str, groups: &[Group]) -> Result<Topic, Unknown> {
     if !word.is_empty() && !named.is_empty() {
         return Ok(Topic::Keys(named));
     }
-    if let Some(key) = elsewhere::called(word).and_then(keys::find) {
+    let called = elsewhere::called(word);
+    if let Some(key) = called.and_then(|key| keys::find(key).or_else(|| keys::hydra::find(key))) {
         return Ok(Topic::Keys(vec![key]));
     }
     let near = near(word, groups);

@@ -22,7 +22,7 @@ mod suggest;
 mod switches;
 pub mod types;
 
-pub use check::{Strictness, check};
+pub use check::{Strictness, accepts, check};
 pub use checked::compose_checked;
 pub use docs::{column_help, markdown};
 pub use error::{ConfigError, ConfigErrors};

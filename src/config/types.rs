@@ -375,6 +375,11 @@ pub struct TrainingConfig {
 }
 
 impl TrainingConfig {
+    /// Whether anything depends on which validation is the best.
+    pub fn seeks_best(&self) -> bool {
+        self.load_best_model_at_end || self.early_stopping_patience.is_some()
+    }
+
     /// The keys that are set and say nothing without a validation set.
     pub fn need_validation(&self) -> impl Iterator<Item = &'static str> {
         let needs = [

@@ -81,10 +81,13 @@ pub fn train(mut job: Job) -> Result<(), Error> {
                 changed.push(format!("the training data: {data} -> {now}"));
             }
             let by = training.metric_for_best_model;
-            if restored.progress.forget_best_by_other(by) {
+            if restored.progress.forget_best_by_other(by) && training.seeks_best() {
+                let what = match restored.progress.step < ready.plan.total_steps() {
+                    true => "the best of the steps to come will be taken",
+                    false => "no step is left, so the last one is taken",
+                };
                 console.line(&format!(
-                    "training.metric_for_best_model={}: the best so far was so by another; the best \
-                     of the steps to come will be taken",
+                    "training.metric_for_best_model={}: the best so far was so by another; {what}",
                     by.name()
                 ));
             }

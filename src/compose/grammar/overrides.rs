@@ -8,7 +8,7 @@ use super::scan::{self, spaces};
 use super::sweeps::Sweep;
 use super::values::Parsed;
 use crate::compose::error::Problem;
-use crate::compose::node::Origin;
+use crate::compose::node::{Node, Origin};
 
 /// What an override does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +36,17 @@ pub(crate) struct Override {
     pub input: String,
     /// Where it was written, if not on the command line.
     pub written: Option<Origin>,
+}
+
+/// The value that an override with this text behind its `=` has; none where it has no single one.
+pub fn override_value(text: &str) -> Option<Node> {
+    let typed = format!("key={text}");
+    let one = Override::parse(&typed).ok()?;
+    let origin = Origin::CommandLine { text: typed.into() };
+    match one.value {
+        Parsed::Element(element) => element.to_node(&origin).ok(),
+        Parsed::Nothing | Parsed::Sweep(_) => None,
+    }
 }
 
 impl Override {
@@ -161,6 +172,9 @@ impl Cursor {
                 return self.fault(format!(
                     "'{key}' belongs into a defaults list; on the command line a choice is group=option"
                 ));
+            }
+            Some('-') if key.is_empty() => {
+                return self.fault("a key does not begin with '-': overrides have no dashes");
             }
             Some('.') if key.contains('/') => {
                 return self.fault(

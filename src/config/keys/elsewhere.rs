@@ -32,7 +32,6 @@ const NAMES: &[(&str, &[&str])] = &[
         "prompt.template",
         &["prompt_template", "instruction_template"],
     ),
-    ("prompt.answer", &["response_template"]),
     ("prompt.system", &["system_prompt", "system_message"]),
     ("prompt.chat_template", &["apply_chat_template"]),
     ("prompt.chat_template_file", &["chat_template_path"]),
@@ -92,7 +91,7 @@ const NAMES: &[(&str, &[&str])] = &[
         "lora.target_modules",
         &["lora_target", "lora_target_modules", "lora_modules"],
     ),
-    ("lora.layers_to_transform", &["lora_layers"]),
+    ("lora.loftq_iter", &["loftq_config"]),
     ("lora.init_from", &["resume_adapter", "adapter_to_resume"]),
     (
         "training.epochs",
@@ -148,6 +147,8 @@ const NAMES: &[(&str, &[&str])] = &[
     (
         "training.val_ratio",
         &[
+            "validation_file",
+            "eval_dataset",
             "val_set_size",
             "val_size",
             "validation_split",
@@ -176,7 +177,11 @@ const NAMES: &[(&str, &[&str])] = &[
     ),
     (
         "training.gradient_checkpointing",
-        &["use_gradient_checkpointing", "checkpointing"],
+        &[
+            "activation_checkpointing",
+            "use_gradient_checkpointing",
+            "checkpointing",
+        ],
     ),
     ("training.packing", &["sample_packing"]),
     (
@@ -217,26 +222,39 @@ const NAMES: &[(&str, &[&str])] = &[
 ];
 
 /// The key that other programs call `name`, or by the last part of it: `lr`, `training.lr`. Case does
-/// not count, and dashes stand for underscores.
+/// not count, and dashes stand for underscores. Below a section it must be one of that section;
+/// `training` may stand for all of `TrainingArguments`.
 pub fn called(name: &str) -> Option<&'static str> {
-    let last = name.rsplit(['.', '/']).next().unwrap_or(name);
+    let (section, last) = name.rsplit_once(['.', '/']).unwrap_or(("", name));
+    let section = section.split(['.', '/']).next().unwrap_or_default();
     let last = last.to_lowercase().replace('-', "_");
-    let mut found = NAMES.iter().filter(|(_, names)| names.contains(&&*last));
-    found.next().map(|(key, _)| *key)
+    let (key, _) = NAMES.iter().find(|(_, names)| names.contains(&&*last))?;
+    let free = section == "training" || section != "hydra" && !super::is_branch(section);
+    (free || is_within(key, section)).then_some(*key)
 }
 
-/// The key that is meant by a whole name, by its last part where no other key has it, or by a name
-/// that other programs have for it.
-pub fn meant(name: &str) -> Option<&'static str> {
+fn is_within(key: &str, section: &str) -> bool {
+    let rest = key.strip_prefix(section);
+    rest.is_some_and(|rest| section.is_empty() || rest.starts_with('.'))
+}
+
+/// The key that is meant by a whole name, by its last part in one of `sections`, the first that has
+/// it, by a name that other programs have for it, or by its last part where no other key has it.
+pub fn meant(name: &str, sections: &[&str]) -> Option<&'static str> {
     if let Some(key) = super::find(name) {
         return Some(key.name);
     }
-    let last = |key: &&super::Key| key.name.rsplit('.').next() == Some(name);
-    let mut found = super::all().filter(last);
-    match (found.next(), found.next()) {
-        (Some(key), None) => Some(key.name),
-        _ => called(name),
-    }
+    let name = name.to_lowercase();
+    let only = |section: &str| {
+        let last = |key: &str| key.rsplit('.').next() == Some(name.as_str());
+        let mut found = super::all().filter(|key| is_within(key.name, section) && last(key.name));
+        match (found.next(), found.next()) {
+            (Some(key), None) => Some(key.name),
+            _ => None,
+        }
+    };
+    let near = sections.iter().find_map(|section| only(section));
+    near.or_else(|| called(&name)).or_else(|| only(""))
 }
 
 /// What other programs call a key.
@@ -268,10 +286,20 @@ mod tests {
         assert_eq!(called("training.LR"), Some("training.learning_rate"));
         assert_eq!(called("num-train-epochs"), Some("training.epochs"));
         assert_eq!(called("learning_rate"), None);
-        assert_eq!(meant("lora.r"), Some("lora.r"));
-        assert_eq!(meant("learning_rate"), Some("training.learning_rate"));
-        assert_eq!(meant("batch_size"), Some("training.batch_size"));
-        assert_eq!(meant("enabled"), Some("inference.validation.enabled"));
-        assert_eq!(meant("base_url"), None);
+        for (name, sections, key) in [
+            ("lora.r", &[][..], Some("lora.r")),
+            ("Learning_Rate", &[], Some("training.learning_rate")),
+            ("batch_size", &[], Some("training.batch_size")),
+            ("batch_size", &["inference"], Some("inference.batch_size")),
+            ("enabled", &[], Some("inference.validation.enabled")),
+            ("max_tokens", &["synth"], Some("synth.max_tokens")),
+            ("dtype", &[], Some("training.bf16")),
+            ("base_url", &[], None),
+        ] {
+            assert_eq!(meant(name, sections), key, "{name}");
+        }
+        for name in ["synth.rank", "judge.model_name", "hydra.lr", "model.gpu"] {
+            assert_eq!(called(name), None, "{name}");
+        }
     }
 }

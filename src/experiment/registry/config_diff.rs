@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 use thiserror::Error;
 
+use crate::config::keys::{self, Default, Key};
 use crate::experiment::fsx::{self, FsError};
 
 /// A config that cannot be compared.
@@ -62,6 +63,21 @@ impl Leaves {
         });
         leaves.0.sort_keys();
         leaves
+    }
+
+    /// With the defaults of keys that an older version did not write.
+    pub fn completed(mut self) -> Self {
+        for key in keys::all() {
+            let below = |leaf: &String| {
+                leaf.strip_prefix(key.name)
+                    .is_some_and(|rest| rest.starts_with('.'))
+            };
+            if !self.0.contains_key(key.name) && !self.0.keys().any(below) {
+                self.0.insert(key.name.to_string(), default_of(key));
+            }
+        }
+        self.0.sort_keys();
+        self
     }
 
     /// All leaves of a tree, in its order.
@@ -131,6 +147,17 @@ fn add_leaves(key: &str, value: &Value, leaves: &mut IndexMap<String, Value>) {
         other => {
             leaves.insert(key.to_string(), other.clone());
         }
+    }
+}
+
+fn default_of(key: &Key) -> Value {
+    match key.default {
+        Default::Null => Value::Null,
+        Default::Bool(value) => value.into(),
+        Default::Int(value) => value.into(),
+        Default::Float(value) => value.into(),
+        Default::Str(value) => value.into(),
+        Default::List(values) => values.into(),
     }
 }
 

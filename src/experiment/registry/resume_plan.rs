@@ -121,9 +121,10 @@ fn plan_named(
         Some(named) => Some(named),
         None => checkpoints::newest_whole(&run.checkpoints())?,
     };
-    let config = Leaves::parse(config)?;
+    let config = Leaves::parse(config)?.completed();
     let mut changed = if run.resolved_config().exists() {
-        Leaves::read(&run.resolved_config())?.changes(&config)
+        let then = Leaves::read(&run.resolved_config())?.completed();
+        then.changes(&config)
     } else {
         Vec::new()
     };
@@ -139,13 +140,14 @@ fn plan_named(
 }
 
 fn plan_search(request: &ResumeRequest) -> Result<ResumePlan, RegistryError> {
-    let wanted = Leaves::parse(request.resolved_config)?;
+    let wanted = Leaves::parse(request.resolved_config)?.completed();
     for entry in find_runs(request.outputs).into_iter().rev() {
         if entry.summary.command != "train" || entry.summary.status == Status::Finished {
             continue;
         }
         // A run whose config is gone or damaged is not this one.
-        if Leaves::read(&entry.paths.resolved_config()).ok().as_ref() != Some(&wanted) {
+        let then = Leaves::read(&entry.paths.resolved_config()).ok();
+        if then.map(Leaves::completed).as_ref() != Some(&wanted) {
             continue;
         }
         match plan_named(entry.paths.root(), None, request.resolved_config) {
@@ -245,6 +247,19 @@ mod tests {
             } => (run.root().to_path_buf(), checkpoint.step),
             other => panic!("not a continuation: {other:?}"),
         }
+    }
+
+    #[test]
+    fn a_key_that_an_older_version_did_not_write_has_its_default() {
+        let runs = Runs::new();
+        let older = "seed: 42\ntraining:\n  resume: null\n";
+        let run = runs.add("2025-01-01/12-00-00", older, Status::Running, &[5]);
+        let plan = runs.plan(Some("auto"), None).unwrap();
+        let ResumePlan::Continue { changed, .. } = &plan else {
+            panic!("{plan:?}");
+        };
+        assert!(changed.is_empty(), "{changed:?}");
+        assert_eq!(continued(plan), (run, 5));
     }
 
     #[test]

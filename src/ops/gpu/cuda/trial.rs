@@ -254,7 +254,10 @@ impl Trial<'_> {
             ([large, 4, 1408], cards),
             ([70, 1030, 4], cards),
             ([1100, 328, 328], FEW_BLOCKS),
-            ([700, 200, 60], FEW_BLOCKS),
+            // Too few of the largest tiles for so many: smaller ones.
+            ([1100, 328, 328], 20),
+            ([1100, 200, 332], FEW_BLOCKS),
+            ([700, 200, 64], FEW_BLOCKS),
         ];
         for ([m, k, n], cards) in shapes {
             for (ta, tb) in [(false, true), (false, false), (true, false)] {
