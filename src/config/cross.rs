@@ -24,6 +24,23 @@ pub(super) fn check(config: &Config, tree: &Node) -> Vec<ConfigError> {
             "choose a model (model=tiny) or name a directory (model.path=DIR)",
         );
     }
+    let typed = |key: &str| {
+        let node = tree.select(key);
+        node.is_some_and(|node| matches!(node.origin, Origin::CommandLine { .. }))
+    };
+    if let (Some(path), Some(name)) = (&config.model.path, &config.model.name)
+        && typed("model.name")
+        && !typed("model.path")
+    {
+        found.conflict(
+            &["model.name"],
+            &format!(
+                "`model.name` names a model of the hub, but `model.path` is {}, which wins",
+                path.display()
+            ),
+            &format!("model.path=null model.name={name}"),
+        );
+    }
     if config.method == Method::Full && config.quantization.method == QuantMethod::Nf4 {
         found.conflict(
             &["method", "quantization.method"],

@@ -12,7 +12,7 @@ use crate::compose::nearest;
 /// A problem with a data set as a whole, or with one row of it.
 #[derive(Debug, Error)]
 pub enum DataError {
-    #[error("{path}: no such file: set data.path or data.test_path to a file that exists", path = .0.display())]
+    #[error("{path}: no such file: name one that exists", path = .0.display())]
     Missing(PathBuf),
     #[error("{path}: is a directory, not a file: name one data file inside it", path = .0.display())]
     Directory(PathBuf),

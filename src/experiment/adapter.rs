@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 
 use super::error::Error;
 use super::publish::adapter_path;
+use super::run_dir::RunPaths;
 use super::setup::{OUTPUTS, Setup};
 use crate::config::types::Config;
-use crate::model::peft::AdapterConfig;
+use crate::model::peft::{AdapterConfig, CONFIG_FILE};
 
 /// The adapter to answer with; with `base` none, and then none may be set.
 ///
@@ -41,10 +42,13 @@ pub fn other_base(adapter: Option<&Path>, setup: &Setup, config: &Config) -> Opt
     ))
 }
 
-/// `adapter`, else the published adapter of the task.
+/// `adapter`, or the adapter of the run that it names, else the published adapter of the task.
 pub fn adapter_dir(config: &Config) -> Result<PathBuf, Error> {
     if let Some(dir) = &config.adapter {
-        return Ok(dir.clone());
+        // A run may be named for its adapter.
+        let inside = RunPaths::new(dir.as_path()).adapter();
+        let is_run = !dir.join(CONFIG_FILE).exists() && inside.join(CONFIG_FILE).is_file();
+        return Ok(if is_run { inside } else { dir.clone() });
     }
     let published = adapter_path(Path::new(OUTPUTS), &config.task.name)?;
     if published.is_dir() {

@@ -83,7 +83,8 @@ pub fn chat(
     if let Some(file) = &config.output {
         check_output(file)?;
     }
-    let setup = Setup::new(config, ModelUse::Run)?;
+    let mut setup = Setup::new(config, ModelUse::Run)?;
+    setup.take_template(adapter.as_deref());
     setup.check_answers(config)?;
     let device = setup.chosen.name.clone();
     let templated = setup.has_chat()?;

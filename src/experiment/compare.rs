@@ -18,6 +18,7 @@ use super::setup::{ModelUse, Setup, questions, tell_skipped};
 use super::summary::{Metrics, Summary};
 use super::table::metric_label;
 use super::train::comparison;
+use super::trained_on;
 use super::win_rate::{check_judge, win_rates};
 use super::{fsx, predictions};
 use crate::config::Job;
@@ -44,11 +45,12 @@ pub fn compare(mut job: Job) -> Result<(), Error> {
     let began = Instant::now();
     let config = job.config.clone();
     check_judge(&config)?;
-    let setup = Setup::new(&config, ModelUse::Run)?;
+    let mut setup = Setup::new(&config, ModelUse::Run)?;
     let path = config.data.test_path.as_ref();
     let path = path.ok_or(Error::Missing("data.test_path", "data/questions.csv"))?;
     let file = questions(path, &config, Answers::Required)?;
     let adapter = adapter_dir(&config)?;
+    setup.take_template(Some(&adapter));
     let sas = SasModel::find(&config, ModelUse::Run)?;
     let scorer = Scorer::new(&config, sas.as_ref());
     let device = setup.chosen.name.as_str();
@@ -59,6 +61,7 @@ pub fn compare(mut job: Job) -> Result<(), Error> {
     let asked = file.with(&setup, &encoder, &config)?;
     let ranked = config.task.kind == TaskKind::Mcq;
     asked.check(model.arch.vocab_size, ranked)?;
+    let resolved = job.resolved_yaml();
     let run = new_run(&mut job, &console)?;
     // With what depends on the run's directory.
     let config = job.config;
@@ -71,6 +74,7 @@ pub fn compare(mut job: Job) -> Result<(), Error> {
     setup.tell_notes(&console, &model);
     let notes = [
         other_base(Some(&adapter), &setup, &config),
+        trained_on::otherwise(Some(&adapter), &setup, &resolved)?,
         sas.as_ref().map(SasModel::note),
     ];
     notes.iter().flatten().for_each(|note| console.line(note));

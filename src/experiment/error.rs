@@ -136,6 +136,8 @@ pub enum Error {
         "training.metric_for_best_model={0}: the validation questions have nothing that gives this metric; use another, or loss"
     )]
     NoMetric(&'static str),
+    #[error("output={}: a directory of safetensors would be made under the name of a GGUF file: add export.format=gguf, or name a directory", .0.display())]
+    GgufFormat(PathBuf),
     #[error("{}: this checkpoint does not fit the config: {what}; resume with the run's own settings", path.display())]
     CheckpointMismatch { path: PathBuf, what: String },
     #[error("{}: cannot write: {error}", path.display())]

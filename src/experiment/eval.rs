@@ -12,6 +12,7 @@ use super::scorer::{SasModel, Scorer};
 use super::setup::{ModelUse, Setup, questions, tell_skipped};
 use super::summary::Summary;
 use super::train::comparison;
+use super::trained_on;
 use super::win_rate::{check_judge, win_rates};
 use crate::config::Job;
 use crate::config::types::TaskKind;
@@ -29,7 +30,7 @@ pub fn eval(mut job: Job) -> Result<(), Error> {
     let began = Instant::now();
     let config = job.config.clone();
     check_judge(&config)?;
-    let setup = Setup::new(&config, ModelUse::Run)?;
+    let mut setup = Setup::new(&config, ModelUse::Run)?;
     let path = config.data.test_path.as_ref();
     let path = path.ok_or(Error::Missing("data.test_path", "data/questions.csv"))?;
     let file = questions(path, &config, Answers::Required)?;
@@ -38,6 +39,7 @@ pub fn eval(mut job: Job) -> Result<(), Error> {
         Err(Error::NoAdapter(_)) => None,
         Err(other) => return Err(other),
     };
+    setup.take_template(adapter.as_deref());
     let adaptation = adapter
         .as_deref()
         .map_or(Adaptation::None, Adaptation::Adapter);
@@ -49,6 +51,7 @@ pub fn eval(mut job: Job) -> Result<(), Error> {
     let asked = file.with(&setup, &encoder, &config)?;
     let ranked = config.task.kind == TaskKind::Mcq;
     asked.check(model.arch.vocab_size, ranked)?;
+    let resolved = job.resolved_yaml();
     let run = new_run(&mut job, &console)?;
     // With what depends on the run's directory.
     let config = job.config;
@@ -64,6 +67,7 @@ pub fn eval(mut job: Job) -> Result<(), Error> {
     setup.tell_notes(&console, &model);
     let notes = [
         other_base(adapter.as_deref(), &setup, &config),
+        trained_on::otherwise(adapter.as_deref(), &setup, &resolved)?,
         sas.as_ref().map(SasModel::note),
     ];
     notes.iter().flatten().for_each(|note| console.line(note));

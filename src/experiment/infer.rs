@@ -13,6 +13,7 @@ use super::predictions;
 use super::routes::{Placed, Route, routes};
 use super::setup::{ModelUse, Setup, tell_skipped};
 use super::summary::{Answered, Summary};
+use super::trained_on;
 use crate::config::Job;
 use crate::config::types::Config;
 use crate::data::Example;
@@ -30,12 +31,16 @@ pub fn infer(mut job: Job, base: bool) -> Result<(), Error> {
     let console = Console::stdio();
     let began = Instant::now();
     let config = job.config.clone();
-    let setup = Setup::new(&config, ModelUse::Run)?;
+    let mut setup = Setup::new(&config, ModelUse::Run)?;
     let path = config.data.test_path.as_ref();
     let path = path.ok_or(Error::Missing("data.test_path", "data/questions.csv"))?;
     let routes = routes(&job, path, base)?;
-    let device = setup.chosen.name.as_str();
     let adapters = adapters_of(&routes);
+    // Of several each may have another.
+    if let [adapter] = &adapters[..] {
+        setup.take_template(Some(adapter));
+    }
+    let device = setup.chosen.name.as_str();
     let mut model = watch_loading(device, &config, || load(&setup, &config, &adapters))?;
     let mut encoders = Vec::with_capacity(routes.len());
     for route in &routes {
@@ -47,6 +52,7 @@ pub fn infer(mut job: Job, base: bool) -> Result<(), Error> {
         questions.check(model.arch.vocab_size, false)?;
         asked.push(questions);
     }
+    let resolved = job.resolved_yaml();
     let run = new_run(&mut job, &console)?;
     // It may lie in the run's directory, which is known now.
     let output = job.config.output;
@@ -61,8 +67,10 @@ pub fn infer(mut job: Job, base: bool) -> Result<(), Error> {
             },
             route.places.len()
         ));
-        if let Some(note) = other_base(route.adapter.as_deref(), &setup, &config) {
-            console.line(&note);
+        let adapter = route.adapter.as_deref();
+        let other = trained_on::otherwise(adapter, &setup, &resolved)?;
+        for note in other_base(adapter, &setup, &config).iter().chain(&other) {
+            console.line(note);
         }
     }
     setup.tell_notes(&console, &model);

@@ -9,7 +9,7 @@ use super::forecast::watch_unplanned;
 use super::fsx::{self, FsError, human_bytes};
 use super::log::Console;
 use super::quantize::{copy_side_files, shard_bytes, size_line};
-use super::setup::{ModelUse, Setup, model_dir};
+use super::setup::{ModelUse, Setup, TEMPLATE_FILE, model_dir};
 use super::trained_on;
 use crate::config::Job;
 use crate::config::types::{
@@ -47,6 +47,10 @@ pub fn merge(mut job: Job) -> Result<(), Error> {
     let console = Console::stdio();
     let output = job.config.output.clone();
     let output = &output.ok_or(Error::Missing("output", "models/merged"))?;
+    let gguf = job.config.export.format == ExportFormat::Gguf;
+    if !gguf && output.extension().is_some_and(|end| end == "gguf") {
+        return Err(Error::GgufFormat(output.clone()));
+    }
     let base = Base::open(&model_dir(&job.config, ModelUse::Run)?)?;
     let adapter_dir = adapter_dir(&job.config)?;
     let adapter = Adapter::read(&adapter_dir, &base.arch).map_err(RewriteError::from)?;
@@ -112,6 +116,13 @@ pub fn merge(mut job: Job) -> Result<(), Error> {
             let stored = config.export.dtype.and_then(stored_type);
             let written = merged.write(staged.path(), stored, shard_bytes(config))?;
             copy_side_files(&base.dir, staged.path())?;
+            let carried = adapter_dir.join(TEMPLATE_FILE);
+            if carried.is_file() {
+                let to = staged.path().join(TEMPLATE_FILE);
+                let bytes =
+                    std::fs::read(&carried).map_err(|e| FsError::new("read", &carried, e))?;
+                fsx::write(&to, &bytes)?;
+            }
             if config.export.check {
                 let pair = Pair {
                     setup: &setup,

@@ -26,6 +26,9 @@ use crate::ops::Precision;
 /// `data.cache=auto` keeps the tokens of files from this size, in bytes.
 const WORTH_KEEPING: u64 = 4 << 20;
 
+/// What a model directory or an adapter has its chat template in.
+pub(super) const TEMPLATE_FILE: &str = "chat_template.jinja";
+
 /// Where all runs lie.
 pub const OUTPUTS: &str = "outputs";
 
@@ -104,6 +107,15 @@ impl Setup {
             room.map_err(|room| AnswerError::from(SamplingError::from(room)))?;
         }
         Ok(setup)
+    }
+
+    /// Takes the chat template that an adapter carries, by which it was trained, unless the config
+    /// names one.
+    pub fn take_template(&mut self, adapter: Option<&Path>) {
+        let carried = adapter.map(|dir| dir.join(TEMPLATE_FILE));
+        if let (false, Some(file)) = (self.chat_is_given, carried.filter(|file| file.is_file())) {
+            self.chat = ChatTemplate::load(&self.model_dir, Some(&file));
+        }
     }
 
     /// Lines for the log about the base, the device and the adapters that answer.
@@ -265,7 +277,7 @@ impl Setup {
             tokenizer.copy_files(dir)?;
         }
         if let (true, Ok(Some(template))) = (self.chat_is_given, &self.chat) {
-            let path = dir.join("chat_template.jinja");
+            let path = dir.join(TEMPLATE_FILE);
             std::fs::write(&path, template.source())
                 .map_err(|e| FsError::new("write", &path, e))?;
         }

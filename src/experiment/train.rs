@@ -47,11 +47,19 @@ pub fn train(mut job: Job) -> Result<(), Error> {
         outputs: Path::new(OUTPUTS),
         resolved_config: &job.resolved_yaml(),
     })?;
-    if let ResumePlan::AlreadyFinished { run_dir } = &plan {
+    if let ResumePlan::AlreadyFinished { run_dir, changed } = &plan {
+        let run = run_dir.display();
         console.line(&format!(
-            "{} is finished; nothing to do. Start a new run without training.resume.",
-            run_dir.display()
+            "{run} is finished; nothing to do. Start a new run without training.resume."
         ));
+        for change in changed {
+            console.line(&format!("not done, since the run is finished: {change}"));
+        }
+        if !changed.is_empty() && job.config.method == Method::Lora {
+            console.line(&format!(
+                "lora.init_from={run}/adapter goes on from its adapter in a new run"
+            ));
+        }
         return Ok(());
     }
     let ready = Ready::new(&job.config, ModelUse::Run)?;
@@ -448,6 +456,8 @@ impl Session<'_> {
         let (config, scorer) = (self.config, self.scorer);
         let encoder = self.ready.setup.encoder(config)?;
         let questions = test.with(&self.ready.setup, &encoder, config)?;
+        self.console
+            .line(&format!("test       {}", test.path.display()));
         let base = match config.method {
             Method::Lora if !config.lora.changes_base() => {
                 Some(scorer.score(model, &questions, false)?)

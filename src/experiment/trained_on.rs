@@ -1,5 +1,5 @@
-//! What an adapter is merged onto where the user does not say: what it was trained on, as
-//! far as that can be found out.
+//! What an adapter was trained on, as far as that can be found out: what it is merged onto where the
+//! user does not say, and what is told where it answers on something else.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use serde_json::Value as Json;
 
 use super::error::Error;
-use super::registry::{Leaves, RegistryError, run_dirs};
+use super::registry::{Leaves, RegistryError, run_dirs, shown_value};
 use super::run_dir::RunPaths;
+use super::setup::Setup;
 use super::start_from::is_of_user;
 use crate::compose::{Origin, Value};
 use crate::config::Job;
@@ -62,6 +63,53 @@ pub fn settle(job: &mut Job, adapter: &Path) -> Result<Option<String>, Error> {
     };
     job.settle(values)?;
     Ok(Some(line))
+}
+
+/// Keys by which an answer depends on more than the adapter's weights.
+const SEEN: [&str; 5] = [
+    METHOD,
+    "prompt.template",
+    "prompt.answer",
+    "prompt.chat_template",
+    "prompt.system",
+];
+
+/// A line about what the adapter saw in its training and does not see with the config `resolved`
+/// now; none where nothing says how it was trained.
+///
+/// # Errors
+/// The config of the adapter's run cannot be read.
+pub fn otherwise(
+    adapter: Option<&Path>,
+    setup: &Setup,
+    resolved: &str,
+) -> Result<Option<String>, Error> {
+    let Some((adapter, run)) = adapter.and_then(|dir| Some((dir, run_of(dir)?))) else {
+        return Ok(None);
+    };
+    let file = RunPaths::new(run).resolved_config();
+    let then = Leaves::read(&file).map_err(RegistryError::from)?;
+    let now = Leaves::parse(resolved).map_err(RegistryError::from)?;
+    let differs = |key: &&str| {
+        // A checkpoint that is quantised already is what it is.
+        let fixed = *key == METHOD && setup.quantised_note.is_some();
+        let then = leaf(&then, key).filter(|_| !fixed)?;
+        let now = leaf(&now, key).filter(|now| *now != then)?;
+        Some(format!(
+            "{key}={}, here {}",
+            shown_value(then),
+            shown_value(now)
+        ))
+    };
+    let differs: Vec<String> = SEEN.iter().filter_map(differs).collect();
+    Ok((!differs.is_empty()).then(|| {
+        format!(
+            "adapter {} was trained with {} ({})",
+            adapter.display(),
+            differs.join("; "),
+            file.display()
+        )
+    }))
 }
 
 /// Whether the user has chosen the quantisation himself.

@@ -352,6 +352,10 @@ fn values_that_do_not_go_together() {
         ),
         (vec!["quantization.block_size=100"], "power of two"),
         (vec!["model.path=null"], "no base model"),
+        (
+            vec!["model.name=org/small"],
+            "model.path=null model.name=org/small",
+        ),
         (vec!["lora.target_modules=[]"], "nothing would be trained"),
         (
             vec!["task=text", "task.metrics=[f1]", "data.path=a.txt"],

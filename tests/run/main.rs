@@ -24,4 +24,5 @@ mod sweep;
 mod synth;
 mod tiny_data;
 mod train;
+mod trained_on;
 mod win_rate;

@@ -27,7 +27,11 @@ pub enum ResumePlan {
         changed: Vec<String>,
     },
     /// Nothing to do: the named run is finished and stays as it is.
-    AlreadyFinished { run_dir: PathBuf },
+    AlreadyFinished {
+        run_dir: PathBuf,
+        /// As of `Continue`, of the config alone.
+        changed: Vec<String>,
+    },
 }
 
 /// What [`plan_resume`] decides by.
@@ -102,9 +106,19 @@ fn plan_named(
     if !run_files.iter().any(|path| path.exists()) {
         return Ok(None);
     }
+    let config = Leaves::parse(config)?.completed();
+    let changes = || -> Result<Vec<String>, RegistryError> {
+        if !paths.resolved_config().exists() {
+            return Ok(Vec::new());
+        }
+        let then = Leaves::read(&paths.resolved_config())?.completed();
+        Ok(then.changes(&config))
+    };
     let done = || {
-        let run_dir = dir.to_path_buf();
-        Ok(Some(ResumePlan::AlreadyFinished { run_dir }))
+        Ok(Some(ResumePlan::AlreadyFinished {
+            run_dir: dir.to_path_buf(),
+            changed: changes().unwrap_or_default(),
+        }))
     };
     if finished(&paths)? {
         return done();
@@ -121,13 +135,7 @@ fn plan_named(
         Some(named) => Some(named),
         None => checkpoints::newest_whole(&run.checkpoints())?,
     };
-    let config = Leaves::parse(config)?.completed();
-    let mut changed = if run.resolved_config().exists() {
-        let then = Leaves::read(&run.resolved_config())?.completed();
-        then.changes(&config)
-    } else {
-        Vec::new()
-    };
+    let mut changed = changes()?;
     let then = checkpoint.as_ref();
     if let Some(then) = then.and_then(|found| Inputs::of_checkpoint(&found.path)) {
         changed.extend(Inputs::of(&config).changes_since(&then));
@@ -318,7 +326,7 @@ mod tests {
         let done = runs.add("done", CONFIG, Status::Finished, &[9]);
         assert!(matches!(
             runs.plan(Some("auto"), Some(&done)),
-            Ok(ResumePlan::AlreadyFinished { run_dir }) if run_dir == done
+            Ok(ResumePlan::AlreadyFinished { run_dir, .. }) if run_dir == done
         ));
         let empty = runs.dir.path().join("empty");
         fs::create_dir(&empty).unwrap();

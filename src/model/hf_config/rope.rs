@@ -127,13 +127,15 @@ pub(super) fn read_rope(keys: &Keys, max_positions: usize) -> Result<Rope, Confi
                     ),
                 ));
             }
+            // transformers 5 takes the number beside the section before the one in it.
+            let trained = "original_max_position_embeddings";
+            let beside = keys.optional_size(trained, MAX_POSITIONS)?;
+            let inside = inner.optional_size(trained, MAX_POSITIONS)?;
             RopeScaling::Llama3 {
                 factor: required("factor")?,
                 low_freq_factor,
                 high_freq_factor,
-                original_max_position: inner
-                    .optional_size("original_max_position_embeddings", MAX_POSITIONS)?
-                    .unwrap_or(max_positions),
+                original_max_position: beside.or(inside).unwrap_or(max_positions),
             }
         }
         other => {

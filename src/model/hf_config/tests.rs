@@ -40,7 +40,8 @@ fn missing_keys_take_the_defaults_of_transformers() {
 fn both_styles_of_rope_give_the_same_architecture() {
     let scaling = json!({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
         "high_freq_factor": 4.0, "original_max_position_embeddings": 64});
-    let v4 = edited(json!({"rope_theta": 5e5, "rope_scaling": scaling, "torch_dtype": "float32"}));
+    let v4 = json!({"rope_theta": 5e5, "rope_scaling": scaling, "torch_dtype": "float32"});
+    let v4 = edited(v4);
     let mut parameters = scaling.clone();
     parameters["rope_theta"] = json!(5e5);
     let v5 = edited(json!({"rope_parameters": parameters, "dtype": "float32"})).unwrap();
@@ -54,6 +55,17 @@ fn both_styles_of_rope_give_the_same_architecture() {
             original_max_position: 64
         }
     );
+    // The number beside the section counts before the one in it.
+    let beside = json!({"rope_scaling": scaling, "original_max_position_embeddings": 40});
+    let beside = edited(beside).unwrap();
+    let RopeScaling::Llama3 {
+        original_max_position,
+        ..
+    } = beside.rope().unwrap().scaling
+    else {
+        panic!("{beside:?}");
+    };
+    assert_eq!(original_max_position, 40);
     // Of both the older one counts, with the theta beside it.
     let both = json!({"rope_parameters": {"rope_type": "default", "rope_theta": 7e3},
         "rope_scaling": {"rope_type": "linear", "factor": 3.0}, "rope_theta": 300.0});
