@@ -19,6 +19,9 @@ pub(super) struct SweepArgs {
     /// With --multirun: list and check the cells, run none
     #[arg(long)]
     dry_run: bool,
+    /// With --multirun, in train: run this cell alone, below hydra.sweep.dir; for job arrays
+    #[arg(long, value_name = "N", conflicts_with = "dry_run")]
+    cell: Option<usize>,
     #[command(flatten)]
     job: JobArgs,
 }
@@ -32,25 +35,36 @@ impl SweepArgs {
     ) -> Result<(), Error> {
         let request = self.job.request_to_run(command)?;
         let request = request.filter(|request| self.multirun || is_multirun(request));
-        match (request, self.dry_run) {
-            (Some(request), true) => Ok(sweep::dry_run(command, &request)?),
-            (Some(request), false) => {
-                let work = |job| located(job, work);
-                Ok(sweep::run(command, &request, work)?)
+        let work = |job| located(job, work);
+        match (request, self.dry_run, self.cell) {
+            (Some(request), true, _) => Ok(sweep::dry_run(command, &request)?),
+            (Some(request), false, None) => Ok(sweep::run(command, &request, work)?),
+            (Some(request), false, Some(num)) if command == Command::Train => {
+                Ok(sweep::run_cell(command, &request, num, work)?)
             }
-            (None, true) if !self.job.only_prints() => Err(alone(command)),
-            (None, _) => match self.job.job(command)? {
-                Some(job) => Ok(located(job, work)?),
+            (Some(_), false, Some(_)) => Err(alone(
+                command,
+                "--cell is for run train, whose table can be made when all cells have ended",
+            )),
+            (None, true, _) if !self.job.only_prints() => Err(alone(
+                command,
+                "--dry-run lists the cells of a sweep: add --multirun (-m), \
+                 or see the config of one run with --cfg job",
+            )),
+            (None, _, Some(_)) if !self.job.only_prints() => Err(alone(
+                command,
+                "--cell runs one cell of a sweep: add --multirun (-m) and all of the sweep's overrides",
+            )),
+            (None, ..) => match self.job.job(command)? {
+                Some(job) => Ok(work(job)?),
                 None => Ok(()),
             },
         }
     }
 }
 
-/// `--dry-run` where there is no sweep.
-fn alone(command: Command) -> Error {
-    let text = "--dry-run lists the cells of a sweep: add --multirun (-m), \
-                or see the config of one run with --cfg job";
+/// A flag of sweeps where there is none, or none that has it.
+fn alone(command: Command, text: &str) -> Error {
     super::usage_error(
         &command.to_string(),
         ErrorKind::MissingRequiredArgument,
@@ -83,5 +97,7 @@ mod tests {
         assert_eq!(code(&["-m", "--cfg", "job"]), Err(2));
         assert_eq!(code(&["--cfg=job", "seed=1", "--multirun"]), Err(2));
         assert_eq!(code(&["--dry-run", "seed=1"]), Err(2));
+        assert_eq!(code(&["--cell", "0", "seed=1"]), Err(2));
+        assert_eq!(code(&["-m", "--cell=0", "--dry-run", "seed=1,2"]), Err(2));
     }
 }

@@ -364,3 +364,48 @@ fn an_interrupted_sweep_goes_on_in_its_directory() {
         "{said}"
     );
 }
+
+#[test]
+fn cells_of_a_job_array_make_the_sweep_that_one_process_makes() {
+    let sandbox = Sandbox::new();
+    let sweep = format!("train -m {MCQ} lora.r=4,8 hydra.sweep.dir=array");
+    // In any order, and each again where its job is requeued.
+    for num in [1, 0] {
+        let told = sandbox.ok(&format!("{sweep} --cell {num}"));
+        let cell = format!("lora.r={}\n", [4, 8][num]);
+        let first = told.split_inclusive('\n').next().unwrap();
+        assert!(first.starts_with(&format!("#{num} of 2 cells: ")), "{told}");
+        assert!(first.ends_with(&cell), "{told}");
+    }
+    let told = sandbox.ok(&format!("{sweep} --cell 1 training.resume=auto"));
+    assert!(told.contains("array/1 is finished"), "{told}");
+    assert!(!sandbox.path("array/sweep.csv").exists());
+    let again = sandbox.run(&format!("{sweep} --cell 1"));
+    assert_eq!(again.code, Some(1));
+    assert!(again.stderr.contains("cell 1 failed: "), "{again:?}");
+
+    let before = sandbox.bytes("array/1/adapter/adapter_model.safetensors");
+    sandbox.ok(&format!("{sweep} training.resume=auto"));
+    assert_eq!(column(&sandbox, "array", "lora.r"), ["4", "8"]);
+    assert_eq!(column(&sandbox, "array", "status"), ["finished"; 2]);
+    assert!(before == sandbox.bytes("array/1/adapter/adapter_model.safetensors"));
+    sandbox.ok(&format!("train -m {MCQ} lora.r=4,8 hydra.sweep.dir=whole"));
+    assert!(before == sandbox.bytes("whole/1/adapter/adapter_model.safetensors"));
+
+    for (args, code, part) in [
+        (
+            "--cell 2 hydra.sweep.dir=other",
+            1,
+            "the sweep has 2 cells, from 0 to 1",
+        ),
+        ("--cell 0", 1, "add hydra.sweep.dir=DIR"),
+        ("--cell x", 2, "invalid value 'x'"),
+    ] {
+        let refused = sandbox.run(&format!("train -m {MCQ} lora.r=4,8 {args}"));
+        assert_eq!(refused.code, Some(code), "{args}: {refused:?}");
+        assert!(refused.stderr.contains(part), "{args}: {refused:?}");
+    }
+    assert!(!sandbox.path("other").exists());
+    let eval = format!("eval -m {MCQ} seed=1,2 hydra.sweep.dir=other --cell 0");
+    assert_eq!(sandbox.run(&eval).code, Some(2));
+}

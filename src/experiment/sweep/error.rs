@@ -27,7 +27,8 @@ pub enum SweepError {
     Directory(String),
     #[error(
         "{}: already holds {found}, which the sweep would overwrite; \
-         choose another hydra.sweep.dir, or move it away", .path.display()
+         choose another hydra.sweep.dir, or move it away; to go on with that sweep, \
+         add training.resume=auto", .path.display()
     )]
     Occupied { path: PathBuf, found: String },
     #[error(
@@ -36,6 +37,18 @@ pub enum SweepError {
         .path.display(), if .owner.is_empty() { String::new() } else { format!(" ({})", .owner) }
     )]
     Busy { path: PathBuf, owner: String },
+    #[error(
+        "--cell {num}: the sweep has {total} cells, from 0 to {}; --dry-run lists them",
+        total.saturating_sub(1)
+    )]
+    NoCell { num: usize, total: usize },
+    #[error(
+        "--cell needs the directory of the sweep, the same one for all its cells: \
+         add hydra.sweep.dir=DIR"
+    )]
+    CellWithoutDirectory,
+    #[error("cell {num} failed: {why}")]
+    Cell { num: usize, why: String },
     #[error("{failed} of {total} cells failed ({cells}); see {}", .table.display())]
     Failed {
         failed: usize,

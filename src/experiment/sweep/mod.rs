@@ -94,6 +94,55 @@ fn run_on<E: Display>(
     SweepError::of_outcomes(plan.len(), &outcomes, dir.table()).map_or(Ok(()), Err)
 }
 
+/// Runs one cell of the sweep, as a task of a cluster's job array does: below the sweep's own
+/// directory, which the user names, without its table. When all cells have ended, the whole sweep
+/// with `training.resume=auto` makes that.
+///
+/// # Errors
+/// As [`run`]; or the sweep has no such cell, or it failed.
+pub fn run_cell<E: Display>(
+    command: Command,
+    request: &Request,
+    num: usize,
+    work: impl Fn(Job) -> Result<(), E>,
+) -> Result<(), SweepError> {
+    run_cell_on(&Console::stdio(), command, request, num, work)
+}
+
+fn run_cell_on<E: Display>(
+    console: &Console,
+    command: Command,
+    request: &Request,
+    num: usize,
+    work: impl Fn(Job) -> Result<(), E>,
+) -> Result<(), SweepError> {
+    let plan = Plan::new(command, request)?;
+    if num >= plan.len() {
+        let total = plan.len();
+        return Err(SweepError::NoCell { num, total });
+    }
+    if !plan.given {
+        return Err(SweepError::CellWithoutDirectory);
+    }
+    let checked = plan.checked();
+    warn(console, &checked.warnings);
+    if !checked.problems.is_empty() {
+        return Err(SweepError::cells(plan.len(), checked.problems));
+    }
+    publish::check_apart(Path::new(OUTPUTS), &plan.root)?;
+    SweepDir::join(&plan.root, &plan.master_yaml())?;
+    console.line(&format!(
+        "#{num} of {}: {}",
+        count(plan.len()),
+        plan.title(num)
+    ));
+    let outcome = cells::run(&plan, num, &plan.root, &work);
+    match outcome.error {
+        Some(why) => Err(SweepError::Cell { num, why }),
+        None => Ok(()),
+    }
+}
+
 /// Prints the cells of a sweep with their overrides and directories, checks
 /// each, runs none and makes no directory.
 ///

@@ -44,6 +44,26 @@ impl SweepDir {
         Ok(Self { root, _lock: lock })
     }
 
+    /// Makes the directory of a sweep for one of its cells, beside which others may be at work.
+    ///
+    /// # Errors
+    /// It cannot be made, or the whole sweep runs in it.
+    pub fn join(root: &Path, master: &str) -> Result<(), SweepError> {
+        fsx::create_dir_all(root)?;
+        let lock = root.join(".lock");
+        if LockFile::is_held(&lock) {
+            return Err(SweepError::Busy {
+                path: root.to_path_buf(),
+                owner: String::new(),
+            });
+        }
+        let file = root.join(MASTER);
+        if !file.exists() {
+            fsx::write(&file, master.as_bytes())?;
+        }
+        Ok(())
+    }
+
     /// # Errors
     /// A directory that the user named holds what the sweep would overwrite.
     pub fn refuse_occupied(
