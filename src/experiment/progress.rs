@@ -25,19 +25,12 @@ pub struct Progress {
     total: usize,
     /// Steps done before this session (a resumed run).
     done_before: usize,
-    logging_steps: usize,
     began: Instant,
 }
 
 impl Progress {
-    /// `total` steps of which `done_before` were done by an earlier session; a
-    /// plain line every `logging_steps` (0: only the last step).
-    pub fn start(
-        console: &Console,
-        total: usize,
-        done_before: usize,
-        logging_steps: usize,
-    ) -> Self {
+    /// `total` steps of which `done_before` were done by an earlier session.
+    pub fn start(console: &Console, total: usize, done_before: usize) -> Self {
         let bar = console.interactive().then(|| {
             let target = ProgressDrawTarget::stderr();
             let bar = ProgressBar::with_draw_target(Some(total as u64), target);
@@ -56,36 +49,40 @@ impl Progress {
             bar,
             total,
             done_before,
-            logging_steps,
             began: Instant::now(),
         }
     }
 
-    /// Shows a finished step.
+    /// Shows a finished step in the bar.
     pub fn step(&self, report: &StepReport) {
-        let eta = eta(
+        if let Some(bar) = &self.bar {
+            bar.set_message(format!("{}  ETA {}", figures(report), self.eta(report)));
+            bar.set_position(report.step as u64);
+        }
+    }
+
+    /// A line for a row of metrics.csv, whose loss is that of all steps since the row before.
+    pub fn row(&self, report: &StepReport) {
+        let line = format!(
+            "{}  epoch {:.2}  {}  ETA {}",
+            self.count(report.step),
+            report.epoch,
+            figures(report),
+            self.eta(report)
+        );
+        if self.bar.is_some() {
+            self.console.log_only(&line);
+        } else {
+            self.console.line(&line);
+        }
+    }
+
+    fn eta(&self, report: &StepReport) -> String {
+        eta(
             self.began.elapsed(),
             report.step.saturating_sub(self.done_before),
             self.total.saturating_sub(report.step),
-        );
-        if let Some(bar) = &self.bar {
-            bar.set_message(format!("{}  ETA {eta}", figures(report)));
-            bar.set_position(report.step as u64);
-        }
-        let due = self.logging_steps > 0 && report.step.is_multiple_of(self.logging_steps);
-        if due || report.step == self.total {
-            let line = format!(
-                "{}  epoch {:.2}  {}  ETA {eta}",
-                self.count(report.step),
-                report.epoch,
-                figures(report)
-            );
-            if self.bar.is_some() {
-                self.console.log_only(&line);
-            } else {
-                self.console.line(&line);
-            }
-        }
+        )
     }
 
     /// Shows a validation loss.
@@ -146,11 +143,14 @@ mod tests {
     }
 
     #[test]
-    fn a_pipe_gets_a_line_every_logging_steps_and_the_last() {
+    fn a_pipe_gets_a_line_for_each_row() {
         let (console, out, _) = console(false);
-        let progress = Progress::start(&console, 11, 0, 5);
+        let progress = Progress::start(&console, 11, 0);
         for step in 1..=11 {
             progress.step(&report(step));
+            if step % 5 == 0 || step == 11 {
+                progress.row(&report(step));
+            }
             if step == 5 {
                 progress.validation(5, 0.5);
             }
@@ -173,9 +173,10 @@ mod tests {
         let path = dir.path().join("run.log");
         let (console, out, _) = console(true);
         console.attach(&path).unwrap();
-        let progress = Progress::start(&console, 4, 2, 2);
+        let progress = Progress::start(&console, 4, 2);
         progress.step(&report(3));
         progress.step(&report(4));
+        progress.row(&report(4));
         progress.validation(4, 0.25);
         let bar = progress.bar.clone().unwrap();
         assert_eq!((bar.position(), bar.length()), (4, Some(4)));

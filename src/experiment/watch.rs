@@ -35,6 +35,7 @@ pub struct Watch<'a> {
     sampled: Option<Sampled<'a>>,
     /// Smoothed for the bar.
     tokens_per_s: f64,
+    learning_rate: f64,
     last_step: Instant,
 }
 
@@ -55,7 +56,7 @@ impl<'a> Watch<'a> {
         Self {
             paths,
             metrics,
-            bar: Bar::start(console, plan.total_steps(), done, training.logging_steps),
+            bar: Bar::start(console, plan.total_steps(), done),
             plan,
             elapsed_before,
             began: Instant::now(),
@@ -65,7 +66,18 @@ impl<'a> Watch<'a> {
             console: console.clone(),
             sampled,
             tokens_per_s: 0.0,
+            learning_rate: 0.0,
             last_step: Instant::now(),
+        }
+    }
+
+    fn report(&self, step: usize, loss: f64) -> StepReport {
+        StepReport {
+            step,
+            epoch: self.plan.epoch_after(step),
+            loss,
+            learning_rate: self.learning_rate,
+            tokens_per_s: self.tokens_per_s,
         }
     }
 }
@@ -80,13 +92,8 @@ impl Observer for Watch<'_> {
             0.0 => now,
             before => 0.9 * before + 0.1 * now,
         };
-        self.bar.step(&StepReport {
-            step,
-            epoch: self.plan.epoch_after(step),
-            loss,
-            learning_rate: lr,
-            tokens_per_s: self.tokens_per_s,
-        });
+        self.learning_rate = lr;
+        self.bar.step(&self.report(step, loss));
     }
 
     fn event(&mut self, event: &Event) -> Result<(), Error> {
@@ -109,6 +116,8 @@ impl Observer for Watch<'_> {
         if event.validation {
             self.bar.validation(event.step, event.loss);
             self.last_step = Instant::now();
+        } else {
+            self.bar.row(&self.report(event.step, event.loss));
         }
         Ok(())
     }
