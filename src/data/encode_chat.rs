@@ -181,6 +181,10 @@ impl Encoder<'_> {
         path: &Path,
     ) -> Result<Vec<Sample>, EncodeError> {
         let template = self.template()?;
+        if let Some(message) = unwritten_call(conversation, template) {
+            let error = EncodeErrorKind::Chat(ChatError::UnwrittenCall { message });
+            return Err(error.at(example, path));
+        }
         let mut conversation = conversation.clone();
         if let Some(system) = &self.system
             && conversation
@@ -209,6 +213,24 @@ impl Encoder<'_> {
             })
             .collect()
     }
+}
+
+/// The number, from 1, of an assistant's message that only calls tools, where the template has no
+/// word of calls: the model would learn to say nothing.
+fn unwritten_call(conversation: &Conversation, template: &ChatTemplate) -> Option<usize> {
+    let calls_only = |message: &Value| {
+        let text = message.get("content").and_then(Value::as_str);
+        let calls = message
+            .get("tool_calls")
+            .is_some_and(|calls| !calls.is_null());
+        let parts = message.get("content").is_some_and(Value::is_array);
+        calls && !parts && text.is_none_or(|text| text.trim().is_empty())
+    };
+    if template.source().contains("tool_calls") {
+        return None;
+    }
+    let at = conversation.messages.iter().position(calls_only);
+    at.map(|at| at + 1)
 }
 
 /// Tokens of a piece, and their labels.
@@ -398,6 +420,25 @@ mod tests {
         assert_eq!(got, ["<s> U: q1 q2 A: [a1] [</s>]"]);
         let got = encode(&template, question("q1", "a1"), TaskKind::Saq, 64);
         assert_eq!(got, ["<s> U: q1 A: [a1] [</s>]"]);
+    }
+
+    #[test]
+    fn calls_that_the_template_does_not_write_are_refused() {
+        let calls = |content: Value| {
+            let call = serde_json::json!([{"function": {"name": "f", "arguments": {}}}]);
+            let mut turn = serde_json::json!({"role": "assistant", "tool_calls": call});
+            turn["content"] = content;
+            let messages = vec![message("user", "q1"), turn];
+            let tools = Value::Null;
+            Conversation { messages, tools }
+        };
+        let template = |text: &str| ChatTemplate::of(text).unwrap();
+        for content in [Value::Null, "".into(), " \n".into()] {
+            assert_eq!(unwritten_call(&calls(content), &template(TURNS)), Some(2));
+        }
+        let writes = TURNS.replace("m.content", "m.content or m.tool_calls[0].function.name");
+        assert_eq!(unwritten_call(&calls("".into()), &template(&writes)), None);
+        assert_eq!(unwritten_call(&calls("a1".into()), &template(TURNS)), None);
     }
 
     #[test]

@@ -44,6 +44,10 @@ pub enum ChatError {
     #[error("{path}: the model has no chat template (chat_template.jinja, or chat_template in tokenizer_config.json): choose a model that was tuned for chat, or set prompt.chat_template_file=FILE.jinja",
         path = path.display())]
     None { path: PathBuf },
+    #[error(
+        "message {message} calls tools and says nothing, and the chat template does not write tool_calls: the model would learn to say nothing; leave such rows out (data.on_error=skip), or set prompt.chat_template_file to a template that writes them"
+    )]
+    UnwrittenCall { message: usize },
 }
 
 /// A rendered conversation.
