@@ -180,16 +180,21 @@ fn read_gpt2(keys: &Keys) -> Result<ArchConfig, ConfigError> {
             return Err(keys.error(key, format!("is {}; only {value} is supported", !value)));
         }
     }
-    let width = keys.optional_size("n_embd", MAX_WIDTH)?.unwrap_or(768);
-    let num_heads = keys.optional_size("n_head", MAX_WIDTH)?.unwrap_or(12);
-    let num_layers = keys.optional_size("n_layer", MAX_LAYERS)?.unwrap_or(12);
+    // transformers knows its sizes by the other families' names too, and takes those first.
+    let size = |name: &str, own: &str, most: usize| match keys.optional_size(name, most)? {
+        Some(size) => Ok(Some(size)),
+        None => keys.optional_size(own, most),
+    };
+    let width = size("hidden_size", "n_embd", MAX_WIDTH)?.unwrap_or(768);
+    let num_heads = size("num_attention_heads", "n_head", MAX_WIDTH)?.unwrap_or(12);
+    let num_layers = size("num_hidden_layers", "n_layer", MAX_LAYERS)?.unwrap_or(12);
     let head_dim = head_dim_of(keys, "n_head", "n_embd", width, num_heads)?;
     if head_dim > MAX_HEAD_DIM {
         let problem = format!("gives heads of {head_dim}; at most {MAX_HEAD_DIM} are supported");
         return Err(keys.error("n_head", problem));
     }
     // Before n_positions there was n_ctx.
-    let positions = match keys.optional_size("n_positions", MAX_POSITIONS)? {
+    let positions = match size("max_position_embeddings", "n_positions", MAX_POSITIONS)? {
         Some(positions) => positions,
         None => keys.optional_size("n_ctx", MAX_POSITIONS)?.unwrap_or(1024),
     };

@@ -338,6 +338,11 @@ fn every_family_is_written_as_it_was_read() {
 #[test]
 fn gpt2_has_conv1d_weights_and_one_matrix_for_attention() {
     let arch = family(json!({"model_type": "gpt2", "n_embd": 8, "n_layer": 2, "n_head": 2}));
+    let mapped = family(
+        json!({"model_type": "gpt2", "hidden_size": 8, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "n_embd": 16}),
+    );
+    assert_eq!(arch, mapped);
     let linears = arch.linears();
     let modules: Vec<&str> = linears.iter().map(|l| l.module.as_str()).collect();
     assert_eq!(modules[4], "transformer.h.1.attn.c_attn");
