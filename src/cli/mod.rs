@@ -39,6 +39,7 @@ use args::{ComposeArgs, JobArgs};
 use chat::ChatArgs;
 use completion::{Action, CompletionArgs};
 use doctor::DoctorArgs;
+use eval::EvalArgs;
 use explain::ExplainArgs;
 use infer::InferArgs;
 use plan::PlanArgs;
@@ -95,7 +96,7 @@ enum Command {
     Infer(InferArgs),
     /// Score the base and an adapter on the test file
     #[command(disable_help_flag = true)]
-    Eval(SweepArgs),
+    Eval(EvalArgs),
     /// Base and tuned model side by side, question by question, with a sheet to mark
     #[command(disable_help_flag = true)]
     Compare(SweepArgs),

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::adapter::{adapter_dir, other_base};
+use super::adapter::{adapter_or_base, other_base};
 use super::error::Error;
 use super::forecast::{watch_answers, watch_loading};
 use super::lifecycle::{close, new_run};
@@ -19,13 +19,13 @@ use crate::config::types::TaskKind;
 use crate::data::Answers;
 use crate::model::Adaptation;
 
-/// Scores the test set. Without `adapter` and without a published one for the
+/// Scores the test set. With `base`, or without `adapter` and without a published one for the
 /// task, the base alone. Writes predictions.csv into a new run directory and, if given,
 /// to `output`.
 ///
 /// # Errors
 /// See [`Error`].
-pub fn eval(mut job: Job) -> Result<(), Error> {
+pub fn eval(mut job: Job, base: bool) -> Result<(), Error> {
     let console = Console::stdio();
     let began = Instant::now();
     let config = job.config.clone();
@@ -34,9 +34,9 @@ pub fn eval(mut job: Job) -> Result<(), Error> {
     let path = config.data.test_path.as_ref();
     let path = path.ok_or(Error::Missing("data.test_path", "data/questions.csv"))?;
     let file = questions(path, &config, Answers::Required)?;
-    let adapter = match adapter_dir(&config) {
-        Ok(dir) => Some(dir),
-        Err(Error::NoAdapter(_)) => None,
+    let adapter = match adapter_or_base(&config, base) {
+        Ok(adapter) => adapter,
+        Err(Error::NoAdapterNorBase(_)) => None,
         Err(other) => return Err(other),
     };
     setup.take_template(adapter.as_deref());

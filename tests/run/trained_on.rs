@@ -35,6 +35,18 @@ fn an_adapter_is_asked_as_it_was_trained_or_the_log_says_so() {
     ));
     assert!(!told.contains("was trained with"), "{told}");
 
+    // Of the base alone nothing was trained.
+    sandbox.ok("train task=saq model.path=model data.path=saq.csv data.test_path=null training.max_steps=1");
+    let alone = eval.replacen("eval", "eval --base", 1);
+    let told = sandbox.ok(&alone.replace("adapter=run ", ""));
+    assert!(told.contains("no adapter: the base alone"), "{told}");
+    let refused = sandbox.run(&alone);
+    assert_eq!(refused.code, Some(1));
+    assert!(
+        refused.stderr.contains("--base takes no adapter"),
+        "{refused:?}"
+    );
+
     let merge = "merge model.path=model adapter=run";
     let refused = sandbox.run(&format!("{merge} output=merged.gguf"));
     assert_eq!(refused.code, Some(1));
