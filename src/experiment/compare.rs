@@ -74,7 +74,7 @@ pub fn compare(mut job: Job) -> Result<(), Error> {
     setup.tell_notes(&console, &model);
     let notes = [
         other_base(Some(&adapter), &setup, &config),
-        trained_on::otherwise(Some(&adapter), &setup, &resolved)?,
+        trained_on::otherwise(Some(&adapter), &setup, &resolved),
         sas.as_ref().map(SasModel::note),
     ];
     notes.iter().flatten().for_each(|note| console.line(note));

@@ -67,7 +67,7 @@ pub fn eval(mut job: Job, base: bool) -> Result<(), Error> {
     setup.tell_notes(&console, &model);
     let notes = [
         other_base(adapter.as_deref(), &setup, &config),
-        trained_on::otherwise(adapter.as_deref(), &setup, &resolved)?,
+        trained_on::otherwise(adapter.as_deref(), &setup, &resolved),
         sas.as_ref().map(SasModel::note),
     ];
     notes.iter().flatten().for_each(|note| console.line(note));

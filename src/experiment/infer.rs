@@ -68,7 +68,7 @@ pub fn infer(mut job: Job, base: bool) -> Result<(), Error> {
             route.places.len()
         ));
         let adapter = route.adapter.as_deref();
-        let other = trained_on::otherwise(adapter, &setup, &resolved)?;
+        let other = trained_on::otherwise(adapter, &setup, &resolved);
         for note in other_base(adapter, &setup, &config).iter().chain(&other) {
             console.line(note);
         }

@@ -75,21 +75,12 @@ const SEEN: [&str; 5] = [
 ];
 
 /// A line about what the adapter saw in its training and does not see with the config `resolved`
-/// now; none where nothing says how it was trained.
-///
-/// # Errors
-/// The config of the adapter's run cannot be read.
-pub fn otherwise(
-    adapter: Option<&Path>,
-    setup: &Setup,
-    resolved: &str,
-) -> Result<Option<String>, Error> {
-    let Some((adapter, run)) = adapter.and_then(|dir| Some((dir, run_of(dir)?))) else {
-        return Ok(None);
-    };
-    let file = RunPaths::new(run).resolved_config();
-    let then = Leaves::read(&file).map_err(RegistryError::from)?;
-    let now = Leaves::parse(resolved).map_err(RegistryError::from)?;
+/// now; none where nothing that can be read says how it was trained.
+pub fn otherwise(adapter: Option<&Path>, setup: &Setup, resolved: &str) -> Option<String> {
+    let adapter = adapter?;
+    let file = RunPaths::new(run_of(adapter)?).resolved_config();
+    let then = Leaves::read(&file).ok()?;
+    let now = Leaves::parse(resolved).ok()?;
     let differs = |key: &&str| {
         // A checkpoint that is quantised already is what it is.
         let fixed = *key == METHOD && setup.quantised_note.is_some();
@@ -102,14 +93,14 @@ pub fn otherwise(
         ))
     };
     let differs: Vec<String> = SEEN.iter().filter_map(differs).collect();
-    Ok((!differs.is_empty()).then(|| {
+    (!differs.is_empty()).then(|| {
         format!(
             "adapter {} was trained with {} ({})",
             adapter.display(),
             differs.join("; "),
             file.display()
         )
-    }))
+    })
 }
 
 /// Whether the user has chosen the quantisation himself.
