@@ -56,7 +56,7 @@ fi
 # Programs and compiled code lie where they may run: /dev/shm often forbids it.
 programs=$work
 if ! { printf '#!/bin/sh\n' >"$work/runs" && chmod +x "$work/runs" && "$work/runs"; } 2>/dev/null; then
-  programs=$(mktemp -d /tmp/kiln-gpu.XXXXXX) || exit 2
+  programs=$(mktemp -d -t kiln-gpu.XXXXXX) || exit 2
   remove+=("$programs")
 fi
 rm -f "$work/runs"

@@ -5,7 +5,7 @@ use burn::tensor::{DType, Device};
 use kiln::compose::{Map, Node, Origin, Value};
 use kiln::config::Config;
 use kiln::config::types::{LoraConfig, QuantMethod, QuantizationConfig, TargetModules};
-use kiln::ops::Precision;
+use kiln::ops::{AttentionShape, Precision, Span, Spans};
 
 /// The device that this build measures: the first NVIDIA GPU, or software Vulkan.
 #[cfg(not(feature = "wgpu"))]
@@ -63,4 +63,31 @@ pub fn double_nf4() -> QuantizationConfig {
         double_quant: true,
         block_size: 64,
     }
+}
+
+/// Attention of heads over `hidden` numbers, without a window.
+pub fn attention_shape(hidden: usize, heads: usize, kv_heads: usize) -> AttentionShape {
+    let head_dim = hidden / heads;
+    AttentionShape {
+        heads,
+        kv_heads,
+        head_dim,
+        scale: 1.0 / (head_dim as f32).sqrt(),
+        window: None,
+    }
+}
+
+/// Packed documents of `length` tokens, the last with what is left of `tokens`.
+pub fn documents(tokens: usize, length: usize) -> Spans {
+    let mut spans = Spans::default();
+    for start in (0..tokens).step_by(length) {
+        let len = length.min(tokens - start);
+        spans.push(Span {
+            q_start: start,
+            q_len: len,
+            k_start: start,
+            k_len: len,
+        });
+    }
+    spans
 }

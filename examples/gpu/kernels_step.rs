@@ -1,7 +1,7 @@
 //! Attention, the loss and the optimiser.
 
 use kiln::model::{Grads, Params};
-use kiln::ops::{AttentionShape, CrossEntropyGrad, Indices, Span, Spans};
+use kiln::ops::{CrossEntropyGrad, Indices, Span};
 use kiln::rng::Stream;
 use kiln::train::Optimizer;
 
@@ -17,13 +17,7 @@ impl Bench<'_> {
         let (ops, a) = (self.ops, self.args);
         let (t, layers) = (a.tokens, a.layers);
         let dim = a.hidden / a.heads;
-        let shape = AttentionShape {
-            heads: a.heads,
-            kv_heads: a.kv_heads,
-            head_dim: dim,
-            scale: 1.0 / (dim as f32).sqrt(),
-            window: None,
-        };
+        let shape = common::attention_shape(a.hidden, a.heads, a.kv_heads);
         let (q, k, v) = (
             self.random(t, a.hidden),
             self.random(t, self.kv()),
@@ -32,18 +26,9 @@ impl Bench<'_> {
         let dout = self.random(t, a.hidden);
         // The benchmark's rows first; packed documents are not part of its step.
         for (length, calls) in [(t.div_ceil(2), layers), (256.min(t), 0)] {
-            let mut spans = Spans::default();
-            let mut pairs = 0.0;
-            for start in (0..t).step_by(length) {
-                let len = length.min(t - start);
-                spans.push(Span {
-                    q_start: start,
-                    q_len: len,
-                    k_start: start,
-                    k_len: len,
-                });
-                pairs += (len * (len + 1) / 2) as f64;
-            }
+            let spans = common::documents(t, length);
+            let pairs = |span: &Span| (span.q_len * (span.q_len + 1) / 2) as f64;
+            let pairs: f64 = spans.iter().map(pairs).sum();
             let name = format!("{} of {length}", t.div_ceil(length));
             // Scores and output; the backward makes the scores again.
             let product = 2.0 * pairs * (a.heads * dim) as f64;

@@ -8,10 +8,7 @@ use anyhow::{Result, bail};
 use burn::tensor::{DType, Device, Distribution, Tensor};
 use kiln::experiment::crash;
 use kiln::ops::nf4::quantize;
-use kiln::ops::{
-    AttentionShape, CrossEntropyGrad, HotOps, Indices, Nf4Tensor, Precision, Span, Spans,
-    for_device,
-};
+use kiln::ops::{CrossEntropyGrad, HotOps, Indices, Nf4Tensor, Precision, for_device};
 use kiln::rng::Stream;
 use rayon::prelude::*;
 
@@ -237,10 +234,8 @@ impl Shapes<'_> {
         let got = self.ops.gradient(None, &dy, true, &u, false, 2.0);
         let shape = format!("{wide} x {t}->{}", self.args.rank);
         self.compare("gradient dy^T.u", &shape, &got, &want, BOUND);
-        let got = self
-            .ops
-            .swiglu(&dy, &self.ops.gemm(&x, false, &w, true, 0.5));
         let up = self.ops.gemm(&x, false, &w, true, 0.5);
+        let got = self.ops.swiglu(&dy, &up);
         let want = self.exact.swiglu(&dy32, &f32_of(&up));
         self.compare("swiglu", &format!("{t} x {wide}"), &got, &want, BOUND);
     }
@@ -248,23 +243,8 @@ impl Shapes<'_> {
     fn attention(&mut self) {
         let a = self.args;
         let (t, dim) = (a.tokens, a.hidden / a.heads);
-        let shape = AttentionShape {
-            heads: a.heads,
-            kv_heads: a.kv_heads,
-            head_dim: dim,
-            scale: 1.0 / (dim as f32).sqrt(),
-            window: None,
-        };
-        let mut spans = Spans::default();
-        for start in (0..t).step_by(a.seq) {
-            let len = a.seq.min(t - start);
-            spans.push(Span {
-                q_start: start,
-                q_len: len,
-                k_start: start,
-                k_len: len,
-            });
-        }
+        let shape = common::attention_shape(a.hidden, a.heads, a.kv_heads);
+        let spans = common::documents(t, a.seq);
         let (q, dout) = (self.random(t, a.hidden), self.random(t, a.hidden));
         let (k, v) = (self.random(t, self.kv()), self.random(t, self.kv()));
         let [q32, k32, v32, d32] = [&q, &k, &v, &dout].map(f32_of);

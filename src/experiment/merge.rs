@@ -8,7 +8,7 @@ use super::error::Error;
 use super::forecast::watch_unplanned;
 use super::fsx::{self, FsError, human_bytes};
 use super::log::Console;
-use super::quantize::{copy_side_files, shard_bytes, size_line};
+use super::quantize::{copy_side_file, copy_side_files, shard_bytes, size_line};
 use super::setup::{ModelUse, Setup, TEMPLATE_FILE, model_dir};
 use super::trained_on;
 use crate::config::Job;
@@ -116,13 +116,7 @@ pub fn merge(mut job: Job) -> Result<(), Error> {
             let stored = config.export.dtype.and_then(stored_type);
             let written = merged.write(staged.path(), stored, shard_bytes(config))?;
             copy_side_files(&base.dir, staged.path())?;
-            let carried = adapter_dir.join(TEMPLATE_FILE);
-            if carried.is_file() {
-                let to = staged.path().join(TEMPLATE_FILE);
-                let bytes =
-                    std::fs::read(&carried).map_err(|e| FsError::new("read", &carried, e))?;
-                fsx::write(&to, &bytes)?;
-            }
+            copy_side_file(&adapter_dir, staged.path(), TEMPLATE_FILE)?;
             if config.export.check {
                 let pair = Pair {
                     setup: &setup,

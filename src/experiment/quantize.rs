@@ -69,12 +69,18 @@ pub(super) fn copy_side_files(from: &Path, to: &Path) -> Result<(), Error> {
         .into_iter()
         .chain(["generation_config.json"])
     {
-        let file = from.join(name);
-        if file.is_file() {
-            // Not `fs::copy`, which would carry over a read-only mode.
-            let bytes = std::fs::read(&file).map_err(|e| FsError::new("read", &file, e))?;
-            fsx::write(&to.join(name), &bytes)?;
-        }
+        copy_side_file(from, to, name)?;
+    }
+    Ok(())
+}
+
+/// The same of one file, where it is there.
+pub(super) fn copy_side_file(from: &Path, to: &Path, name: &str) -> Result<(), Error> {
+    let file = from.join(name);
+    if file.is_file() {
+        // Not `fs::copy`, which would carry over a read-only mode.
+        let bytes = std::fs::read(&file).map_err(|e| FsError::new("read", &file, e))?;
+        fsx::write(&to.join(name), &bytes)?;
     }
     Ok(())
 }
