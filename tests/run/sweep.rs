@@ -384,6 +384,11 @@ fn cells_of_a_job_array_make_the_sweep_that_one_process_makes() {
     assert_eq!(again.code, Some(1));
     assert!(again.stderr.contains("cell 1 failed: "), "{again:?}");
 
+    // A version without a key of today left its config so.
+    let config = sandbox.read("array/0/config.resolved.yaml");
+    let older = config.replace("  metric_for_best_model: loss\n", "");
+    assert_ne!(older, config);
+    sandbox.write("array/0/config.resolved.yaml", &older);
     let before = sandbox.bytes("array/1/adapter/adapter_model.safetensors");
     sandbox.ok(&format!("{sweep} training.resume=auto"));
     assert_eq!(column(&sandbox, "array", "lora.r"), ["4", "8"]);

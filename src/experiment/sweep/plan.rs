@@ -217,7 +217,7 @@ fn another_run(job: &Job) -> Option<String> {
     let changes = leaves(Leaves::read(&there)).and_then(|then| {
         settled?;
         let now = leaves(Leaves::parse(&job.resolved_yaml()))?;
-        Ok(then.changes(&now))
+        Ok(then.completed().changes(&now.completed()))
     });
     match changes {
         Err(error) => Some(error),
